@@ -1,0 +1,34 @@
+/* apply.h: what a log entry does to the model. Deterministic: the same entry on the same
+ * model gives the same rows, results and events on every board (DESIGN section 4). */
+#pragma once
+#include "cluster/store.h"
+
+struct apply_result {
+	size_t count;                 /* one per command of the entry */
+	Tb__CommandResult **results;  /* owned; the commands' order */
+	/* What changed, for whoever watches; owned. Names of sites put or deleted, grants set. */
+	size_t site_count;
+	char **sites;
+	size_t grant_count;
+	Tb__Grant **grants;
+	bool nodes_changed;
+	bool cluster_changed;
+	bool certificates_changed;
+};
+
+/* Applies the entry at `index` in one transaction of its own. An entry that does not decode
+ * (a later release's) gives -EBADMSG and a model without it: the daemon must stop. -EIO: the
+ * store failed, stop. 0: *ret filled, free with apply_result_free. */
+int apply_entry(struct store *s, uint64_t index, const uint8_t *data, size_t len,
+		struct apply_result *ret);
+void apply_result_free(struct apply_result *r);
+
+/* Checks of a single object that need no model: names, labels, policy. The API and the CLI use
+ * them too, so that a person hears of it before anything is sent. 0, or -EINVAL with the field
+ * ("labels.region") and a sentence with the remedy. */
+struct apply_problem {
+	char field[128];
+	char message[256];
+};
+int site_check(const Tb__Site *site, struct apply_problem *ret);
+int name_check(const char *name, const char *field, struct apply_problem *ret);

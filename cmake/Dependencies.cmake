@@ -1,0 +1,15 @@
+# Third-party libraries, all from Debian. Each is named by one room (docs/ARCHITECTURE.md).
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(LIBUV REQUIRED IMPORTED_TARGET libuv)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(SMARTCOLS REQUIRED IMPORTED_TARGET smartcols)
+find_package(Threads REQUIRED)
+# Debian ships libraft as a static archive and its .pc names what it needs.
+pkg_check_modules(RAFT REQUIRED raft)
+find_library(RAFT_ARCHIVE libraft.a REQUIRED HINTS ${RAFT_LIBRARY_DIRS})
+add_library(tb_raft INTERFACE)
+target_link_libraries(tb_raft INTERFACE ${RAFT_ARCHIVE} PkgConfig::LIBUV lz4)

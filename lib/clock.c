@@ -1,0 +1,43 @@
+#include "lib/clock.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <time.h>
+
+static int64_t clock_read_ms(clockid_t id)
+{
+	struct timespec now;
+
+	if (clock_gettime(id, &now) != 0)
+		assert(!"a clock that every Linux has");
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+uint64_t clock_boottime_ms(void)
+{
+	return (uint64_t)clock_read_ms(CLOCK_BOOTTIME);
+}
+
+int64_t clock_realtime_ms(void)
+{
+	return clock_read_ms(CLOCK_REALTIME);
+}
+
+void clock_format_utc(int64_t realtime_ms, char text[32])
+{
+	time_t seconds = (time_t)(realtime_ms / 1000);
+	int millis = (int)(realtime_ms % 1000);
+	struct tm utc;
+	char stamp[24];
+
+	if (millis < 0) {
+		millis += 1000;
+		seconds--;
+	}
+	if (gmtime_r(&seconds, &utc) == NULL ||
+	    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc) == 0) {
+		snprintf(text, 32, "out-of-range");
+		return;
+	}
+	snprintf(text, 32, "%s.%03dZ", stamp, millis);
+}

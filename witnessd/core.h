@@ -1,0 +1,89 @@
+/* core.h: the core thread: raft, the model's single writer, the deciders while leading, leases,
+ * links to the other boards. Doors (threads of their own) reach it by letters only.
+ *
+ * Every function here may be called from any thread after core_start. Answers come as a letter
+ * to the `home` mailbox of the caller: `done` runs in the caller's thread. */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/api.pb-c.h"
+#include "proto/command.pb-c.h"
+#include "proto/door.pb-c.h"
+#include "proto/peer.pb-c.h"
+#include "witnessd/mailbox.h"
+
+struct core;
+
+/* What the doors may read at any time without asking. */
+struct core_view {
+	/* Own boot clock; 0: none. A door accepts sites and sends ACKs only before this time (S2). */
+	_Atomic uint64_t lease_until_ms;
+	_Atomic uint64_t node_id;     /* 0: not in a cluster */
+	_Atomic uint64_t leader_id;   /* 0: not known */
+	_Atomic uint64_t term;
+	_Atomic uint64_t applied_index;
+	_Atomic int state;            /* enum core_state */
+};
+enum core_state { CORE_NEW, CORE_JOINING, CORE_SERVING, CORE_NO_QUORUM, CORE_FAILED };
+
+const struct core_view *core_view(const struct core *c);
+/* Path of the model database, for readers of their own. "" while CORE_NEW. */
+const char *core_model_path(const struct core *c);
+
+/* Commands for the log: proposed here or forwarded to the leader, then waited for until this
+ * board's own model has them. `commands` are taken over. error: 0 (look at the results);
+ * -EAGAIN no leader within the deadline (nothing happened); -ETIMEDOUT it may or may not happen:
+ * propose the same ids again to learn; -ENOTCONN not in a cluster.
+ * results: one per command, valid during `done`. */
+typedef void (*core_proposed)(void *arg, int error, Tb__CommandResult *const *results, size_t count);
+void core_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
+		  core_proposed done, void *arg);
+
+/* Soft state from the leader: which of the query's fields is set decides. The answer is valid
+ * during `done`; error as above. `query` is copied. */
+typedef void (*core_answered)(void *arg, int error, const Tb__PeerAnswer *answer);
+void core_query(struct core *c, struct mailbox *home, const Tb__PeerQuery *query,
+		core_answered done, void *arg);
+
+/* Life of this board. `message` (valid during `done`) says what went wrong with the remedy. */
+typedef void (*core_controlled)(void *arg, int error, const char *message);
+void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterInitRequest *request,
+		       core_controlled done, void *arg);
+void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
+		       core_controlled done, void *arg);
+/* GET /v1/local. The caller owns the answer. */
+Tb__LocalStatus *core_local_status(struct core *c);
+
+/* A door's events, in order. Taken over. */
+void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count);
+
+/* What the core calls in other threads (each posts a letter to its own mailbox); set before start. */
+struct core_listeners {
+	void *arg;
+	/* The model changed up to this index (coalesced). */
+	void (*model_changed)(void *arg, uint64_t applied_index);
+	/* Identity or secrets are there or changed: make TLS contexts. */
+	void (*identity_changed)(void *arg);
+	/* Orders for site sessions of this board, taken over. */
+	void (*door_orders)(void *arg, Tb__DoorOrder **orders, size_t count);
+	/* Send a reset and a report of every session: there is a new leader or a new link to it. */
+	void (*door_report)(void *arg);
+	/* The lease was gained (open the socket) or lost (close all sessions and the socket). */
+	void (*door_serve)(void *arg, bool on);
+	/* Make an outgoing TLS link to a board: a connected local socket, plain bytes, comes back by
+	 * core_link_dialed with the same id, or an error. */
+	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
+			  uint64_t expect_node);
+};
+
+/* Answers of the front to link_dial, and incoming links whose certificate was verified as that of
+ * board `node`. `fd` is one end of a socketpair carrying the plaintext; the core owns it. */
+void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error);
+void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd);
+
+/* Handles a JoinRequest of a new board (any board takes it); the answer goes to `home`. */
+typedef void (*core_joined)(void *arg, const Tb__JoinReply *reply);
+void core_admit(struct core *c, struct mailbox *home, const Tb__JoinRequest *request,
+		core_joined done, void *arg);

@@ -1,0 +1,30 @@
+/* identity.h: who this board is: files in the data directory, read and written in one place.
+ *
+ *   node.key         PEM, 0600, never leaves the board
+ *   node.crt         PEM, signed by the cluster CA
+ *   ca.crt           PEM, the cluster CA
+ *   identity.json    cluster id, node id, names, addresses (JSON of tb.LocalIdentity fields)
+ *   clock            newest real time seen, for boards without a clock battery (DESIGN S6)
+ *   raft/            the log (cluster/engine.h)
+ *
+ * identity.json is written last, by rename after fsync: a board with it has joined, a board
+ * without it is new, whatever else lies there. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct identity {
+	char cluster_id[33];
+	uint64_t node_id;
+	char node_name[65];
+	char address[272];
+	char qnet_address[272];
+	char *key;     /* PEM, owned */
+	char *cert;    /* PEM, owned */
+	char *ca_cert; /* PEM, owned */
+};
+
+/* 0; -ENOENT: a new board; other: *ret_message names file, cause and remedy. */
+int identity_load(const char *data_dir, struct identity *ret, const char **ret_message);
+int identity_save(const char *data_dir, const struct identity *id, const char **ret_message);
+void identity_free(struct identity *id);

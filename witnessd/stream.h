@@ -1,0 +1,96 @@
+/* stream.h: one connection on a loop: TCP or Unix socket, in the clear or TLS, upgradable in the
+ * middle (QNet STARTTLS). The handshakes of all streams of a loop share a time budget per loop
+ * turn (notes, libraries.md section 5), so that a storm of clients delays nobody for long.
+ *
+ * The owner embeds nothing: streams are opaque, made by listeners or stream_connect, freed by
+ * themselves after `closed`, which is called exactly once and is the last call. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "witnessd/tls.h"
+
+struct stream;
+struct stream_listener;
+struct stream_group; /* the streams of one loop: budget, limits */
+
+enum stream_end {
+	STREAM_END_PEER,    /* FIN or TLS close from the other side */
+	STREAM_END_RESET,   /* ECONNRESET, EPIPE, unreachable */
+	STREAM_END_TLS,     /* handshake or record failure */
+	STREAM_END_TIMEOUT, /* connect or handshake deadline */
+	STREAM_END_LOCAL,   /* stream_close or stream_abort */
+	STREAM_END_CONNECT, /* an outgoing connect failed */
+};
+
+struct stream_events {
+	/* The stream can be used: connected, and the TLS handshake is over if there is TLS. */
+	void (*ready)(struct stream *s);
+	/* Plaintext. `bytes` is valid during the call only. The callee takes all. It may close. */
+	void (*data)(struct stream *s, const uint8_t *bytes, size_t len);
+	/* All that was written has gone to the kernel (only called after stream_write said "busy"). */
+	void (*drained)(struct stream *s);
+	void (*closed)(struct stream *s, enum stream_end end, const char *detail);
+};
+
+struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget_us);
+/* Aborts what is left, then calls `freed` from the loop. */
+void stream_group_free(struct stream_group *g, void (*freed)(void *arg), void *arg);
+
+/* TCP "host:port" ("[::1]:5403", "*:5403", "0.0.0.0:0") or "unix:/path". The TLS context may be
+ * NULL (clear; stream_start_tls later). Connections over `limit` are accepted and closed at once;
+ * `over_limit` counts them. `accepted` is called before anything is read: set data, events, arg.
+ * 0; -EADDRINUSE and others, *ret_message says address, cause and remedy. */
+struct stream_listen {
+	const char *address;
+	struct tls_context *tls;
+	unsigned limit;
+	int backlog;
+	unsigned mode;             /* unix: permission bits of the socket file */
+	const struct stream_events *events;
+	void (*accepted)(struct stream *s, void *arg);
+	void *arg;
+};
+int stream_listen(struct stream_group *g, const struct stream_listen *how,
+		  struct stream_listener **ret, const char **ret_message);
+/* The port that was bound (for port 0). */
+unsigned stream_listener_port(const struct stream_listener *l);
+void stream_listener_close(struct stream_listener *l); /* its streams live on */
+/* New connections use this context from now on. */
+void stream_listener_set_tls(struct stream_listener *l, struct tls_context *tls);
+
+/* Outgoing. `closed` tells a failure (STREAM_END_CONNECT). */
+struct stream *stream_connect(struct stream_group *g, const char *address, struct tls_context *tls,
+			      unsigned timeout_ms, const struct stream_events *events, void *arg);
+/* A connected socket that someone else made; owned by the stream from here on. */
+struct stream *stream_adopt(struct stream_group *g, int fd, const struct stream_events *events,
+			    void *arg);
+
+void stream_set_arg(struct stream *s, void *arg);
+void *stream_arg(const struct stream *s);
+/* "10.0.0.1:34346", "[::1]:5", "unix" */
+const char *stream_peer_address(const struct stream *s);
+/* NULL while in the clear. */
+struct tls_session *stream_tls(struct stream *s);
+/* Peer of a Unix socket: uid, or -ENOTSUP. */
+int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
+
+/* Server side, in the clear so far: everything after the bytes consumed so far is TLS.
+ * Called from `data`, `rest` is what came behind the STARTTLS message. `ready` comes again. */
+void stream_start_tls(struct stream *s, struct tls_context *tls, const uint8_t *rest, size_t len);
+
+/* Queues bytes; sends at once what the socket takes (TCP_NODELAY is on). Returns the bytes still
+ * queued; the owner stops producing above its own limit. After close or abort: ignored, 0. */
+size_t stream_write(struct stream *s, const void *data, size_t len);
+/* Several stream_write in one segment. */
+void stream_cork(struct stream *s);
+void stream_uncork(struct stream *s);
+/* Stop and go on reading (back-pressure). */
+void stream_pause(struct stream *s);
+void stream_resume(struct stream *s);
+/* In order: sends what is queued, TLS close, FIN; `closed` follows. */
+void stream_close(struct stream *s);
+/* At once, by RST: nothing queued reaches the peer any more (DESIGN S1: no late ACK). */
+void stream_abort(struct stream *s);
