@@ -72,16 +72,39 @@ struct core_listeners {
 	void (*door_report)(void *arg);
 	/* The lease was gained (open the socket) or lost (close all sessions and the socket). */
 	void (*door_serve)(void *arg, bool on);
+	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.
+	 * `request` is taken over; answered by core_join_answered with the same id. */
+	void (*join_dial)(void *arg, uint64_t dial_id, const char *address, const char *pin,
+			  Tb__JoinRequest *request);
 	/* Make an outgoing TLS link to a board: a connected local socket, plain bytes, comes back by
 	 * core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
 };
 
+struct core_config {
+	const char *data_dir;  /* identity and raft log; made if missing */
+	const char *run_dir;   /* model database and sockets; tmpfs */
+	const char *node_name; /* default name of this board */
+	const char *address;   /* default host:port that other boards and clients reach us by */
+	const char *qnet_address;
+};
+/* Starts the thread; an existing identity is loaded and its log replayed before this returns 0.
+ * Otherwise *ret_message says what is wrong, where, and the remedy. `listeners` is copied; its
+ * functions are called from the core's thread, also during this call. Strings are copied. */
+int core_start(const struct core_config *config, const struct core_listeners *listeners,
+	       struct core **ret, const char **ret_message);
+/* Hands the leadership over if it has it, closes the log, joins the thread, frees. */
+void core_stop(struct core *c);
+
 /* Answers of the front to link_dial, and incoming links whose certificate was verified as that of
  * board `node`. `fd` is one end of a socketpair carrying the plaintext; the core owns it. */
 void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error);
 void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd);
+
+/* error 0 and the reply (copied), or a negative errno and a sentence with the remedy. */
+void core_join_answered(struct core *c, uint64_t dial_id, int error, const char *message,
+			const Tb__JoinReply *reply);
 
 /* Handles a JoinRequest of a new board (any board takes it); the answer goes to `home`. */
 typedef void (*core_joined)(void *arg, const Tb__JoinReply *reply);

@@ -3,8 +3,7 @@
  *   node.key         PEM, 0600, never leaves the board
  *   node.crt         PEM, signed by the cluster CA
  *   ca.crt           PEM, the cluster CA
- *   identity.json    cluster id, node id, names, addresses (JSON of tb.LocalIdentity fields)
- *   clock            newest real time seen, for boards without a clock battery (DESIGN S6)
+ *   identity.json    tb.LocalIdentity as JSON: cluster id, node id, name, addresses
  *   raft/            the log (cluster/engine.h)
  *
  * identity.json is written last, by rename after fsync: a board with it has joined, a board
