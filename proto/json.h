@@ -16,15 +16,16 @@
 #include "lib/buf.h"
 
 struct json_error {
-	char field[128];   /* "sites[3].policy.tieBreakerNode"; empty: the whole text */
+	char field[128]; /* "sites[3].policy.tieBreakerNode"; empty: the whole text */
 	char message[256]; /* a sentence that says what is wrong and what is allowed */
-	int line;          /* 1..; 0 if not known (jansson knows it for syntax errors) */
+	int line; /* 1..; 0 if not known (jansson knows it for syntax errors) */
 	int column;
 };
 
 /* Appends one compact JSON object. Never fails: the message is ours. */
 void json_encode(const ProtobufCMessage *message, struct buf *out);
-/* The same with every field, also those at their default. */
+/* The same with every field, also those at their default. What has no default stays out: a message
+ * that is not there, a oneof member that is not chosen. */
 void json_encode_full(const ProtobufCMessage *message, struct buf *out);
 /* Appends `text` (valid UTF-8 or not) as a JSON string with quotes. */
 void json_encode_string(const char *text, struct buf *out);
@@ -34,11 +35,13 @@ void json_encode_string(const char *text, struct buf *out);
 int json_decode(const ProtobufCMessageDescriptor *type, const char *text, size_t len,
 		ProtobufCMessage **ret, struct json_error *error);
 /* Merge-patch (RFC 7396): fields present in the text replace those of `message`, null resets
- * a field to its default, maps merge by key. On error `message` is unchanged. */
+ * a field to its default, maps merge by key. On error `message` is unchanged. `message` owns all
+ * its parts as an unpacked one does: what is replaced is freed. */
 int json_merge(ProtobufCMessage *message, const char *text, size_t len, struct json_error *error);
 
 /* Sets one field by its JSON path from text as a person types it (numbers, enum words, true):
- * "policy.algorithm" = "ffsplit". Used for CSV columns and `site set`. */
+ * "policy.algorithm" = "ffsplit", "labels.region" = "north" (a label's name may hold dots). Lists
+ * cannot be set. Used for CSV columns and `site set`. Errors and ownership as json_merge. */
 int json_set(ProtobufCMessage *message, const char *path, const char *value,
 	     struct json_error *error);
 

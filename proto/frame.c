@@ -1,0 +1,76 @@
+#include "proto/frame.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "lib/mem.h"
+
+void frame_append(struct buf *out, const ProtobufCMessage *message)
+{
+	size_t len = protobuf_c_message_get_packed_size(message);
+
+	assert(len < FRAME_MAX);
+	buf_put_u32(out, (uint32_t)len);
+	protobuf_c_message_pack(message, buf_reserve(out, len));
+	out->len += len;
+}
+
+int frame_next(const uint8_t *data, size_t len, size_t max, const uint8_t **ret_payload,
+	       size_t *ret_payload_len, size_t *ret_frame_len)
+{
+	size_t payload_len;
+
+	if (len < FRAME_HEAD)
+		return 0;
+	payload_len =
+		(size_t)data[0] << 24 | (size_t)data[1] << 16 | (size_t)data[2] << 8 | data[3];
+	if (payload_len > max)
+		return -EMSGSIZE;
+	if (len - FRAME_HEAD < payload_len)
+		return 0;
+	*ret_payload = data + FRAME_HEAD;
+	*ret_payload_len = payload_len;
+	*ret_frame_len = FRAME_HEAD + payload_len;
+	return 1;
+}
+
+/* What is left of a budget; spent by every allocation, not given back by a free. */
+struct budget {
+	size_t left;
+	bool exceeded;
+};
+
+static void *budget_alloc(void *arg, size_t size)
+{
+	enum { CHUNK_OVERHEAD = 16 };
+	struct budget *budget = arg;
+
+	if (budget->left < CHUNK_OVERHEAD || size > budget->left - CHUNK_OVERHEAD) {
+		budget->exceeded = true;
+		return NULL;
+	}
+	budget->left -= size + CHUNK_OVERHEAD;
+	return mem_alloc(size);
+}
+
+static void budget_free(void *arg, void *data)
+{
+	(void)arg;
+	free(data);
+}
+
+int frame_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len,
+		 size_t max_memory, ProtobufCMessage **ret)
+{
+	struct budget budget = {.left = max_memory};
+	ProtobufCAllocator allocator = {
+		.alloc = budget_alloc, .free = budget_free, .allocator_data = &budget};
+	ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, len, data);
+
+	if (message == NULL)
+		return budget.exceeded ? -E2BIG : -EBADMSG;
+	*ret = message;
+	return 0;
+}
