@@ -94,8 +94,14 @@ struct core_config {
  * functions are called from the core's thread, also during this call. Strings are copied. */
 int core_start(const struct core_config *config, const struct core_listeners *listeners,
 	       struct core **ret, const char **ret_message);
-/* Hands the leadership over if it has it, closes the log, joins the thread, frees. */
+/* Hands the leadership over if it has it, closes the log, ends the thread. After it the listeners
+ * are called no more; the doors may still call in until they are stopped and get errors. */
 void core_stop(struct core *c);
+/* After core_stop and after the doors are gone. */
+void core_free(struct core *c);
+/* The log has failed at run time (see the log for the reason): main ends the process. Called once,
+ * from the core's thread. */
+void core_on_failure(struct core *c, void (*failed)(void *arg), void *arg);
 
 /* Answers of the front to link_dial, and incoming links whose certificate was verified as that of
  * board `node`. `fd` is one end of a socketpair carrying the plaintext; the core owns it. */

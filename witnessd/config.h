@@ -1,0 +1,45 @@
+/* config.h: the daemon's local settings. Sites, tokens and boards live in the replicated model;
+ * this is only what one board needs to find its files and its addresses. Every default is so
+ * good that no file is needed.
+ *
+ * Format: [section] lines and `key = value` lines, # comments. Unknown sections and keys,
+ * repeated keys, missing units and values out of range are errors with file, line and remedy. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum config_tls { CONFIG_TLS_OFF, CONFIG_TLS_ON, CONFIG_TLS_REQUIRED };
+
+struct config {
+	/* [node] */
+	char *name; /* default: the host name */
+	char *data_dir; /* /var/lib/tiebreak */
+	char *run_dir; /* /run/tiebreak */
+	unsigned log_level; /* 3 error .. 7 debug; default 6 */
+	/* [api] */
+	char *listen; /* *:7443 */
+	char *advertise; /* host:port that others reach; default: the first address of this host */
+	uint64_t connections_max; /* 256 */
+	/* [sites] */
+	char *sites_listen; /* *:5403 */
+	char *sites_advertise; /* default: host of `advertise`, port of sites_listen */
+	enum config_tls tls; /* on */
+	bool client_certificate; /* on */
+	uint64_t sessions_max; /* 25000 */
+	uint64_t sessions_per_address_max; /* 0: no limit */
+};
+
+/* All defaults; strings are owned by the config. */
+void config_init(struct config *c);
+void config_free(struct config *c);
+/* Reads the text of a file over what `c` holds. 0, or -EINVAL and a message
+ * "witnessd.conf:3: ..." (owned by the caller); `c` may hold some of the file's values then. */
+int config_parse(struct config *c, const char *file_name, const char *text, size_t len,
+		 char **ret_message);
+/* The same from a file; -ENOENT if it is not there. At most 64 KiB. */
+int config_read(struct config *c, const char *path, char **ret_message);
+/* Sets one "section.key" as from the command line. */
+int config_set(struct config *c, const char *name, const char *value, char **ret_message);
+/* Fills what depends on the host (name, advertise) and checks that the whole fits together. */
+int config_finish(struct config *c, char **ret_message);

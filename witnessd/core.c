@@ -1,0 +1,790 @@
+/* core.c: the core thread: its loop, start and stop, the log's callbacks and the model. */
+#include "witnessd/core.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "witnessd/core_internal.h"
+
+uint64_t core_next_id(struct core *c)
+{
+	return ++c->next_id;
+}
+
+int64_t core_now_ms(const struct core *c)
+{
+	int64_t now = clock_realtime_ms();
+
+	return now > c->newest_ms ? now : c->newest_ms;
+}
+
+void core_set_state(struct core *c, enum core_state state, const char *detail, ...)
+{
+	va_list args;
+
+	pthread_mutex_lock(&c->detail_lock);
+	va_start(args, detail);
+	vsnprintf(c->detail, sizeof(c->detail), detail, args);
+	va_end(args);
+	pthread_mutex_unlock(&c->detail_lock);
+	/* JOINING ends with the first lease, NO_QUORUM too; FAILED never. */
+	if (atomic_load(&c->view.state) != CORE_FAILED)
+		atomic_store(&c->view.state, (int)state);
+}
+
+const struct core_view *core_view(const struct core *c)
+{
+	return &c->view;
+}
+
+const char *core_model_path(const struct core *c)
+{
+	return atomic_load(&c->view.state) == CORE_NEW ? "" : c->model_path;
+}
+
+Tb__LocalStatus *core_local_status(struct core *c)
+{
+	static const char *const words[] = {"new", "joining", "serving", "no-quorum", "failed"};
+	Tb__LocalStatus *status = mem_alloc(sizeof(*status));
+
+	tb__local_status__init(status);
+	status->state = mem_strdup(words[atomic_load(&c->view.state)]);
+	status->version = mem_strdup(TIEBREAK_VERSION);
+	status->lease = clock_boottime_ms() < atomic_load(&c->view.lease_until_ms);
+	status->node_id = atomic_load(&c->view.node_id);
+	pthread_mutex_lock(&c->detail_lock);
+	status->detail = mem_strdup(c->detail);
+	status->node_name =
+		mem_strdup(c->identity.node_id != 0 ? c->identity.node_name : c->default_name);
+	status->cluster_id = mem_strdup(c->identity.cluster_id);
+	pthread_mutex_unlock(&c->detail_lock);
+	return status;
+}
+
+/* --- links made by the front --- */
+
+uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,
+		   struct engine_dial *raft)
+{
+	struct dial *d = mem_zalloc(sizeof(*d));
+
+	d->id = core_next_id(c);
+	d->raft = raft;
+	list_append(&c->dials, &d->link);
+	c->listeners.link_dial(c->listeners.arg, d->id, address, alpn, node);
+	return d->id;
+}
+
+static void core_dialed(struct core *c, uint64_t id, int fd)
+{
+	list_for_each_safe (at, &c->dials) {
+		struct dial *d = list_entry(at, struct dial, link);
+
+		if (d->id != id)
+			continue;
+		list_remove(&d->link);
+		if (d->raft != NULL)
+			engine_dialed(d->raft, fd);
+		else if (c->engine != NULL && !c->stopping)
+			peer_dialed(c, fd);
+		else if (fd >= 0)
+			close(fd);
+		free(d);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void core_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
+{
+	struct engine_member members[LIMIT_NODES];
+	const char *address = "";
+	unsigned count;
+
+	if (c->engine == NULL || c->stopping) {
+		close(fd);
+		return;
+	}
+	if (strcmp(alpn, "tiebreak-peer/1") == 0) {
+		peer_accepted(c, node, fd);
+		return;
+	}
+	count = engine_members(c->engine, members, LIMIT_NODES);
+	for (unsigned i = 0; i < count; i++)
+		if (members[i].id == node)
+			address = members[i].address;
+	engine_accept(c->engine, node, address, fd);
+}
+
+/* --- the log's callbacks --- */
+
+static void core_identity_check(struct core *c)
+{
+	Tb__Secrets *secrets;
+
+	if (c->secrets_seen || store_secrets_get(c->store, &secrets) != 0)
+		return;
+	tb__secrets__free_unpacked(secrets, NULL);
+	c->secrets_seen = true;
+	c->listeners.identity_changed(c->listeners.arg);
+}
+
+/* A board that was removed must stop, not linger as a voter in its own eyes. */
+static void core_removed_check(struct core *c)
+{
+	Tb__Node *self;
+	int rv;
+
+	if (!c->secrets_seen || c->init != NULL)
+		return;
+	rv = store_node_get(c->store, c->identity.node_id, &self);
+	if (rv == 0) {
+		c->self_seen = true;
+		tb__node__free_unpacked(self, NULL);
+	} else if (rv == -ENOENT && c->self_seen) {
+		log_error("removed",
+			  "this board was removed from the cluster; to use it again, stop "
+			  "witnessd, remove %s and join anew",
+			  c->data_dir);
+		core_set_state(
+			c, CORE_FAILED,
+			"this board was removed from the cluster; stop witnessd, remove %s and "
+			"join anew",
+			c->data_dir);
+		atomic_store(&c->view.state, CORE_FAILED);
+	}
+}
+
+static int core_apply(void *arg, uint64_t index, const uint8_t *data, size_t len, void **ret_result)
+{
+	struct core *c = arg;
+	struct apply_result *result = mem_zalloc(sizeof(*result));
+	int rv = apply_entry(c->store, index, data, len, result);
+
+	if (rv != 0) {
+		free(result);
+		return rv;
+	}
+	c->model_dirty = true;
+	c->nodes_dirty |= result->nodes_changed || result->cluster_changed;
+	lead_applied(c, result);
+	*ret_result = result;
+	return 0;
+}
+
+static void core_drop(void *arg, void *result)
+{
+	(void)arg;
+	apply_result_free(result);
+	free(result);
+}
+
+static int core_snapshot(void *arg, struct buf *out)
+{
+	return store_snapshot(((struct core *)arg)->store, out);
+}
+
+static int core_restore(void *arg, const uint8_t *data, size_t len)
+{
+	struct core *c = arg;
+	int rv = store_restore(c->store, data, len);
+
+	c->model_dirty = true;
+	c->nodes_dirty = true;
+	return rv;
+}
+
+struct barrier {
+	struct core *c;
+	uint64_t term;
+};
+
+/* The new leader's model is whole once an entry of its own term is applied (Raft, section 8). */
+static void core_barrier_done(void *arg, int status, uint64_t index, void *result)
+{
+	struct barrier *b = arg;
+	struct core *c = b->c;
+
+	(void)index;
+	if (result != NULL)
+		core_drop(c, result);
+	if (status == 0 && !c->stopping && engine_state(c->engine) == ENGINE_LEADER &&
+	    engine_term(c->engine) == b->term)
+		lead_start(c);
+	else if (!c->stopping && engine_state(c->engine) == ENGINE_LEADER)
+		c->barrier_sent = false; /* the tick tries again */
+	free(b);
+}
+
+static void core_barrier(struct core *c)
+{
+	struct barrier *b;
+
+	if (c->barrier_sent || c->fleet != NULL)
+		return;
+	b = mem_zalloc(sizeof(*b));
+	b->c = c;
+	b->term = engine_term(c->engine);
+	c->barrier_sent = true;
+	engine_propose(c->engine, (const uint8_t *)"", 0, core_barrier_done, b);
+}
+
+static void core_changed(void *arg, enum engine_state state, uint64_t term, uint64_t leader)
+{
+	struct core *c = arg;
+
+	atomic_store(&c->view.term, term);
+	atomic_store(&c->view.leader_id, leader);
+	if (state != ENGINE_LEADER || (c->fleet != NULL && c->fleet_term != term))
+		lead_stop(c);
+	if (state == ENGINE_LEADER)
+		core_barrier(c);
+	if (!c->stopping)
+		peer_dial_leader(c);
+}
+
+static void core_engine_dial(void *arg, struct engine_dial *dial, uint64_t id, const char *address)
+{
+	core_dial(arg, id, address, "tiebreak-raft/1", dial);
+}
+
+static void core_engine_dial_cancel(void *arg, struct engine_dial *dial)
+{
+	struct core *c = arg;
+
+	list_for_each_safe (at, &c->dials) {
+		struct dial *d = list_entry(at, struct dial, link);
+
+		if (d->raft != dial)
+			continue;
+		list_remove(&d->link);
+		free(d);
+		engine_dialed(dial, -ECANCELED);
+		return;
+	}
+}
+
+static void core_engine_failed(void *arg, int error, const char *message)
+{
+	struct core *c = arg;
+
+	log_error("log-failed", "%s", message);
+	(void)error;
+	core_set_state(c, CORE_FAILED, "%s", message);
+	atomic_store(&c->view.state, CORE_FAILED);
+	lead_stop(c);
+	c->lease.until_ms = 0;
+	lead_lease_changed(c);
+	if (c->failed != NULL)
+		c->failed(c->failed_arg);
+}
+
+/* --- opening --- */
+
+int core_serve(struct core *c, bool bootstrap, const char **ret_message)
+{
+	const struct engine_events events = {
+		.arg = c,
+		.apply = core_apply,
+		.drop = core_drop,
+		.snapshot = core_snapshot,
+		.restore = core_restore,
+		.changed = core_changed,
+		.dial = core_engine_dial,
+		.dial_cancel = core_engine_dial_cancel,
+		.failed = core_engine_failed,
+	};
+	int rv;
+
+	if (mkdir(c->raft_dir, 0700) != 0 && errno != EEXIST) {
+		snprintf(c->start_message, sizeof(c->start_message), "cannot make %s: %s",
+			 c->raft_dir, strerror(errno));
+		*ret_message = c->start_message;
+		return -errno;
+	}
+	if (c->store == NULL) {
+		rv = store_open(c->model_path, &c->store);
+		if (rv != 0) {
+			snprintf(c->start_message, sizeof(c->start_message),
+				 "cannot make the model database %s: is %s writable and on a disk "
+				 "with "
+				 "room?",
+				 c->model_path, c->run_dir);
+			*ret_message = c->start_message;
+			return rv;
+		}
+	}
+	if (bootstrap) {
+		rv = engine_bootstrap(c->raft_dir, c->identity.node_id, c->identity.address);
+		if (rv != 0) {
+			snprintf(c->start_message, sizeof(c->start_message),
+				 "cannot make the log in %s: %s", c->raft_dir, strerror(-rv));
+			*ret_message = c->start_message;
+			return rv;
+		}
+	}
+	rv = engine_start(&c->loop, c->raft_dir, c->identity.node_id, c->identity.address, &events,
+			  &c->engine, ret_message);
+	if (rv != 0) {
+		c->engine = NULL;
+		return rv;
+	}
+	atomic_store(&c->view.node_id, c->identity.node_id);
+	core_set_state(c, c->join != NULL ? CORE_JOINING : CORE_NO_QUORUM,
+		       "waiting for contact with a majority of the boards");
+	return 0;
+}
+
+void core_wipe_raft(struct core *c)
+{
+	DIR *dir = opendir(c->raft_dir);
+	struct dirent *entry;
+
+	if (dir == NULL)
+		return;
+	while ((entry = readdir(dir)) != NULL)
+		if (entry->d_name[0] != '.' || strlen(entry->d_name) > 2)
+			unlinkat(dirfd(dir), entry->d_name, 0);
+	closedir(dir);
+}
+
+/* --- the loop --- */
+
+static void core_flush(uv_prepare_t *handle)
+{
+	struct core *c = handle->data;
+
+	if (c->engine == NULL)
+		return;
+	if (c->model_dirty) {
+		c->model_dirty = false;
+		atomic_store(&c->view.applied_index, engine_applied(c->engine));
+		core_identity_check(c);
+		if (c->nodes_dirty) {
+			c->nodes_dirty = false;
+			core_removed_check(c);
+		}
+		proposals_applied(c);
+		admit_applied(c);
+		c->listeners.model_changed(c->listeners.arg, engine_applied(c->engine));
+	}
+	lead_flush(c);
+}
+
+static void core_tick(uv_timer_t *timer)
+{
+	struct core *c = timer->data;
+	uint64_t now = clock_boottime_ms();
+
+	admit_tick(c, now);
+	proposals_tick(c, now);
+	if (c->engine == NULL || c->stopping)
+		return;
+	if (engine_state(c->engine) == ENGINE_LEADER)
+		core_barrier(c);
+	lead_tick(c);
+	peer_dial_leader(c);
+	peer_renew(c);
+	proposals_kick(c);
+	lead_lease_changed(c);
+}
+
+/* --- letters from the doors --- */
+
+struct door_letter {
+	struct letter letter;
+	struct core *core;
+	Tb__DoorEvent **events;
+	size_t count;
+};
+
+/* Counts sessions, and drops what a door said before the reset that was asked for. */
+static size_t core_door_filter(struct core *c, Tb__DoorEvent **events, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		switch (events[i]->what_case) {
+		case TB__DOOR_EVENT__WHAT_RESET:
+			c->door_stale = false;
+			c->sessions = events[i]->reset->sessions;
+			break;
+		case TB__DOOR_EVENT__WHAT_OPEN:
+			c->sessions++;
+			break;
+		case TB__DOOR_EVENT__WHAT_CLOSED:
+			c->sessions -= c->sessions > 0;
+			break;
+		default:
+			break;
+		}
+		if (c->door_stale)
+			tb__door_event__free_unpacked(events[i], NULL);
+		else
+			events[kept++] = events[i];
+	}
+	return kept;
+}
+
+static void core_door_open(struct letter *letter)
+{
+	struct door_letter *l = list_entry(letter, struct door_letter, letter);
+	struct core *c = l->core;
+
+	l->count = core_door_filter(c, l->events, l->count);
+	if (c->fleet != NULL) {
+		for (size_t i = 0; i < l->count; i++)
+			fleet_door_event(c->fleet, c->identity.node_id, l->events[i],
+					 clock_boottime_ms());
+	} else if (c->up != NULL && l->count > 0) {
+		peer_send_events(c, l->events, l->count);
+	}
+	for (size_t i = 0; i < l->count; i++)
+		tb__door_event__free_unpacked(l->events[i], NULL);
+	free(l->events);
+	free(l);
+}
+
+void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count)
+{
+	struct door_letter *l = mem_zalloc(sizeof(*l));
+
+	l->letter.open = core_door_open;
+	l->core = c;
+	l->events = events;
+	l->count = count;
+	/* An event lost would leave the arbiter with a wrong picture, so no limit here: sessions
+	 * are bounded, and a door stops reading from clients that the core does not keep up with.
+	 */
+	if (mailbox_answer(&c->mailbox, &l->letter) != 0) {
+		for (size_t i = 0; i < count; i++)
+			tb__door_event__free_unpacked(events[i], NULL);
+		free(events);
+		free(l);
+	}
+}
+
+struct link_letter {
+	struct letter letter;
+	struct core *core;
+	uint64_t dial_id; /* 0: accepted */
+	uint64_t node;
+	int fd;
+	char alpn[32];
+};
+
+static void core_link_open(struct letter *letter)
+{
+	struct link_letter *l = list_entry(letter, struct link_letter, letter);
+
+	if (l->dial_id != 0)
+		core_dialed(l->core, l->dial_id, l->fd);
+	else
+		core_accepted(l->core, l->alpn, l->node, l->fd);
+	free(l);
+}
+
+static void core_link_post(struct core *c, struct link_letter *l)
+{
+	l->letter.open = core_link_open;
+	l->core = c;
+	if (mailbox_answer(&c->mailbox, &l->letter) != 0) {
+		if (l->fd >= 0)
+			close(l->fd);
+		free(l);
+	}
+}
+
+void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error)
+{
+	struct link_letter *l = mem_zalloc(sizeof(*l));
+
+	l->dial_id = dial_id;
+	l->fd = fd_or_error;
+	core_link_post(c, l);
+}
+
+void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
+{
+	struct link_letter *l = mem_zalloc(sizeof(*l));
+
+	l->node = node;
+	l->fd = fd;
+	snprintf(l->alpn, sizeof(l->alpn), "%s", alpn);
+	core_link_post(c, l);
+}
+
+/* --- start and stop --- */
+
+static int core_make_dir(struct core *c, const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) != 0 && errno != EEXIST) {
+		snprintf(c->start_message, sizeof(c->start_message), "cannot make directory %s: %s",
+			 path, strerror(errno));
+		return -errno;
+	}
+	if (access(path, R_OK | W_OK | X_OK) != 0) {
+		snprintf(c->start_message, sizeof(c->start_message),
+			 "cannot write in directory %s: %s (run as the user that owns it)", path,
+			 strerror(errno));
+		return -errno;
+	}
+	return 0;
+}
+
+static int core_open(struct core *c)
+{
+	const char *message = NULL;
+	int rv;
+
+	rv = core_make_dir(c, c->data_dir, 0700);
+	if (rv == 0)
+		rv = core_make_dir(c, c->run_dir, 0755);
+	if (rv != 0)
+		return rv;
+	c->data_lock = open(c->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->data_lock < 0 || flock(c->data_lock, LOCK_EX | LOCK_NB) != 0) {
+		rv = -errno;
+		snprintf(c->start_message, sizeof(c->start_message),
+			 "data directory %s is in use by another witnessd; stop it, or give this "
+			 "one "
+			 "a directory of its own (--data-dir)",
+			 c->data_dir);
+		return rv;
+	}
+	c->run_lock = open(c->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->run_lock < 0 || flock(c->run_lock, LOCK_EX | LOCK_NB) != 0) {
+		rv = -errno;
+		snprintf(c->start_message, sizeof(c->start_message),
+			 "run directory %s is in use by another witnessd; give this one a "
+			 "directory of "
+			 "its own (--run-dir)",
+			 c->run_dir);
+		return rv;
+	}
+	rv = identity_load(c->data_dir, &c->identity, &message);
+	if (rv == -ENOENT) {
+		core_set_state(
+			c, CORE_NEW,
+			"this board is in no cluster yet: run \"witnessctl cluster init\" or "
+			"\"witnessctl cluster join\"");
+		return 0;
+	}
+	if (rv == 0)
+		rv = core_serve(c, false, &message);
+	if (rv != 0 && message != c->start_message)
+		snprintf(c->start_message, sizeof(c->start_message), "%s", message);
+	return rv;
+}
+
+static void core_handle_closed(uv_handle_t *handle)
+{
+	struct core *c = handle->data;
+
+	c->open_handles--;
+}
+
+static void core_mailbox_closed(struct mailbox *m)
+{
+	struct core *c = list_entry(m, struct core, mailbox);
+
+	c->open_handles--;
+}
+
+/* The last step: everything that used the loop is closed, uv_run returns. */
+static void core_close_handles(struct core *c)
+{
+	uv_handle_t *handles[] = {
+		(uv_handle_t *)&c->flush,
+		(uv_handle_t *)&c->tick,
+		(uv_handle_t *)&c->lease_end,
+		(uv_handle_t *)&c->fleet_due,
+	};
+
+	for (size_t i = 0; i < sizeof(handles) / sizeof(handles[0]); i++)
+		uv_close(handles[i], core_handle_closed);
+	mailbox_close(&c->mailbox, core_mailbox_closed);
+}
+
+static void core_engine_closed(void *arg)
+{
+	struct core *c = arg;
+
+	proposals_cancel(c);
+	c->engine = NULL;
+	core_close_handles(c);
+}
+
+static void core_shut(struct core *c)
+{
+	lead_stop(c);
+	c->lease.until_ms = 0;
+	lead_lease_changed(c);
+	peer_close_all(c);
+	admit_cancel(c);
+	list_for_each_safe (at, &c->dials) {
+		struct dial *d = list_entry(at, struct dial, link);
+
+		list_remove(&d->link);
+		if (d->raft != NULL)
+			engine_dialed(d->raft, -ECANCELED);
+		free(d);
+	}
+	if (c->engine != NULL)
+		engine_close(c->engine, core_engine_closed, c);
+	else
+		core_engine_closed(c);
+}
+
+static void core_transferred(void *arg, int status)
+{
+	(void)status;
+	core_shut(arg);
+}
+
+struct stop_letter {
+	struct letter letter;
+	struct core *core;
+};
+
+static void core_stop_open(struct letter *letter)
+{
+	struct stop_letter *l = list_entry(letter, struct stop_letter, letter);
+	struct core *c = l->core;
+
+	free(l);
+	if (c->stopping)
+		return;
+	c->stopping = true;
+	/* Another board leads at once instead of after an election timeout. */
+	if (c->fleet != NULL && !c->membership_busy && lead_has_others(c))
+		engine_transfer(c->engine, 0, core_transferred, c);
+	else
+		core_shut(c);
+}
+
+static void *core_run(void *arg)
+{
+	struct core *c = arg;
+
+	uv_prepare_start(&c->flush, core_flush);
+	uv_timer_start(&c->tick, core_tick, CORE_TICK_MS, CORE_TICK_MS);
+	c->start_status = core_open(c);
+	uv_sem_post(&c->started);
+	if (c->start_status != 0) {
+		c->stopping = true;
+		core_shut(c);
+	}
+	uv_run(&c->loop, UV_RUN_DEFAULT);
+	store_close(c->store);
+	c->store = NULL;
+	return NULL;
+}
+
+static void core_init_handles(struct core *c)
+{
+	uv_loop_init(&c->loop);
+	mailbox_init(&c->mailbox, &c->loop, CORE_MAILBOX_LIMIT);
+	uv_prepare_init(&c->loop, &c->flush);
+	uv_timer_init(&c->loop, &c->tick);
+	uv_timer_init(&c->loop, &c->lease_end);
+	uv_timer_init(&c->loop, &c->fleet_due);
+	c->flush.data = c;
+	c->tick.data = c;
+	c->lease_end.data = c;
+	c->fleet_due.data = c;
+	c->open_handles = 5;
+}
+
+int core_start(const struct core_config *config, const struct core_listeners *listeners,
+	       struct core **ret, const char **ret_message)
+{
+	static char message[512];
+	struct core *c = mem_zalloc(sizeof(*c));
+	int rv;
+
+	c->data_dir = mem_strdup(config->data_dir);
+	c->run_dir = mem_strdup(config->run_dir);
+	c->raft_dir = mem_printf("%s/raft", config->data_dir);
+	c->model_path = mem_printf("%s/model.db", config->run_dir);
+	c->default_name = mem_strdup(config->node_name);
+	c->default_address = mem_strdup(config->address);
+	c->default_qnet_address = mem_strdup(config->qnet_address);
+	c->listeners = *listeners;
+	c->data_lock = -1;
+	c->run_lock = -1;
+	pthread_mutex_init(&c->detail_lock, NULL);
+	list_init(&c->peers);
+	list_init(&c->dials);
+	list_init(&c->proposals);
+	list_init(&c->queries);
+	core_init_handles(c);
+	uv_sem_init(&c->started, 0);
+	*ret = c; /* the listeners need it during the start */
+	rv = pthread_create(&c->thread, NULL, core_run, c);
+	assert(rv == 0);
+	uv_sem_wait(&c->started);
+	rv = c->start_status;
+	if (rv != 0) {
+		snprintf(message, sizeof(message), "%s", c->start_message);
+		*ret_message = message;
+		pthread_join(c->thread, NULL);
+		c->joined = true;
+		core_free(c);
+		*ret = NULL;
+	}
+	return rv;
+}
+
+void core_on_failure(struct core *c, void (*failed)(void *arg), void *arg)
+{
+	c->failed_arg = arg;
+	c->failed = failed;
+}
+
+void core_stop(struct core *c)
+{
+	struct stop_letter *l = mem_zalloc(sizeof(*l));
+
+	l->letter.open = core_stop_open;
+	l->core = c;
+	if (mailbox_answer(&c->mailbox, &l->letter) != 0)
+		free(l);
+	pthread_join(c->thread, NULL);
+	c->joined = true;
+}
+
+void core_free(struct core *c)
+{
+	assert(c->joined && c->open_handles == 0);
+	if (uv_loop_close(&c->loop) != 0)
+		assert(!"a handle was left open");
+	uv_sem_destroy(&c->started);
+	pthread_mutex_destroy(&c->detail_lock);
+	identity_free(&c->identity);
+	if (c->data_lock >= 0)
+		close(c->data_lock);
+	if (c->run_lock >= 0)
+		close(c->run_lock);
+	free(c->data_dir);
+	free(c->run_dir);
+	free(c->raft_dir);
+	free(c->model_path);
+	free(c->default_name);
+	free(c->default_address);
+	free(c->default_qnet_address);
+	free(c);
+}

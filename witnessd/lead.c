@@ -1,0 +1,674 @@
+/* lead.c: what a board does while it leads: it runs the arbiter (cluster/fleet.h), grants leases
+ * (cluster/lease.h) and brings the raft membership in line with the boards of the model. Also
+ * the lease of this board itself, whoever granted it. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "witnessd/core_internal.h"
+#include "witnessd/query.h"
+
+/* --- the model as the arbiter sees it --- */
+
+static int lead_site(void *arg, const char *name, Tb__Site **ret_site, Tb__Grant **ret_grant)
+{
+	struct core *c = arg;
+	int rv = store_site_find(c->store, name, ret_site);
+
+	if (rv != 0)
+		return -ENOENT;
+	if (store_grant_get(c->store, (*ret_site)->id, ret_grant) != 0)
+		*ret_grant = NULL;
+	return 0;
+}
+
+static bool lead_auto_register(void *arg)
+{
+	struct core *c = arg;
+	Tb__Cluster *cluster;
+	bool on;
+
+	if (store_cluster_get(c->store, &cluster) != 0)
+		return false;
+	on = cluster->auto_register;
+	tb__cluster__free_unpacked(cluster, NULL);
+	return on;
+}
+
+/* --- start and stop --- */
+
+static void lead_members(struct core *c)
+{
+	struct engine_member members[LIMIT_NODES];
+	uint64_t ids[LIMIT_NODES];
+	bool voters[LIMIT_NODES];
+	unsigned count = engine_members(c->engine, members, LIMIT_NODES);
+
+	for (unsigned i = 0; i < count; i++) {
+		ids[i] = members[i].id;
+		voters[i] = members[i].role == ENGINE_VOTER;
+	}
+	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
+}
+
+void lead_start(struct core *c)
+{
+	struct fleet_model model = {c, lead_site, lead_auto_register};
+	uint64_t now = clock_boottime_ms();
+
+	c->fleet_term = engine_term(c->engine);
+	lease_table_start(&c->leases, c->identity.node_id, c->fleet_term, now);
+	lead_members(c);
+	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
+	memset(c->boards, 0, sizeof(c->boards));
+	log_notice("leading", "this board leads the cluster from term %llu",
+		   (unsigned long long)c->fleet_term);
+	c->door_stale = true;
+	c->listeners.door_report(c->listeners.arg);
+	lead_lease_changed(c);
+	proposals_kick(c);
+}
+
+void lead_stop(struct core *c)
+{
+	uint64_t own;
+
+	c->barrier_sent = false;
+	if (c->fleet == NULL)
+		return;
+	/* The majority's promise behind this board's own lease outlives the leadership: no sites
+	 * are dropped while another leader takes over. */
+	own = lease_table_self_until(&c->leases, clock_boottime_ms());
+	if (own > c->lease.until_ms)
+		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
+	log_notice("not-leading", "this board no longer leads");
+	fleet_free(c->fleet);
+	c->fleet = NULL;
+	c->fleet_term = 0;
+	uv_timer_stop(&c->fleet_due);
+	peer_close_all(c);
+	/* Questions that our own raft was to answer will not be. */
+	list_for_each (at, &c->queries) {
+		struct query *q = list_entry(at, struct query, link);
+
+		q->sent = q->held;
+	}
+}
+
+bool core_leading(const struct core *c)
+{
+	return c->fleet != NULL;
+}
+
+/* --- leases --- */
+
+static struct board_soft *lead_board(struct core *c, uint64_t node)
+{
+	struct board_soft *free_slot = NULL;
+
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		if (c->boards[i].node == node)
+			return &c->boards[i];
+		if (c->boards[i].node == 0 && free_slot == NULL)
+			free_slot = &c->boards[i];
+	}
+	if (free_slot != NULL)
+		free_slot->node = node;
+	return free_slot;
+}
+
+void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
+{
+	struct board_soft *board = lead_board(c, node);
+
+	if (board != NULL) {
+		board->applied_index = renew->applied_index;
+		board->sessions = renew->sessions;
+	}
+	lead_lease_changed(c);
+}
+
+static void lead_lease_over(uv_timer_t *timer)
+{
+	lead_lease_changed(timer->data);
+}
+
+/* Serves sites exactly while the lease is valid (DESIGN S2). */
+void lead_lease_changed(struct core *c)
+{
+	uint64_t now = clock_boottime_ms();
+	uint64_t until = c->lease.until_ms;
+	bool valid;
+
+	if (c->fleet != NULL) {
+		uint64_t own = lease_table_self_until(&c->leases, now);
+
+		if (own > until)
+			until = own;
+	}
+	valid = now < until;
+	atomic_store(&c->view.lease_until_ms, until);
+	if (valid)
+		uv_timer_start(&c->lease_end, lead_lease_over, until - now, 0);
+	if (valid == c->serving)
+		return;
+	c->serving = valid;
+	if (valid) {
+		log_notice("lease-gained", "this board may serve sites");
+		core_set_state(c, CORE_SERVING, "%s", "");
+	} else {
+		log_warning("lease-lost", "no contact with a leader for a whole lease: "
+					  "closing all site sessions");
+		core_set_state(c, CORE_NO_QUORUM,
+			       "this board has no contact with a majority of the boards");
+	}
+	c->listeners.door_serve(c->listeners.arg, valid);
+}
+
+/* --- membership: raft follows the model --- */
+
+static void lead_member_done(void *arg, int status)
+{
+	struct core *c = arg;
+
+	c->membership_busy = false;
+	if (status != 0 && status != -EAGAIN && status != -ECANCELED)
+		log_warning("membership",
+			    "a change of the raft membership failed: %s; trying again",
+			    strerror(-status));
+	if (c->fleet != NULL)
+		lead_members(c);
+}
+
+struct role_change {
+	struct core *c;
+	uint64_t node;
+};
+
+static void lead_promoted(void *arg, int status)
+{
+	struct role_change *change = arg;
+	struct core *c = change->c;
+	Tb__Command **commands;
+
+	lead_member_done(c, status);
+	if (status == 0 && !c->stopping) {
+		commands = mem_array(1, sizeof(*commands));
+		commands[0] = mem_alloc(sizeof(**commands));
+		tb__command__init(commands[0]);
+		commands[0]->actor = mem_strdup("membership");
+		commands[0]->op_case = TB__COMMAND__OP_NODE_SET;
+		commands[0]->node_set = mem_alloc(sizeof(Tb__NodeSet));
+		tb__node_set__init(commands[0]->node_set);
+		commands[0]->node_set->id = change->node;
+		commands[0]->node_set->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+		proposal_add(c, NULL, commands, 1, NULL, NULL);
+	}
+	free(change);
+}
+
+struct membership {
+	struct core *c;
+	struct engine_member members[LIMIT_NODES];
+	unsigned count;
+	bool known[LIMIT_NODES]; /* the member is a board of the model */
+};
+
+static int membership_visit(void *arg, const Tb__Node *node)
+{
+	struct membership *m = arg;
+	struct core *c = m->c;
+	struct role_change *change;
+
+	for (unsigned i = 0; i < m->count; i++) {
+		if (m->members[i].id != node->id)
+			continue;
+		m->known[i] = true;
+		if (c->membership_busy || m->members[i].role != ENGINE_SPARE)
+			return 0;
+		change = mem_zalloc(sizeof(*change));
+		change->c = c;
+		change->node = node->id;
+		c->membership_busy = true;
+		engine_promote(c->engine, node->id, lead_promoted, change);
+		return 0;
+	}
+	if (!c->membership_busy && m->count < LIMIT_NODES) {
+		c->membership_busy = true;
+		engine_add(c->engine, node->id, node->address, lead_member_done, c);
+	}
+	return 0;
+}
+
+static void lead_membership(struct core *c)
+{
+	struct membership m = {.c = c};
+
+	if (c->membership_busy)
+		return;
+	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
+	if (store_nodes(c->store, membership_visit, &m) != 0)
+		return;
+	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
+		if (m.known[i])
+			continue;
+		c->membership_busy = true;
+		if (m.members[i].id == c->identity.node_id)
+			engine_transfer(c->engine, 0, lead_member_done, c);
+		else
+			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
+	}
+}
+
+/* --- the arbiter's output --- */
+
+struct grant_batch {
+	struct core *c;
+	uint64_t term;
+	Tb__Command **commands;
+	size_t count;
+};
+
+static void lead_batch_done(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct grant_batch *b = arg;
+	struct core *c = b->c;
+
+	/* Results of an earlier leadership concern nobody any more. */
+	for (size_t i = 0; i < b->count; i++) {
+		bool failed = error != 0 || i >= count || results[i]->refusal != 0;
+
+		if (failed && c->fleet != NULL && c->fleet_term == b->term)
+			fleet_command_failed(c->fleet, b->commands[i], clock_boottime_ms());
+		if (failed && error == 0 && i < count)
+			log_warning("grant-refused", "%s", results[i]->message);
+		tb__command__free_unpacked(b->commands[i], NULL);
+	}
+	free(b->commands);
+	free(b);
+}
+
+static void lead_flush_commands(struct core *c)
+{
+	for (;;) {
+		Tb__Command *command = fleet_next_command(c->fleet);
+		Tb__Command **copies;
+		struct grant_batch *b;
+
+		if (command == NULL)
+			return;
+		b = mem_zalloc(sizeof(*b));
+		b->c = c;
+		b->term = c->fleet_term;
+		b->commands = mem_array(CORE_BATCH, sizeof(*b->commands));
+		while (command != NULL) {
+			b->commands[b->count++] = command;
+			if (b->count == CORE_BATCH)
+				break;
+			command = fleet_next_command(c->fleet);
+		}
+		copies = mem_array(b->count, sizeof(*copies));
+		for (size_t i = 0; i < b->count; i++)
+			copies[i] = (Tb__Command *)message_copy(&b->commands[i]->base);
+		proposal_add_once(c, copies, b->count, lead_batch_done, b);
+	}
+}
+
+struct order_batch {
+	uint64_t door;
+	Tb__DoorOrder **orders;
+	size_t count;
+	size_t room;
+};
+
+static void lead_send_orders(struct core *c, struct order_batch *b)
+{
+	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
+	Tb__PeerOrders orders = TB__PEER_ORDERS__INIT;
+	struct peer *p;
+
+	if (b->count == 0)
+		return;
+	if (b->door == c->identity.node_id) {
+		if (!c->door_stale) {
+			c->listeners.door_orders(c->listeners.arg, b->orders, b->count);
+			*b = (struct order_batch){0};
+			return;
+		}
+	} else {
+		p = peer_find(c, b->door);
+		if (p != NULL) {
+			orders.term = c->fleet_term;
+			orders.n_orders = b->count;
+			orders.orders = b->orders;
+			frame.what_case = TB__PEER_FRAME__WHAT_ORDERS;
+			frame.orders = &orders;
+			peer_send(p, &frame);
+		}
+	}
+	/* An order that cannot be sent is made again when the door reports. */
+	for (size_t i = 0; i < b->count; i++)
+		tb__door_order__free_unpacked(b->orders[i], NULL);
+	free(b->orders);
+	*b = (struct order_batch){0};
+}
+
+static void lead_flush_orders(struct core *c)
+{
+	struct order_batch batches[LIMIT_NODES + 1] = {0};
+	Tb__DoorOrder *order;
+	uint64_t door;
+
+	while ((order = fleet_next_order(c->fleet, &door)) != NULL) {
+		struct order_batch *b = NULL;
+
+		for (unsigned i = 0; i <= LIMIT_NODES; i++) {
+			if (batches[i].count != 0 && batches[i].door != door)
+				continue;
+			b = &batches[i];
+			break;
+		}
+		if (b == NULL) {
+			/* More doors than boards: a board left in this very turn. */
+			tb__door_order__free_unpacked(order, NULL);
+			continue;
+		}
+		b->door = door;
+		if (b->count == b->room) {
+			b->room = b->room ? b->room * 2 : 16;
+			b->orders = mem_realloc(b->orders, b->room * sizeof(Tb__DoorOrder *));
+		}
+		b->orders[b->count++] = order;
+		if (b->count == 4096)
+			lead_send_orders(c, b);
+	}
+	for (unsigned i = 0; i <= LIMIT_NODES; i++)
+		lead_send_orders(c, &batches[i]);
+}
+
+static void lead_due(uv_timer_t *timer)
+{
+	/* Waking up is enough: the flush of this turn asks the fleet. */
+	(void)timer;
+}
+
+void lead_flush(struct core *c)
+{
+	uint64_t now = clock_boottime_ms();
+	uint64_t due;
+
+	if (c->fleet == NULL)
+		return;
+	due = fleet_tick(c->fleet, now);
+	lead_flush_commands(c);
+	lead_flush_orders(c);
+	if (due == UINT64_MAX)
+		uv_timer_stop(&c->fleet_due);
+	else
+		uv_timer_start(&c->fleet_due, lead_due, due > now ? due - now : 1, 0);
+}
+
+void lead_applied(struct core *c, const struct apply_result *result)
+{
+	uint64_t now = clock_boottime_ms();
+
+	if (c->fleet == NULL)
+		return;
+	for (size_t i = 0; i < result->grant_count; i++)
+		fleet_grant_applied(c->fleet, result->grants[i], now);
+	for (size_t i = 0; i < result->site_count; i++)
+		fleet_site_changed(c->fleet, result->sites[i], now);
+	if (result->nodes_changed)
+		lead_members(c);
+}
+
+bool lead_has_others(struct core *c)
+{
+	uint64_t now = clock_boottime_ms();
+
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		const struct lease_member *m = &c->leases.members[i];
+
+		if (m->node != 0 && m->node != c->identity.node_id && m->voter &&
+		    m->renewed_ms != 0 && now - m->renewed_ms < LEASE_LENGTH_MS)
+			return true;
+	}
+	return false;
+}
+
+void lead_tick(struct core *c)
+{
+	if (c->fleet == NULL)
+		return;
+	lead_members(c);
+	lead_membership(c);
+	lead_lease_changed(c);
+}
+
+/* --- answers --- */
+
+static void answer_sites(struct core *c, struct query *q)
+{
+	const Tb__SiteStatusQuery *sites = q->query->sites;
+	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
+	Tb__SiteStatusRow **rows = mem_array(sites->n_names, sizeof(*rows));
+
+	for (size_t i = 0; i < sites->n_names; i++) {
+		rows[i] = mem_alloc(sizeof(*rows[i]));
+		tb__site_status_row__init(rows[i]);
+		rows[i]->name = sites->names[i];
+		rows[i]->status = fleet_site_status(c->fleet, sites->names[i], NULL);
+	}
+	answer.n_rows = sites->n_names;
+	answer.rows = rows;
+	query_finish(q, 0, &answer);
+	for (size_t i = 0; i < answer.n_rows; i++) {
+		tb__site_status__free_unpacked(rows[i]->status, NULL);
+		free(rows[i]);
+	}
+	free(rows);
+}
+
+struct node_rows {
+	struct core *c;
+	Tb__NodeStatusRow rows[LIMIT_NODES];
+	Tb__NodeStatusRow *pointers[LIMIT_NODES];
+	Tb__NodeStatus statuses[LIMIT_NODES];
+	unsigned count;
+	unsigned reachable;
+	char *leader_name;
+};
+
+static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->leases.members[i].node == node)
+			return &c->leases.members[i];
+	return NULL;
+}
+
+static int node_rows_visit(void *arg, const Tb__Node *node)
+{
+	struct node_rows *r = arg;
+	struct core *c = r->c;
+	uint64_t now = clock_boottime_ms();
+	const struct lease_member *member = lead_lease_of(c, node->id);
+	struct board_soft *board = lead_board(c, node->id);
+	Tb__NodeStatus *status;
+
+	if (r->count == LIMIT_NODES)
+		return 1;
+	status = &r->statuses[r->count];
+	tb__node_status__init(status);
+	if (node->id == c->identity.node_id) {
+		status->leader = true;
+		status->reachable = true;
+		status->applied_index = engine_applied(c->engine);
+		status->sessions = c->sessions;
+		r->leader_name = mem_strdup(node->name);
+	} else if (member != NULL) {
+		uint64_t age = member->renewed_ms != 0 ? now - member->renewed_ms : UINT32_MAX;
+
+		status->reachable = age < LEASE_LENGTH_MS;
+		status->lease_age_ms = age < UINT32_MAX ? (uint32_t)age : UINT32_MAX;
+		if (board != NULL) {
+			status->applied_index = board->applied_index;
+			status->sessions = status->reachable ? board->sessions : 0;
+		}
+	}
+	r->reachable += status->reachable;
+	tb__node_status_row__init(&r->rows[r->count]);
+	r->rows[r->count].node_id = node->id;
+	r->rows[r->count].status = status;
+	r->pointers[r->count] = &r->rows[r->count];
+	r->count++;
+	return 0;
+}
+
+static void answer_cluster(struct core *c, struct query *q)
+{
+	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
+	Tb__ClusterStatus status = TB__CLUSTER_STATUS__INIT;
+	struct node_rows rows = {.c = c};
+	uint64_t sites = 0;
+
+	store_nodes(c->store, node_rows_visit, &rows);
+	store_count(c->store, "site", &sites);
+	fleet_counts(c->fleet, &status);
+	status.leader = c->identity.node_id;
+	if (rows.leader_name != NULL)
+		status.leader_name = rows.leader_name;
+	status.term = c->fleet_term;
+	status.applied_index = engine_applied(c->engine);
+	status.nodes = rows.count;
+	status.nodes_reachable = rows.reachable;
+	status.sites = (uint32_t)sites;
+	status.sites_offline = (uint32_t)sites - status.sites_whole - status.sites_degraded -
+			       status.sites_split - status.sites_undecided;
+	status.state = rows.reachable == rows.count ? (char *)"ok" : (char *)"degraded";
+	answer.cluster = &status;
+	answer.n_nodes = rows.count;
+	answer.nodes = rows.pointers;
+	query_finish(q, 0, &answer);
+	free(rows.leader_name);
+}
+
+static void query_refuse(struct query *q, int error, const char *message)
+{
+	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
+
+	answer.message = (char *)message;
+	query_finish(q, error, &answer);
+}
+
+static void answer_transferred(void *arg, int status)
+{
+	struct query *q = arg;
+	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
+
+	q->core->membership_busy = false;
+	if (status == 0)
+		query_finish(q, 0, &answer);
+	else
+		query_refuse(q, status,
+			     "the leadership could not be handed over; is the other "
+			     "board reachable and up to date?");
+}
+
+static void answer_removed(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct query *q = arg;
+
+	if (error == 0 && count == 1 && results[0]->refusal != 0)
+		query_refuse(q, -ENOENT, results[0]->message);
+	else
+		query_refuse(q, error, "");
+}
+
+/* Removing a board must leave a majority of the rest reachable. */
+static bool lead_removal_safe(struct core *c, uint64_t leaving, const char **ret_why)
+{
+	uint64_t now = clock_boottime_ms();
+	unsigned rest = 0;
+	unsigned here = 0;
+
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		const struct lease_member *m = &c->leases.members[i];
+
+		if (m->node == 0 || m->node == leaving || !m->voter)
+			continue;
+		rest++;
+		here += m->node == c->identity.node_id ||
+			(m->renewed_ms != 0 && now - m->renewed_ms < LEASE_LENGTH_MS);
+	}
+	if (rest == 0) {
+		*ret_why = "this is the last board; stop it and remove its data directory instead";
+		return false;
+	}
+	if (here * 2 <= rest) {
+		*ret_why =
+			"without this board fewer than a majority of the rest is reachable; bring "
+			"the others back first";
+		return false;
+	}
+	return true;
+}
+
+static void answer_remove(struct core *c, struct query *q)
+{
+	const Tb__PeerRemove *remove = q->query->remove;
+	Tb__Command **commands;
+	Tb__Node *node;
+	const char *why;
+
+	if (store_node_get(c->store, remove->node_id, &node) != 0) {
+		query_refuse(q, -ENOENT, "there is no such board");
+		return;
+	}
+	tb__node__free_unpacked(node, NULL);
+	if (!lead_removal_safe(c, remove->node_id, &why)) {
+		query_refuse(q, -EPERM, why);
+		return;
+	}
+	commands = mem_array(1, sizeof(*commands));
+	commands[0] = mem_alloc(sizeof(**commands));
+	tb__command__init(commands[0]);
+	commands[0]->actor = mem_strdup(remove->actor);
+	commands[0]->op_case = TB__COMMAND__OP_NODE_REMOVE;
+	commands[0]->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
+	tb__node_remove__init(commands[0]->node_remove);
+	commands[0]->node_remove->id = remove->node_id;
+	q->held = true;
+	proposal_add(c, NULL, commands, 1, answer_removed, q);
+}
+
+void lead_answer(struct core *c, struct query *q)
+{
+	switch (q->query->what_case) {
+	case TB__PEER_QUERY__WHAT_SITES:
+		answer_sites(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_CLUSTER:
+		answer_cluster(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_TRANSFER:
+		if (c->membership_busy) {
+			query_refuse(q, -EBUSY,
+				     "the membership is changing; try again in a moment");
+			break;
+		}
+		q->held = true;
+		c->membership_busy = true;
+		engine_transfer(c->engine, q->query->transfer->node_id, answer_transferred, q);
+		break;
+	case TB__PEER_QUERY__WHAT_REMOVE:
+		answer_remove(c, q);
+		break;
+	default:
+		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");
+		break;
+	}
+}
