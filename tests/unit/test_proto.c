@@ -15,6 +15,7 @@
 #include "proto/frame.h"
 #include "proto/json.h"
 #include "proto/peer.pb-c.h"
+#include "tests/unit/sample.pb-c.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -71,15 +72,30 @@ static void test_round_trip(void **state)
 		{&tb__token__descriptor, "{\"secretSha256\":\"\"}", "{}"},
 		{&tb__token__descriptor, "{\"role\":\"ROLE_ADMIN\"}", "{\"role\":\"admin\"}"},
 		{&tb__token__descriptor, "{\"role\":2}", "{\"role\":\"operator\"}"},
-		{&tb__peer_result__descriptor, "{\"error\":-2147483648}", NULL},
+		{&test__sample__descriptor,
+		 "{\"i32\":-2147483648,\"s32\":-1,\"f32\":2147483647,\"i64\":\"-1\",\"s64\":\"-2\","
+		 "\"f64\":\"-3\",\"u32\":1,\"x32\":2,\"u64\":\"3\",\"x64\":\"4\",\"flag\":true,"
+		 "\"colour\":\"dark-blue\"}",
+		 NULL},
 		{&tb__problem__descriptor,
 		 "{\"detail\":\"\\\"\\\\\\n\\u0001\\u007f\xc3\xbc\xf0\x9f\x98\x80\"}",
 		 "{\"detail\":\"\\\"\\\\\\n\\u0001\x7f\xc3\xbc\xf0\x9f\x98\x80\"}"},
 		/* A oneof member is there even at its default. */
-		{&tb__peer_query__descriptor, "{\"cluster\":false}", NULL},
-		{&tb__peer_query__descriptor, "{\"sites\":{\"siteIds\":[\"1\",\"2\"]}}", NULL},
-		{&tb__peer_query__descriptor, "{\"sites\":null,\"transferTo\":\"7\"}",
-		 "{\"transferTo\":\"7\"}"},
+		{&test__sample__descriptor, "{\"yes\":false}", NULL},
+		{&test__sample__descriptor, "{\"piece\":{\"numbers\":[1,2]}}", NULL},
+		{&test__sample__descriptor, "{\"piece\":null,\"number\":\"0\"}",
+		 "{\"number\":\"0\"}"},
+		{&test__sample__descriptor, "{\"name\":\"\"}", NULL},
+		{&test__sample__descriptor, "{\"raw\":\"\"}", NULL},
+		{&test__sample__descriptor, "{\"raw\":\"AA==\"}", NULL},
+		{&test__sample__descriptor, "{\"words\":[\"\",\"a\"],\"blobs\":[\"\",\"AA==\"]}",
+		 NULL},
+		{&test__sample__descriptor,
+		 "{\"parts\":[{},{\"name\":\"x\"}],\"flags\":[true,false]}", NULL},
+		{&test__sample__descriptor, "{\"colours\":[\"red\",\"none\",\"negative\"]}", NULL},
+		{&test__sample__descriptor,
+		 "{\"shelves\":{\"\":{},\"a\":{\"numbers\":[1]}},\"counts\":{\"z\":0,\"a\":-1}}",
+		 NULL},
 		{&tb__site_put__descriptor, "{\"mode\":\"upsert\"}", NULL},
 		{&tb__door_closed__descriptor, "{\"reason\":\"by-door\"}", NULL},
 	};
@@ -139,7 +155,7 @@ static void test_refused(void **state)
 		{&tb__site__descriptor, "{\"id\":\"18446744073709551616\"}", "id", "whole number"},
 		{&tb__site__descriptor, "{\"createdMs\":\"9223372036854775808\"}", "createdMs",
 		 "whole number"},
-		{&tb__peer_result__descriptor, "{\"error\":-2147483649}", "error", "whole number"},
+		{&test__sample__descriptor, "{\"i32\":-2147483649}", "i32", "whole number"},
 		{&tb__site__descriptor, "{\"name\":7}", "name", "must be a string"},
 		{&tb__site__descriptor, "{\"labels\":{\"a\":7}}", "labels.a", "must be a string"},
 		{&tb__site__descriptor, "{\"labels\":{\"a\":null}}", "labels.a",
@@ -154,8 +170,8 @@ static void test_refused(void **state)
 		{&tb__grant__descriptor, "{\"nodes\":[1,null]}", "nodes[1]", "whole number"},
 		{&tb__token__descriptor, "{\"secretSha256\":\"_x\"}", "secretSha256", "base64"},
 		{&tb__token__descriptor, "{\"secretSha256\":\"a b=\"}", "secretSha256", "base64"},
-		{&tb__peer_query__descriptor, "{\"removeNode\":\"1\",\"cluster\":true}",
-		 "removeNode", "cannot be given together with \"cluster\""},
+		{&test__sample__descriptor, "{\"yes\":true,\"number\":1}", "yes",
+		 "cannot be given together with \"number\""},
 		{&tb__site__descriptor,
 		 "{\"name\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}", "",
 		 "nested deeper than 32"},
@@ -216,15 +232,15 @@ static const char full_site[] =
 static void test_full(void **state)
 {
 	Tb__Site site = TB__SITE__INIT;
-	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Test__Part part = TEST__PART__INIT;
 	struct buf out = {0};
 
 	(void)state;
 	json_encode_full(&site.base, &out);
 	assert_string_equal(buf_string(&out), full_site);
 	buf_clear(&out);
-	json_encode_full(&query.base, &out);
-	assert_string_equal(buf_string(&out), "{\"id\":\"0\"}");
+	json_encode_full(&part.base, &out);
+	assert_string_equal(buf_string(&out), "{\"name\":\"\",\"numbers\":[]}");
 	buf_free(&out);
 }
 
@@ -295,13 +311,21 @@ static void test_merge(void **state)
 		{&tb__grant__descriptor, "{\"nodes\":[1,2,3]}", "{\"nodes\":[4]}",
 		 "{\"nodes\":[4]}"},
 		{&tb__grant__descriptor, "{\"nodes\":[1,2,3]}", "{\"nodes\":[]}", "{}"},
-		{&tb__peer_query__descriptor, "{\"sites\":{\"allStates\":true}}",
-		 "{\"cluster\":true}", "{\"cluster\":true}"},
-		{&tb__peer_query__descriptor, "{\"sites\":{\"siteIds\":[\"1\"]}}",
-		 "{\"sites\":{\"allStates\":true}}",
-		 "{\"sites\":{\"siteIds\":[\"1\"],\"allStates\":true}}"},
-		{&tb__peer_query__descriptor, "{\"sites\":{}}", "{\"cluster\":null}",
-		 "{\"sites\":{}}"},
+		{&test__sample__descriptor, "{\"piece\":{\"name\":\"x\"}}", "{\"yes\":true}",
+		 "{\"yes\":true}"},
+		{&test__sample__descriptor, "{\"name\":\"x\"}", "{\"raw\":\"AA==\"}",
+		 "{\"raw\":\"AA==\"}"},
+		{&test__sample__descriptor, "{\"raw\":\"AA==\"}", "{\"name\":\"\"}",
+		 "{\"name\":\"\"}"},
+		{&test__sample__descriptor, "{\"piece\":{\"numbers\":[1]}}",
+		 "{\"piece\":{\"name\":\"x\"}}", "{\"piece\":{\"name\":\"x\",\"numbers\":[1]}}"},
+		{&test__sample__descriptor, "{\"piece\":{}}", "{\"yes\":null}", "{\"piece\":{}}"},
+		{&test__sample__descriptor, "{\"piece\":{}}", "{\"piece\":null}", "{}"},
+		{&test__sample__descriptor, "{\"words\":[\"a\"],\"data\":\"AA==\"}",
+		 "{\"words\":null,\"data\":null}", "{}"},
+		{&test__sample__descriptor, "{\"shelves\":{\"a\":{\"name\":\"x\"}}}",
+		 "{\"shelves\":{\"a\":{\"numbers\":[1]},\"b\":{}}}",
+		 "{\"shelves\":{\"a\":{\"name\":\"x\",\"numbers\":[1]},\"b\":{}}}"},
 		{&tb__site__descriptor, "{\"name\":\"a\",\"labels\":{\"a\":\"1\"}}",
 		 "{\"name\":\"b\",\"labels\":{\"a\":null},\"id\":-1}", NULL},
 	};
@@ -479,9 +503,10 @@ static void test_frames(void **state)
 static void test_unpack_bounds(void **state)
 {
 	static const char text[] =
-		"{\"id\":\"1\",\"rows\":[{\"siteId\":\"1\",\"status\":{\"reason\":\"x\","
-		"\"nodes\":[{\"address\":\"a\",\"configured\":[1,2]}]}},{}]}";
-	ProtobufCMessage *answer = decoded(&tb__peer_answer__descriptor, text);
+		"{\"textValue\":\"a\",\"data\":\"AA==\",\"words\":[\"x\"],\"blobs\":[\"AA==\"],"
+		"\"parts\":[{\"name\":\"x\",\"numbers\":[1,2]},{}],\"labels\":{\"a\":\"b\"},"
+		"\"piece\":{\"name\":\"y\"}}";
+	ProtobufCMessage *answer = decoded(&test__sample__descriptor, text);
 	size_t len = protobuf_c_message_get_packed_size(answer);
 	uint8_t *packed = mem_alloc(len);
 	ProtobufCMessage *message = NULL;
@@ -489,7 +514,7 @@ static void test_unpack_bounds(void **state)
 
 	(void)state;
 	protobuf_c_message_pack(answer, packed);
-	while (frame_unpack(&tb__peer_answer__descriptor, packed, len, budget, &message) != 0) {
+	while (frame_unpack(&test__sample__descriptor, packed, len, budget, &message) != 0) {
 		assert_null(message);
 		budget++;
 	}
