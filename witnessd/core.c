@@ -709,12 +709,9 @@ static void core_init_handles(struct core *c)
 	c->open_handles = 5;
 }
 
-int core_start(const struct core_config *config, const struct core_listeners *listeners,
-	       struct core **ret, const char **ret_message)
+struct core *core_new(const struct core_config *config, const struct core_listeners *listeners)
 {
-	static char message[512];
 	struct core *c = mem_zalloc(sizeof(*c));
-	int rv;
 
 	c->data_dir = mem_strdup(config->data_dir);
 	c->run_dir = mem_strdup(config->run_dir);
@@ -731,28 +728,34 @@ int core_start(const struct core_config *config, const struct core_listeners *li
 	list_init(&c->dials);
 	list_init(&c->proposals);
 	list_init(&c->queries);
-	core_init_handles(c);
 	uv_sem_init(&c->started, 0);
-	*ret = c; /* the listeners need it during the start */
-	rv = pthread_create(&c->thread, NULL, core_run, c);
+	core_init_handles(c);
+	return c;
+}
+
+int core_start(struct core *c, const char **ret_message)
+{
+	int rv = pthread_create(&c->thread, NULL, core_run, c);
+
 	assert(rv == 0);
+	c->threaded = true;
 	uv_sem_wait(&c->started);
-	rv = c->start_status;
-	if (rv != 0) {
-		snprintf(message, sizeof(message), "%s", c->start_message);
-		*ret_message = message;
-		pthread_join(c->thread, NULL);
-		c->joined = true;
-		core_free(c);
-		*ret = NULL;
-	}
-	return rv;
+	if (c->start_status != 0)
+		*ret_message = c->start_message;
+	return c->start_status;
 }
 
 void core_on_failure(struct core *c, void (*failed)(void *arg), void *arg)
 {
 	c->failed_arg = arg;
 	c->failed = failed;
+}
+
+static void core_join_thread(struct core *c)
+{
+	if (c->threaded)
+		pthread_join(c->thread, NULL);
+	c->threaded = false;
 }
 
 void core_stop(struct core *c)
@@ -763,13 +766,17 @@ void core_stop(struct core *c)
 	l->core = c;
 	if (mailbox_answer(&c->mailbox, &l->letter) != 0)
 		free(l);
-	pthread_join(c->thread, NULL);
-	c->joined = true;
+	core_join_thread(c);
 }
 
 void core_free(struct core *c)
 {
-	assert(c->joined && c->open_handles == 0);
+	core_join_thread(c); /* of a start that failed */
+	if (c->open_handles != 0) {
+		/* Never started: nobody has run the loop. */
+		core_close_handles(c);
+		uv_run(&c->loop, UV_RUN_DEFAULT);
+	}
 	if (uv_loop_close(&c->loop) != 0)
 		assert(!"a handle was left open");
 	uv_sem_destroy(&c->started);

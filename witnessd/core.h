@@ -89,11 +89,12 @@ struct core_config {
 	const char *address;   /* default host:port that other boards and clients reach us by */
 	const char *qnet_address;
 };
-/* Starts the thread; an existing identity is loaded and its log replayed before this returns 0.
- * Otherwise *ret_message says what is wrong, where, and the remedy. `listeners` is copied; its
- * functions are called from the core's thread, also during this call. Strings are copied. */
-int core_start(const struct core_config *config, const struct core_listeners *listeners,
-	       struct core **ret, const char **ret_message);
+/* Made before the doors, which need it; nothing runs yet. `listeners` is copied; its functions are
+ * called from the core's thread only, from core_start on. Strings are copied. */
+struct core *core_new(const struct core_config *config, const struct core_listeners *listeners);
+/* Starts the thread; an existing identity is loaded and its log opened before this returns 0.
+ * Otherwise *ret_message says what is wrong, where, and the remedy; core_free is still owed. */
+int core_start(struct core *c, const char **ret_message);
 /* Hands the leadership over if it has it, closes the log, ends the thread. After it the listeners
  * are called no more; the doors may still call in until they are stopped and get errors. */
 void core_stop(struct core *c);

@@ -77,7 +77,7 @@ struct core {
 	bool nodes_dirty;
 	bool self_seen; /* the model has named this board */
 	int data_lock, run_lock;
-	bool joined; /* the thread has ended */
+	bool threaded; /* the thread runs */
 	void (*failed)(void *arg);
 	void *failed_arg;
 	bool secrets_seen;
