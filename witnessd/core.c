@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -529,52 +528,11 @@ void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
 
 /* --- start and stop --- */
 
-static int core_make_dir(struct core *c, const char *path, mode_t mode)
-{
-	if (mkdir(path, mode) != 0 && errno != EEXIST) {
-		snprintf(c->start_message, sizeof(c->start_message), "cannot make directory %s: %s",
-			 path, strerror(errno));
-		return -errno;
-	}
-	if (access(path, R_OK | W_OK | X_OK) != 0) {
-		snprintf(c->start_message, sizeof(c->start_message),
-			 "cannot write in directory %s: %s (run as the user that owns it)", path,
-			 strerror(errno));
-		return -errno;
-	}
-	return 0;
-}
-
 static int core_open(struct core *c)
 {
 	const char *message = NULL;
 	int rv;
 
-	rv = core_make_dir(c, c->data_dir, 0700);
-	if (rv == 0)
-		rv = core_make_dir(c, c->run_dir, 0755);
-	if (rv != 0)
-		return rv;
-	c->data_lock = open(c->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (c->data_lock < 0 || flock(c->data_lock, LOCK_EX | LOCK_NB) != 0) {
-		rv = -errno;
-		snprintf(c->start_message, sizeof(c->start_message),
-			 "data directory %s is in use by another witnessd; stop it, or give this "
-			 "one "
-			 "a directory of its own (--data-dir)",
-			 c->data_dir);
-		return rv;
-	}
-	c->run_lock = open(c->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (c->run_lock < 0 || flock(c->run_lock, LOCK_EX | LOCK_NB) != 0) {
-		rv = -errno;
-		snprintf(c->start_message, sizeof(c->start_message),
-			 "run directory %s is in use by another witnessd; give this one a "
-			 "directory of "
-			 "its own (--run-dir)",
-			 c->run_dir);
-		return rv;
-	}
 	rv = identity_load(c->data_dir, &c->identity, &message);
 	if (rv == -ENOENT) {
 		core_set_state(
@@ -721,8 +679,6 @@ struct core *core_new(const struct core_config *config, const struct core_listen
 	c->default_address = mem_strdup(config->address);
 	c->default_qnet_address = mem_strdup(config->qnet_address);
 	c->listeners = *listeners;
-	c->data_lock = -1;
-	c->run_lock = -1;
 	pthread_mutex_init(&c->detail_lock, NULL);
 	list_init(&c->peers);
 	list_init(&c->dials);
@@ -782,10 +738,6 @@ void core_free(struct core *c)
 	uv_sem_destroy(&c->started);
 	pthread_mutex_destroy(&c->detail_lock);
 	identity_free(&c->identity);
-	if (c->data_lock >= 0)
-		close(c->data_lock);
-	if (c->run_lock >= 0)
-		close(c->run_lock);
 	free(c->data_dir);
 	free(c->run_dir);
 	free(c->raft_dir);

@@ -83,7 +83,7 @@ struct core_listeners {
 };
 
 struct core_config {
-	const char *data_dir;  /* identity and raft log; made if missing */
+	const char *data_dir;  /* identity and raft log; claimed by main (directory.h) */
 	const char *run_dir;   /* model database and sockets; tmpfs */
 	const char *node_name; /* default name of this board */
 	const char *address;   /* default host:port that other boards and clients reach us by */

@@ -76,7 +76,6 @@ struct core {
 	bool model_dirty; /* since the last flush */
 	bool nodes_dirty;
 	bool self_seen; /* the model has named this board */
-	int data_lock, run_lock;
 	bool threaded; /* the thread runs */
 	void (*failed)(void *arg);
 	void *failed_arg;
