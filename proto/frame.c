@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "lib/mem.h"
+#include "proto/reflect.h"
 
 void frame_append(struct buf *out, const ProtobufCMessage *message)
 {
@@ -61,6 +62,40 @@ static void budget_free(void *arg, void *data)
 	free(data);
 }
 
+static bool can_be_packed(const ProtobufCMessage *message);
+
+static bool field_can_be_packed(const ProtobufCMessage *message, const message_field *field)
+{
+	ProtobufCMessage *const *items = field_at(message, field);
+	size_t count = 1;
+
+	if (field->type != PROTOBUF_C_TYPE_MESSAGE || !field_is_present(message, field))
+		return true;
+	if (field_is_repeated(field)) {
+		count = *field_count(message, field);
+		items = *(ProtobufCMessage *const **)field_at(message, field);
+	}
+	for (size_t i = 0; i < count; i++)
+		if (!can_be_packed(items[i]))
+			return false;
+	return true;
+}
+
+/* protobuf-c takes an unknown field of number 0 if its tag is written too long, and cannot read
+ * what it packs then: a command with one would make a log entry that no board can read. */
+static bool can_be_packed(const ProtobufCMessage *message)
+{
+	const message_type *type = message->descriptor;
+
+	for (unsigned i = 0; i < message->n_unknown_fields; i++)
+		if (message->unknown_fields[i].tag == 0)
+			return false;
+	for (unsigned i = 0; i < type->n_fields; i++)
+		if (!field_can_be_packed(message, &type->fields[i]))
+			return false;
+	return true;
+}
+
 int frame_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len,
 		 size_t max_memory, ProtobufCMessage **ret)
 {
@@ -71,6 +106,10 @@ int frame_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, si
 
 	if (message == NULL)
 		return budget.exceeded ? -E2BIG : -EBADMSG;
+	if (!can_be_packed(message)) {
+		protobuf_c_message_free_unpacked(message, NULL);
+		return -EBADMSG;
+	}
 	*ret = message;
 	return 0;
 }

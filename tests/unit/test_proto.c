@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -556,16 +557,92 @@ static void test_unpack_hostile(void **state)
 	free(data);
 }
 
+static void test_unpack_unknown_fields(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t len;
+		int rv;
+	} cases[] = {
+		{"\x78\x01", 2, 0}, /* a field of a newer board is kept */
+		{"\x80\x00\x01", 3, -EBADMSG}, /* number 0, its tag in two bytes */
+		{"\x0a\x03\x80\x00\x01", 5, -EBADMSG}, /* the same within hello */
+		{"\x00\x01", 2, -EBADMSG},
+		{"\x08\x01", 2, -EBADMSG}, /* hello is no number */
+		{"\x0a\x7f", 2, -EBADMSG}, /* longer than the rest */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		ProtobufCMessage *message = NULL;
+		uint8_t packed[16];
+
+		assert_int_equal(
+			frame_unpack(&tb__peer_frame__descriptor, (const uint8_t *)cases[i].bytes,
+				     cases[i].len, 4096, &message),
+			cases[i].rv);
+		if (cases[i].rv != 0)
+			continue;
+		assert_int_equal(protobuf_c_message_pack(message, packed), cases[i].len);
+		assert_memory_equal(packed, cases[i].bytes, cases[i].len);
+		protobuf_c_message_free_unpacked(message, NULL);
+	}
+}
+
+/* What protobuf-c 1.4 unpacks safely: types that do not contain themselves (it has no limit of
+ * depth), and no plain field of a type with a oneof (merging two of them when the oneof is unset
+ * reads before the table of fields). */
+static void check_type(const ProtobufCMessageDescriptor *type, int depth)
+{
+	assert_true(depth < 16);
+	for (unsigned i = 0; i < type->n_fields; i++) {
+		const ProtobufCFieldDescriptor *field = &type->fields[i];
+		const ProtobufCMessageDescriptor *inner = field->descriptor;
+		bool merged = field->label == PROTOBUF_C_LABEL_NONE &&
+			      (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) == 0;
+
+		if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		for (unsigned j = 0; merged && j < inner->n_fields; j++)
+			if ((inner->fields[j].flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0)
+				fail_msg("%s.%s: a plain field of a type with a oneof", type->name,
+					 field->name);
+		check_type(inner, depth + 1);
+	}
+}
+
+static void test_schema_is_safe(void **state)
+{
+	static const ProtobufCMessageDescriptor *const types[] = {
+		&tb__peer_frame__descriptor, &tb__join_request__descriptor,
+		&tb__join_reply__descriptor, &tb__entry__descriptor,
+		&tb__snapshot__descriptor,   &tb__command_result__descriptor,
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(types); i++)
+		check_type(types[i], 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_syntax_place),  cmocka_unit_test(test_long_names_fit),
-		cmocka_unit_test(test_full),	      cmocka_unit_test(test_encode_string),
-		cmocka_unit_test(test_unnamed_enum),  cmocka_unit_test(test_merge),
-		cmocka_unit_test(test_set),	      cmocka_unit_test(test_schema),
-		cmocka_unit_test(test_base64),	      cmocka_unit_test(test_frames),
-		cmocka_unit_test(test_unpack_bounds), cmocka_unit_test(test_unpack_hostile),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_syntax_place),
+		cmocka_unit_test(test_long_names_fit),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_encode_string),
+		cmocka_unit_test(test_unnamed_enum),
+		cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_set),
+		cmocka_unit_test(test_schema),
+		cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_frames),
+		cmocka_unit_test(test_unpack_unknown_fields),
+		cmocka_unit_test(test_schema_is_safe),
+		cmocka_unit_test(test_unpack_bounds),
+		cmocka_unit_test(test_unpack_hostile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
