@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` shows the witness at work, `make test` passes every test.
+# Each installs what it needs (packaging/dependencies) on a fresh Debian 12. `make help` lists all.
+PRESET ?= dev
+JOBS ?= $(shell nproc)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+deps: ## install the Debian packages that are missing
+	@packaging/install-dependencies.sh
+
+build: deps ## compile with gcc, warnings as errors
+	@echo "== building ($(PRESET))"
+	@cmake --preset $(PRESET) >/dev/null
+	@cmake --build --preset $(PRESET) -j $(JOBS) -- --quiet
+
+demo: build ## three boards on this machine: sites, a split, a leader killed
+	@tests/e2e/demo.sh build/$(PRESET)/bin
+
+test: deps ## every test that CI runs (about 20 minutes on two cores)
+	@tests/run.sh
+
+bench: ## side by side with corosync-qnetd; prints ratios
+	@$(MAKE) --no-print-directory build PRESET=release-tests
+	@tests/bench/run.sh build/release-tests
+
+sim: build ## 100,000 runs of the seeded simulator (about an hour)
+	@build/$(PRESET)/tests/sim/sim --runs 100000
+
+torture: build ## boards killed and restarted 100 times under load
+	@tests/e2e/torture.sh build/$(PRESET)/bin --kills 100
+
+fuzz: deps ## each fuzzer for ten minutes
+	@tests/fuzz/run.sh 600
+
+install: ## install into DESTDIR (packagers)
+	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS)
+	@cmake --install build/release --prefix $(DESTDIR)/usr
+
+clean: ## remove everything that was built
+	rm -rf build
+
+.PHONY: help deps build demo test bench sim torture fuzz install clean

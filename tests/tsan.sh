@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Thread sanitizer on the tests of what crosses threads.
+set -eu
+cd "$(dirname "$0")/.."
+cmake --preset tsan
+cmake --build --preset tsan -- --quiet
+ctest --preset tsan -R 'mailbox|stream|readers|link|qnet_door|front|api' -j 2
