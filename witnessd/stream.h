@@ -17,11 +17,11 @@ struct stream_listener;
 struct stream_group; /* the streams of one loop: budget, limits */
 
 enum stream_end {
-	STREAM_END_PEER,    /* FIN or TLS close from the other side */
-	STREAM_END_RESET,   /* ECONNRESET, EPIPE, unreachable */
-	STREAM_END_TLS,     /* handshake or record failure */
+	STREAM_END_PEER, /* FIN or TLS close from the other side */
+	STREAM_END_RESET, /* ECONNRESET, EPIPE, unreachable */
+	STREAM_END_TLS, /* handshake or record failure */
 	STREAM_END_TIMEOUT, /* connect or handshake deadline */
-	STREAM_END_LOCAL,   /* stream_close or stream_abort */
+	STREAM_END_LOCAL, /* stream_close or stream_abort */
 	STREAM_END_CONNECT, /* an outgoing connect failed */
 };
 
@@ -30,7 +30,8 @@ struct stream_events {
 	void (*ready)(struct stream *s);
 	/* Plaintext. `bytes` is valid during the call only. The callee takes all. It may close. */
 	void (*data)(struct stream *s, const uint8_t *bytes, size_t len);
-	/* All that was written has gone to the kernel (only called after stream_write said "busy"). */
+	/* All that was written has gone to the kernel (only called after stream_write said more
+	 * than 0). */
 	void (*drained)(struct stream *s);
 	void (*closed)(struct stream *s, enum stream_end end, const char *detail);
 };
@@ -38,6 +39,10 @@ struct stream_events {
 struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget_us);
 /* Aborts what is left, then calls `freed` from the loop. */
 void stream_group_free(struct stream_group *g, void (*freed)(void *arg), void *arg);
+/* Ends what is past its deadline at `now_ms` (of uv_now). The group's own timer calls it, and
+ * tests do. */
+void stream_group_expire(struct stream_group *g, uint64_t now_ms);
+uv_loop_t *stream_group_loop(const struct stream_group *g);
 
 /* TCP "host:port" ("[::1]:5403", "*:5403", "0.0.0.0:0") or "unix:/path". The TLS context may be
  * NULL (clear; stream_start_tls later). Connections over `limit` are accepted and closed at once;
@@ -48,7 +53,7 @@ struct stream_listen {
 	struct tls_context *tls;
 	unsigned limit;
 	int backlog;
-	unsigned mode;             /* unix: permission bits of the socket file */
+	unsigned mode; /* unix: permission bits of the socket file */
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
 	void *arg;
@@ -58,7 +63,9 @@ int stream_listen(struct stream_group *g, const struct stream_listen *how,
 /* The port that was bound (for port 0). */
 unsigned stream_listener_port(const struct stream_listener *l);
 void stream_listener_close(struct stream_listener *l); /* its streams live on */
-/* New connections use this context from now on. */
+/* Connections closed at once because there were too many, or no descriptor was left. */
+uint64_t stream_listener_over_limit(const struct stream_listener *l);
+/* New connections use this context from now on. The listener keeps a reference of its own. */
 void stream_listener_set_tls(struct stream_listener *l, struct tls_context *tls);
 
 /* Outgoing. `closed` tells a failure (STREAM_END_CONNECT). */
@@ -68,6 +75,8 @@ struct stream *stream_connect(struct stream_group *g, const char *address, struc
 struct stream *stream_adopt(struct stream_group *g, int fd, const struct stream_events *events,
 			    void *arg);
 
+/* Hands the stream to another owner: the next event goes there. */
+void stream_set_events(struct stream *s, const struct stream_events *events, void *arg);
 void stream_set_arg(struct stream *s, void *arg);
 void *stream_arg(const struct stream *s);
 /* "10.0.0.1:34346", "[::1]:5", "unix" */
@@ -77,8 +86,9 @@ struct tls_session *stream_tls(struct stream *s);
 /* Peer of a Unix socket: uid, or -ENOTSUP. */
 int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
 
-/* Server side, in the clear so far: everything after the bytes consumed so far is TLS.
- * Called from `data`, `rest` is what came behind the STARTTLS message. `ready` comes again. */
+/* In the clear so far: everything after the bytes consumed so far is TLS; the context says
+ * whether we are its server or its client. Called from `data`, `rest` is what came behind the
+ * STARTTLS message. `ready` comes again. */
 void stream_start_tls(struct stream *s, struct tls_context *tls, const uint8_t *rest, size_t len);
 
 /* Queues bytes; sends at once what the socket takes (TCP_NODELAY is on). Returns the bytes still

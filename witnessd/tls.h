@@ -27,7 +27,10 @@ struct tls_options {
 /* 0, or -EINVAL and *ret_message (static or thread's own) naming what is wrong with the PEM. */
 int tls_context_new(const struct tls_options *options, struct tls_context **ret,
 		    const char **ret_message);
+/* Another reference, for whoever keeps the context; each is given back by tls_context_free. */
+struct tls_context *tls_context_share(struct tls_context *c);
 void tls_context_free(struct tls_context *c); /* sessions keep what they need */
+bool tls_context_is_server(const struct tls_context *c);
 
 struct tls_session *tls_session_new(struct tls_context *c);
 void tls_session_free(struct tls_session *s);
@@ -43,6 +46,8 @@ int tls_session_send(struct tls_session *s, const uint8_t *data, size_t len, str
 int tls_session_start(struct tls_session *s, struct buf *wire);
 /* Writes the close alert. */
 void tls_session_close(struct tls_session *s, struct buf *wire);
+/* Plaintext kept for after the handshake. */
+size_t tls_session_pending(const struct tls_session *s);
 bool tls_session_established(const struct tls_session *s);
 const char *tls_session_error(const struct tls_session *s);
 /* ALPN chosen, "" if none. */

@@ -1,0 +1,711 @@
+/* tls.c: OpenSSL behind bytes.
+ *
+ * A session has no ciphertext buffers of its own: its BIO reads straight from the bytes handed to
+ * tls_session_receive and writes to the caller's `wire`. What OpenSSL keeps itself it gives back
+ * while idle (SSL_MODE_RELEASE_BUFFERS), so that a sleeping session costs a few kilobytes.
+ *
+ * No resumption in either direction: every handshake looks at the certificate anew, so an expired
+ * or removed client never comes back by a ticket. */
+#include "witnessd/tls.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#if defined(__arm__) || defined(__aarch64__)
+#include <asm/hwcap.h>
+#endif
+
+#include "lib/clock.h"
+#include "lib/hex.h"
+#include "lib/mem.h"
+
+enum {
+	PEER_CHAIN_BYTES = 32 * 1024, /* what a peer may send as certificates */
+	PEER_CHAIN_DEPTH = 4,
+	RECORD_MAX = 16 * 1024,
+};
+
+struct tls_context {
+	_Atomic unsigned references;
+	SSL_CTX *ssl;
+	BIO_METHOD *wire_method;
+	bool server;
+	bool verify;
+	char *server_name; /* NULL: none */
+	int64_t clock_floor_ms;
+	uint8_t *alpn; /* wire form, in order of preference; NULL: none */
+	unsigned alpn_len;
+};
+
+enum session_state {
+	SESSION_HANDSHAKE,
+	SESSION_OPEN,
+	SESSION_ENDED, /* the peer closed in order */
+	SESSION_FAILED, /* error says why */
+};
+
+struct tls_session {
+	struct tls_context *context;
+	SSL *ssl;
+	enum session_state state;
+	bool has_root;
+	uint8_t root_sha256[32]; /* topmost certificate sent, if has_root */
+	const uint8_t *in; /* during tls_session_receive only */
+	size_t in_len;
+	struct buf *wire; /* during a call only */
+	struct buf pending; /* plaintext to send once the handshake is over */
+	char *error; /* NULL: none */
+	char alpn[16]; /* as negotiated */
+};
+
+/* --- the BIO: bytes of the current call --- */
+
+static int wire_read(BIO *bio, char *data, size_t len, size_t *ret_len)
+{
+	struct tls_session *s = BIO_get_data(bio);
+
+	BIO_clear_retry_flags(bio);
+	if (s->in_len == 0) {
+		BIO_set_retry_read(bio);
+		*ret_len = 0;
+		return -1;
+	}
+	if (len > s->in_len)
+		len = s->in_len;
+	memcpy(data, s->in, len);
+	s->in += len;
+	s->in_len -= len;
+	*ret_len = len;
+	return 1;
+}
+
+static int wire_write(BIO *bio, const char *data, size_t len, size_t *ret_len)
+{
+	struct tls_session *s = BIO_get_data(bio);
+
+	BIO_clear_retry_flags(bio);
+	assert(s->wire);
+	buf_append(s->wire, data, len);
+	*ret_len = len;
+	return 1;
+}
+
+static long wire_ctrl(BIO *bio, int command, long number, void *pointer)
+{
+	(void)bio;
+	(void)number;
+	(void)pointer;
+	return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+static BIO_METHOD *wire_method_new(void)
+{
+	BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "wire");
+
+	assert(method);
+	BIO_meth_set_read_ex(method, wire_read);
+	BIO_meth_set_write_ex(method, wire_write);
+	BIO_meth_set_ctrl(method, wire_ctrl);
+	return method;
+}
+
+/* --- context --- */
+
+static const char *context_message(const char *what)
+{
+	static _Thread_local char message[256];
+	unsigned long code = ERR_peek_last_error();
+	const char *reason = code ? ERR_reason_error_string(code) : NULL;
+
+	snprintf(message, sizeof(message), "%s%s%s", what, reason ? ": " : "",
+		 reason ? reason : "");
+	ERR_clear_error();
+	return message;
+}
+
+/* Boards up to the Raspberry Pi 4 have no AES instructions: ChaCha20 is several times faster there.
+ */
+static bool cpu_has_aes(void)
+{
+#if defined(__aarch64__)
+	return getauxval(AT_HWCAP) & HWCAP_AES;
+#elif defined(__arm__)
+	return getauxval(AT_HWCAP2) & HWCAP2_AES;
+#elif defined(__x86_64__) || defined(__i386__)
+	return __builtin_cpu_supports("aes");
+#else
+	return false;
+#endif
+}
+
+/* Keys are never encrypted here, and OpenSSL must not ask a terminal for a password. */
+static int no_password(char *text, int size, int writing, void *arg)
+{
+	(void)text;
+	(void)size;
+	(void)writing;
+	(void)arg;
+	return 0;
+}
+
+static X509 *next_certificate(BIO *pem)
+{
+	X509 *certificate = PEM_read_bio_X509(pem, NULL, no_password, NULL);
+
+	if (!certificate && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+		ERR_clear_error(); /* the end of the text */
+	return certificate;
+}
+
+static int use_certificate(SSL_CTX *ssl, const char *text, const char **ret_message)
+{
+	BIO *pem = BIO_new_mem_buf(text, -1);
+	X509 *certificate = next_certificate(pem);
+	int rv = -EINVAL;
+
+	if (!certificate || SSL_CTX_use_certificate(ssl, certificate) != 1) {
+		*ret_message = context_message("no usable certificate in the PEM text");
+		goto out;
+	}
+	X509_free(certificate);
+	while ((certificate = next_certificate(pem))) {
+		if (SSL_CTX_add0_chain_cert(ssl, certificate) != 1) {
+			*ret_message = context_message("unusable certificate in the chain");
+			goto out;
+		}
+	}
+	if (ERR_peek_error())
+		*ret_message = context_message("damaged certificate in the chain");
+	else
+		rv = 0;
+out:
+	X509_free(certificate);
+	BIO_free(pem);
+	return rv;
+}
+
+static int use_key(SSL_CTX *ssl, const char *text, const char **ret_message)
+{
+	BIO *pem = BIO_new_mem_buf(text, -1);
+	EVP_PKEY *key = PEM_read_bio_PrivateKey(pem, NULL, no_password, NULL);
+	int rv = -EINVAL;
+
+	if (!key)
+		*ret_message = context_message("no usable private key in the PEM text");
+	else if (SSL_CTX_use_PrivateKey(ssl, key) != 1 || SSL_CTX_check_private_key(ssl) != 1)
+		*ret_message = context_message("the private key does not fit the certificate");
+	else
+		rv = 0;
+	EVP_PKEY_free(key);
+	BIO_free(pem);
+	return rv;
+}
+
+static int use_ca(struct tls_context *c, const struct tls_options *options,
+		  const char **ret_message)
+{
+	BIO *pem = BIO_new_mem_buf(options->ca, -1);
+	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl);
+	unsigned count = 0;
+	int rv = 0;
+
+	for (X509 *ca; rv == 0 && (ca = next_certificate(pem)); count++) {
+		/* The names go to clients as a hint which certificate to send. */
+		if (X509_STORE_add_cert(store, ca) != 1 ||
+		    (c->server && SSL_CTX_add_client_CA(c->ssl, ca) != 1)) {
+			*ret_message = context_message("unusable CA certificate");
+			rv = -EINVAL;
+		}
+		X509_free(ca);
+	}
+	if (rv == 0 && (count == 0 || ERR_peek_error())) {
+		*ret_message = context_message("no usable CA certificate in the PEM text");
+		rv = -EINVAL;
+	}
+	BIO_free(pem);
+	return rv;
+}
+
+static int choose_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len,
+		       const unsigned char *offered, unsigned offered_len, void *arg)
+{
+	struct tls_context *c = arg;
+	unsigned char *chosen;
+
+	(void)ssl;
+	if (SSL_select_next_proto(&chosen, ret_len, c->alpn, c->alpn_len, offered, offered_len) !=
+	    OPENSSL_NPN_NEGOTIATED)
+		return SSL_TLSEXT_ERR_ALERT_FATAL;
+	*ret = chosen;
+	return SSL_TLSEXT_ERR_OK;
+}
+
+static void use_alpn(struct tls_context *c, const char *const *names)
+{
+	struct buf wire = {0};
+
+	for (; *names; names++) {
+		assert(strlen(*names) < sizeof((struct tls_session){0}.alpn));
+		buf_put_u8(&wire, (uint8_t)strlen(*names));
+		buf_puts(&wire, *names);
+	}
+	c->alpn = wire.data;
+	c->alpn_len = (unsigned)wire.len;
+	if (c->server)
+		SSL_CTX_set_alpn_select_cb(c->ssl, choose_alpn, c);
+	else
+		SSL_CTX_set_alpn_protos(c->ssl, c->alpn, c->alpn_len);
+}
+
+static void set_policy(struct tls_context *c)
+{
+	bool aes = cpu_has_aes();
+	int ok = 1;
+
+	ok &= SSL_CTX_set_min_proto_version(c->ssl, TLS1_2_VERSION);
+	ok &= SSL_CTX_set_max_proto_version(c->ssl, TLS1_3_VERSION);
+	ok &= SSL_CTX_set_cipher_list(
+		c->ssl, aes ? "ECDHE+AESGCM:ECDHE+CHACHA20" : "ECDHE+CHACHA20:ECDHE+AESGCM");
+	ok &= SSL_CTX_set_ciphersuites(c->ssl,
+				       aes ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
+					     "TLS_CHACHA20_POLY1305_SHA256"
+					   : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:"
+					     "TLS_AES_256_GCM_SHA384");
+	ok &= (int)SSL_CTX_set1_groups_list(c->ssl, "X25519:P-256:P-384");
+	assert(ok == 1);
+	SSL_CTX_set_options(c->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+					    SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
+					    SSL_OP_PRIORITIZE_CHACHA);
+	SSL_CTX_set_num_tickets(c->ssl, 0);
+	SSL_CTX_set_session_cache_mode(c->ssl, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_mode(c->ssl, SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_max_cert_list(c->ssl, PEER_CHAIN_BYTES);
+	SSL_CTX_set_verify_depth(c->ssl, PEER_CHAIN_DEPTH);
+}
+
+int tls_context_new(const struct tls_options *options, struct tls_context **ret,
+		    const char **ret_message)
+{
+	struct tls_context *c = mem_zalloc(sizeof(*c));
+	int rv = 0;
+
+	ERR_clear_error();
+	assert(!options->certificate == !options->key);
+	assert(!options->server || options->certificate);
+	c->references = 1;
+	c->server = options->server;
+	c->clock_floor_ms = options->clock_floor_ms;
+	c->wire_method = wire_method_new();
+	c->ssl = SSL_CTX_new(options->server ? TLS_server_method() : TLS_client_method());
+	assert(c->ssl);
+	set_policy(c);
+	if (options->certificate) {
+		rv = use_certificate(c->ssl, options->certificate, ret_message);
+		if (rv == 0)
+			rv = use_key(c->ssl, options->key, ret_message);
+	}
+	if (rv == 0 && options->ca) {
+		rv = use_ca(c, options, ret_message);
+		c->verify = !options->server || options->ask_client_certificate;
+	}
+	if (rv < 0) {
+		tls_context_free(c);
+		return rv;
+	}
+	SSL_CTX_set_verify(c->ssl, c->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+	if (options->server_name)
+		c->server_name = mem_strdup(options->server_name);
+	if (options->alpn)
+		use_alpn(c, options->alpn);
+	*ret = c;
+	return 0;
+}
+
+struct tls_context *tls_context_share(struct tls_context *c)
+{
+	atomic_fetch_add(&c->references, 1);
+	return c;
+}
+
+void tls_context_free(struct tls_context *c)
+{
+	if (!c || atomic_fetch_sub(&c->references, 1) > 1)
+		return;
+	SSL_CTX_free(c->ssl);
+	BIO_meth_free(c->wire_method);
+	free(c->server_name);
+	free(c->alpn);
+	free(c);
+}
+
+bool tls_context_is_server(const struct tls_context *c)
+{
+	return c->server;
+}
+
+/* --- session --- */
+
+static void expect_server_name(SSL *ssl, const char *name)
+{
+	/* An address is verified as one and is not sent as SNI (RFC 6066, 3). */
+	if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1)
+		return;
+	ERR_clear_error();
+	SSL_set_tlsext_host_name(ssl, name);
+	SSL_set1_host(ssl, name);
+}
+
+struct tls_session *tls_session_new(struct tls_context *c)
+{
+	struct tls_session *s = mem_zalloc(sizeof(*s));
+	BIO *bio = BIO_new(c->wire_method);
+
+	ERR_clear_error();
+	s->context = tls_context_share(c);
+	s->ssl = SSL_new(c->ssl);
+	assert(s->ssl && bio);
+	BIO_set_data(bio, s);
+	BIO_set_init(bio, 1);
+	SSL_set_bio(s->ssl, bio, bio);
+	if (clock_realtime_ms() < c->clock_floor_ms)
+		X509_VERIFY_PARAM_set_time(SSL_get0_param(s->ssl), c->clock_floor_ms / 1000);
+	if (c->server) {
+		SSL_set_accept_state(s->ssl);
+	} else {
+		SSL_set_connect_state(s->ssl);
+		if (c->server_name)
+			expect_server_name(s->ssl, c->server_name);
+	}
+	return s;
+}
+
+void tls_session_free(struct tls_session *s)
+{
+	if (!s)
+		return;
+	SSL_free(s->ssl);
+	tls_context_free(s->context);
+	buf_free(&s->pending);
+	free(s->error);
+	free(s);
+}
+
+/* The words an operator looks for, not OpenSSL's. */
+static const char *verify_words(long result)
+{
+	switch (result) {
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+		return "unknown CA";
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return "certificate has expired";
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		return "certificate is not yet valid (is this board's clock right?)";
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		return "certificate is for another name";
+	case X509_V_ERR_INVALID_PURPOSE:
+		return "certificate is not for this use (extended key usage)";
+	default:
+		return X509_verify_cert_error_string(result);
+	}
+}
+
+/* Alerts are 1000 + their number among the reasons (SSL_AD_REASON_OFFSET). */
+static char *failure_text(const SSL *ssl)
+{
+	unsigned long code = ERR_peek_error();
+	int reason = ERR_GET_REASON(code);
+	long verified = SSL_get_verify_result(ssl);
+
+	if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET &&
+	    reason < SSL_AD_REASON_OFFSET + 256)
+		return mem_printf("the peer refused: %s",
+				  SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
+	if (verified != X509_V_OK && reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
+		return mem_strdup(verify_words(verified));
+	const char *words = ERR_reason_error_string(code);
+	return mem_strdup(words ? words : "TLS failed");
+}
+
+/* Translates the outcome of an SSL_ call that did not succeed. */
+static int session_outcome(struct tls_session *s, int rv)
+{
+	switch (SSL_get_error(s->ssl, rv)) {
+	case SSL_ERROR_WANT_READ:
+		return 0;
+	case SSL_ERROR_ZERO_RETURN:
+		s->state = SESSION_ENDED;
+		return -EPIPE;
+	default:
+		s->state = SESSION_FAILED;
+		s->error = failure_text(s->ssl);
+		ERR_clear_error();
+		return -EPROTO;
+	}
+}
+
+static void keep_root(struct tls_session *s)
+{
+	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(s->ssl);
+	int count = chain ? sk_X509_num(chain) : 0;
+	const X509 *root =
+		count > 0 ? sk_X509_value(chain, count - 1) : SSL_get0_peer_certificate(s->ssl);
+
+	if (root && X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
+		s->has_root = true;
+	/* Parsed certificates are the greater part of a sleeping session; on the server's side the
+	 * list holds what came above the peer's own, which nobody looks at again. */
+	while (s->context->server && count > 0 && sk_X509_num(chain) > 0)
+		X509_free(sk_X509_pop(chain));
+}
+
+static void keep_alpn(struct tls_session *s)
+{
+	const unsigned char *name;
+	unsigned len;
+
+	SSL_get0_alpn_selected(s->ssl, &name, &len);
+	if (len > 0 && len < sizeof(s->alpn)) /* longer ones are in no list of ours */
+		memcpy(s->alpn, name, len);
+}
+
+static int session_write(struct tls_session *s, const uint8_t *data, size_t len)
+{
+	size_t written;
+
+	if (len == 0)
+		return 0;
+	int rv = SSL_write_ex(s->ssl, data, len, &written);
+	if (rv == 1)
+		return 0;
+	rv = session_outcome(s, rv);
+	assert(rv != 0); /* the wire takes everything, and there is no renegotiation */
+	return rv;
+}
+
+static int session_handshake(struct tls_session *s)
+{
+	int rv = SSL_do_handshake(s->ssl);
+
+	if (rv != 1)
+		return session_outcome(s, rv);
+	s->state = SESSION_OPEN;
+	keep_root(s);
+	keep_alpn(s);
+	rv = session_write(s, s->pending.data, s->pending.len);
+	mem_wipe(s->pending.data, s->pending.len);
+	buf_free(&s->pending);
+	return rv;
+}
+
+static int session_read(struct tls_session *s, struct buf *plain)
+{
+	for (;;) {
+		size_t len = 0;
+		size_t room = s->in_len < RECORD_MAX ? s->in_len + 512 : RECORD_MAX;
+		int rv = SSL_read_ex(s->ssl, buf_reserve(plain, room), room, &len);
+		if (rv != 1)
+			return session_outcome(s, rv);
+		plain->len += len;
+	}
+}
+
+int tls_session_receive(struct tls_session *s, const uint8_t *data, size_t len, struct buf *plain,
+			struct buf *wire)
+{
+	int rv = 0;
+
+	if (s->state == SESSION_ENDED)
+		return -EPIPE;
+	if (s->state == SESSION_FAILED)
+		return -EPROTO;
+	ERR_clear_error();
+	s->in = data;
+	s->in_len = len;
+	s->wire = wire;
+	if (s->state == SESSION_HANDSHAKE)
+		rv = session_handshake(s);
+	if (rv == 0 && s->state == SESSION_OPEN)
+		rv = session_read(s, plain);
+	s->in = NULL;
+	s->in_len = 0;
+	s->wire = NULL;
+	return rv;
+}
+
+int tls_session_send(struct tls_session *s, const uint8_t *data, size_t len, struct buf *wire)
+{
+	if (s->state == SESSION_FAILED)
+		return -EPROTO;
+	if (s->state == SESSION_HANDSHAKE) {
+		buf_append(&s->pending, data, len);
+		return 0;
+	}
+	ERR_clear_error();
+	s->wire = wire;
+	int rv = session_write(s, data, len);
+	s->wire = NULL;
+	return rv;
+}
+
+int tls_session_start(struct tls_session *s, struct buf *wire)
+{
+	struct buf none = {0};
+	int rv = tls_session_receive(s, NULL, 0, &none, wire);
+
+	buf_free(&none);
+	return rv;
+}
+
+void tls_session_close(struct tls_session *s, struct buf *wire)
+{
+	if (s->state != SESSION_OPEN && s->state != SESSION_ENDED)
+		return;
+	ERR_clear_error();
+	s->wire = wire;
+	SSL_shutdown(s->ssl);
+	s->wire = NULL;
+	ERR_clear_error();
+}
+
+bool tls_session_established(const struct tls_session *s)
+{
+	return s->state == SESSION_OPEN || s->state == SESSION_ENDED;
+}
+
+size_t tls_session_pending(const struct tls_session *s)
+{
+	return s->pending.len;
+}
+
+const char *tls_session_error(const struct tls_session *s)
+{
+	return s->error ? s->error : "";
+}
+
+const char *tls_session_alpn(const struct tls_session *s)
+{
+	return s->alpn;
+}
+
+/* --- the peer --- */
+
+/* Text of a certificate that fits and has no zero byte inside, else "". */
+static void copy_text(const ASN1_STRING *from, char *to, size_t size)
+{
+	unsigned char *text = NULL;
+	int len = ASN1_STRING_to_UTF8(&text, from);
+
+	to[0] = '\0';
+	if (len > 0 && (size_t)len < size && !memchr(text, 0, (size_t)len)) {
+		memcpy(to, text, (size_t)len);
+		to[len] = '\0';
+	}
+	OPENSSL_free(text);
+	ERR_clear_error();
+}
+
+static void copy_common_name(const X509 *certificate, char *to, size_t size)
+{
+	const X509_NAME *subject = X509_get_subject_name(certificate);
+	int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+
+	if (at >= 0)
+		copy_text(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), to, size);
+}
+
+static void copy_uri(const X509 *certificate, char *to, size_t size)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+
+	for (int i = 0; names && i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+		if (name->type == GEN_URI) {
+			copy_text(name->d.uniformResourceIdentifier, to, size);
+			break;
+		}
+	}
+	GENERAL_NAMES_free(names);
+	ERR_clear_error();
+}
+
+static void copy_serial(const X509 *certificate, char *to, size_t size)
+{
+	uint8_t bytes[32];
+	const ASN1_INTEGER *serial = X509_get0_serialNumber(certificate);
+	int len = ASN1_STRING_length(serial);
+
+	to[0] = '\0';
+	if (len > 0 && (size_t)len <= sizeof(bytes) && 2 * (size_t)len < size) {
+		memcpy(bytes, ASN1_STRING_get0_data(serial), (size_t)len);
+		hex_encode(bytes, (size_t)len, to);
+	}
+}
+
+static int64_t not_after_ms(const X509 *certificate)
+{
+	struct tm end = {0};
+
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) != 1)
+		return 0;
+	return (int64_t)timegm(&end) * 1000;
+}
+
+static const X509 *verified_certificate(const struct tls_session *s)
+{
+	if (!s->context->verify || !tls_session_established(s) ||
+	    SSL_get_verify_result(s->ssl) != X509_V_OK)
+		return NULL;
+	return SSL_get0_peer_certificate(s->ssl);
+}
+
+void tls_session_peer(const struct tls_session *s, struct tls_peer *ret)
+{
+	const X509 *certificate = verified_certificate(s);
+	uint8_t digest[32];
+
+	*ret = (struct tls_peer){0};
+	if (!certificate)
+		return;
+	ret->present = true;
+	copy_common_name(certificate, ret->common_name, sizeof(ret->common_name));
+	copy_serial(certificate, ret->serial, sizeof(ret->serial));
+	copy_uri(certificate, ret->uri, sizeof(ret->uri));
+	if (X509_digest(certificate, EVP_sha256(), digest, NULL) == 1)
+		hex_encode(digest, sizeof(digest), ret->sha256);
+	ret->not_after_ms = not_after_ms(certificate);
+}
+
+bool tls_session_peer_matches(const struct tls_session *s, const char *host)
+{
+	const X509 *certificate = verified_certificate(s);
+
+	/* A leading dot would ask OpenSSL for "any name below". */
+	if (!certificate || host[0] == '\0' || host[0] == '.')
+		return false;
+	bool matches = X509_check_host((X509 *)certificate, host, 0, 0, NULL) == 1;
+	ERR_clear_error();
+	return matches;
+}
+
+int tls_session_peer_root_sha256(const struct tls_session *s, char hex[65])
+{
+	if (!s->has_root)
+		return -ENOENT;
+	hex_encode(s->root_sha256, sizeof(s->root_sha256), hex);
+	return 0;
+}
