@@ -15,7 +15,7 @@ build: deps ## compile with gcc, warnings as errors
 	@cmake --build --preset $(PRESET) -j $(JOBS) -- --quiet
 
 demo: build ## three boards on this machine: sites, a split, a leader killed
-	@tests/e2e/demo.sh build/$(PRESET)/bin
+	@python3 tests/e2e/demo.py build/$(PRESET)/bin
 
 test: deps ## every test that CI runs (about 20 minutes on two cores)
 	@tests/run.sh
@@ -28,7 +28,7 @@ sim: build ## 100,000 runs of the seeded simulator (about an hour)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
 
 torture: build ## boards killed and restarted 100 times under load
-	@tests/e2e/torture.sh build/$(PRESET)/bin --kills 100
+	@python3 tests/e2e/torture.py build/$(PRESET)/bin --kills 100
 
 fuzz: deps ## each fuzzer for ten minutes
 	@tests/fuzz/run.sh 600

@@ -48,10 +48,10 @@ run unit "gcc build, unit tests and simulator" tested dev
 run asan "clang build with address and undefined sanitizers" tested asan
 run tsan "thread sanitizer: what crosses threads" tests/tsan.sh
 run fuzz "fuzzers, briefly" tests/fuzz/run.sh 5
-for script in tests/e2e/test_*.sh; do
-	run e2e "$(basename "$script" .sh)" "$script" build/dev/bin
+for script in tests/e2e/test_*.py; do
+	run e2e "$(basename "$script" .py)" python3 "$script" build/dev/bin
 done
-run demo "make demo" tests/e2e/demo.sh build/dev/bin
+run demo "make demo" python3 tests/e2e/demo.py build/dev/bin
 run arm64 "arm64 build, run by user-mode emulation" tests/arm64.sh
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Membership of the cluster: grow, remove, refuse what must be refused."""
+
+import os
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+from boards import Failure, main, wait_for
+
+
+def voters(board):
+    return sorted(node["name"] for node in board.json("node", "list")["items"]
+                  if node.get("role") == "voter")
+
+
+def grow_one_to_five(cluster):
+    cluster.make(3)
+    for number in (4, 5):
+        cluster.join(number)
+    for board in cluster.boards.values():
+        names = wait_for(20, f"{board.name} does not know five voters",
+                         lambda: voters(board) if len(voters(board)) == 5 else None)
+        if names != [f"board{n}" for n in range(1, 6)]:
+            raise Failure(f"{board.name} sees {names}")
+
+
+def remove_the_leader(cluster):
+    cluster.make(3)
+    cluster.board(1).ctl("site", "create", "before")
+    leader = cluster.leader()
+    others = [board for board in cluster.boards.values() if board is not leader]
+    others[0].ctl("cluster", "remove", leader.name, "--yes")
+    wait_for(20, "the removed leader still leads",
+             lambda: cluster.leader(through=others[0]) is not leader)
+    wait_for(20, "the removed board is still listed", lambda: leader.name not in voters(others[0]))
+    others[1].ctl("site", "create", "after")
+    names = [site["name"] for site in others[0].json("site", "list")["items"]]
+    if names != ["after", "before"]:
+        raise Failure(f"sites are {names}")
+    local = wait_for(20, "the removed board does not say so",
+                     lambda: leader.local() if leader.local() and leader.local()["state"] == "failed" else None)
+    if "removed" not in local["detail"]:
+        raise Failure(f"the removed board says {local}")
+
+
+def refused_joins(cluster):
+    cluster.board(1).start().ctl("cluster", "init", "--name", "lab")
+    stranger = cluster.board(9).start()
+    stranger.ctl("cluster", "init", "--name", "other")
+    board = cluster.board(2).start()
+    address = cluster.board(1).address
+
+    def refused(token, words, where=address):
+        done = board.ctl("cluster", "join", where, "--token", token, check=False)
+        if done.returncode == 0:
+            raise Failure(f"joined with a token that is {words}")
+        if not any(word in done.stderr for word in words):
+            raise Failure(f"expected one of {words}, got: {done.stderr.strip()}")
+        if board.local()["state"] != "new":
+            raise Failure("a refused join left something behind")
+
+    first = cluster.board(1)
+    good = cluster.token(first)
+    refused("nonsense", ["not a token"])
+    refused(good[:-1] + ("0" if good[-1] != "0" else "1"), ["another cluster"])
+    refused(cluster.token(stranger), ["another cluster"])
+    parts = good.split(".")
+    parts[2] = "0" * 64
+    refused(".".join(parts), ["token"])
+    short = first.json("token", "create", "--role", "node", "--ttl", "1s")["secret"]
+    time.sleep(1.2)
+    refused(short, ["expired"])
+    viewer = first.json("token", "create", "--role", "viewer", "--ttl", "1h")["secret"]
+    refused(viewer, ["role", "join"])
+    revoked = first.json("token", "create", "--role", "node", "--ttl", "1h")
+    first.ctl("token", "revoke", revoked["token"]["id"])
+    refused(revoked["secret"], ["revoked"])
+    refused(good, ["reach", "connect", "refused"], where="127.0.0.1:9")
+    once = first.json("token", "create", "--role", "node", "--ttl", "1h", "--uses", "1")["secret"]
+    board.ctl("cluster", "join", address, "--token", once)
+    third = cluster.board(3).start()
+    done = third.ctl("cluster", "join", address, "--token", once, check=False)
+    if done.returncode == 0 or "used" not in done.stderr:
+        raise Failure(f"a used token: {done.stderr.strip()}")
+
+
+def join_under_load(cluster):
+    cluster.make(1)
+    first = cluster.board(1)
+    stop = threading.Event()
+    written = []
+    errors = []
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            done = first.ctl("site", "create", f"load-{number}", check=False)
+            if done.returncode == 0:
+                written.append(f"load-{number}")
+            else:
+                errors.append(done.stderr.strip())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        cluster.join(2)
+        cluster.join(3)
+    finally:
+        stop.set()
+        writer.join()
+    if errors:
+        raise Failure(f"{len(errors)} writes failed, first: {errors[0]}")
+    third = cluster.board(3)
+    missing = wait_for(10, "the third board does not have every write",
+                       lambda: "none" if not set(written) - {site["name"] for site in
+                                                             third.json("site", "list")["items"]} else None)
+    assert missing == "none"
+
+
+if __name__ == "__main__":
+    main([grow_one_to_five, remove_the_leader, refused_joins, join_under_load])
