@@ -1,0 +1,81 @@
+/* qnet_door.h: the door for site nodes that speak QNet (corosync-qdevice), on a thread and loop of
+ * its own. It translates bytes into Tb__DoorEvent and Tb__DoorOrder into bytes and knows no voting
+ * rule (qnet_session.h has the protocol).
+ *
+ * It listens, keeps sessions and answers only while the board's lease is valid (DESIGN S2), which
+ * it checks by itself before anything is sent: a board without a lease refuses connects, so that
+ * clients go on to the next address at once. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/door.pb-c.h"
+#include "proto/model.pb-c.h"
+#include "witnessd/qnet_session.h"
+
+struct config;
+struct core;
+struct core_view;
+struct qnet_door;
+
+/* The door of a running daemon: events go to the core, policies and keys come from its model.
+ * Called before core_start; the door waits for a lease. 0; other: *ret_message (valid until the
+ * next failed start) says what is wrong, where, and the remedy (a port in use is found here). */
+int qnet_door_start(const struct config *config, struct core *core, struct qnet_door **ret,
+		    const char **ret_message);
+/* Resets all sessions, ends the thread, frees the door. */
+void qnet_door_stop(struct qnet_door *door);
+
+/* What the core calls (struct core_listeners); from any thread, each returns at once. */
+void qnet_door_orders(struct qnet_door *door, Tb__DoorOrder **orders,
+		      size_t count); /* taken over */
+void qnet_door_report(struct qnet_door *door);
+void qnet_door_serve(struct qnet_door *door, bool on);
+void qnet_door_identity(struct qnet_door *door);
+void qnet_door_model_changed(struct qnet_door *door, uint64_t applied_index);
+
+struct qnet_door_stats {
+	uint64_t sessions[QNET_STATES]; /* now, by state */
+	uint64_t accepted; /* connections, since the start */
+	uint64_t refused_limit; /* closed at once: sessions-max or the address's own limit */
+	uint64_t echoes;
+	uint64_t silent; /* given up for their silence */
+	uint64_t certificate_refused; /* none, another site's, or revoked */
+	uint64_t leases_lost; /* times that all sessions were reset for the lack of a lease */
+};
+/* Any thread. */
+void qnet_door_stats(const struct qnet_door *door, struct qnet_door_stats *ret);
+
+/* --- the same door in other surroundings (tests) --- */
+
+struct qnet_door_config {
+	const char *listen; /* "*:5403" */
+	enum qnet_tls tls; /* for sites whose policy does not say */
+	bool client_certificate; /* required over TLS */
+	unsigned sessions_max;
+	unsigned sessions_per_address_max; /* 0: no limit */
+	uint64_t (*clock_ms)(void *arg); /* boot clock; NULL: the real one */
+	void *clock_arg;
+};
+
+/* What the door needs of the rest of the board. Called in the door's thread. */
+struct qnet_door_upcalls {
+	void *arg;
+	/* In order; taken over. */
+	void (*events)(void *arg, Tb__DoorEvent **events, size_t count);
+	const struct core_view *view;
+	/* 0 and a policy that the door frees; -ENOENT no such site; other: cannot be read. */
+	int (*site)(void *arg, const char *name, Tb__SitePolicy **ret);
+	/* 0: not revoked; 1: revoked; negative: cannot be read. */
+	int (*revoked)(void *arg, const char *serial);
+	/* 0 and new secrets that the door wipes and frees; -ENOENT: none yet. */
+	int (*secrets)(void *arg, Tb__Secrets **ret);
+	/* Could the change up to now concern sessions that are open (revocation, site, policy)? */
+	bool (*concerns)(void *arg);
+};
+int qnet_door_start_in(const struct qnet_door_config *config,
+		       const struct qnet_door_upcalls *upcalls, struct qnet_door **ret,
+		       const char **ret_message);
+/* The port in use, 0 while not listening. */
+unsigned qnet_door_port(const struct qnet_door *door);
