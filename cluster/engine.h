@@ -3,7 +3,8 @@
  *
  * All on one libuv loop and its thread. The log and snapshots live in `dir` (on the SD card);
  * links to peers are streams that someone else makes (TLS is pumped into socketpairs by
- * witnessd): the engine asks for an outgoing one by `dial` and is given incoming ones. */
+ * witnessd): the engine asks for an outgoing one by `dial` and is given incoming ones. The process
+ * ignores SIGPIPE. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,9 +27,9 @@ struct engine_member {
 
 struct engine_events {
 	void *arg;
-	/* A committed entry, in log order, exactly once per start. *ret_result goes to the proposer's
-	 * callback if this board proposed it (else the engine ignores it: see `drop`). Non-zero: the
-	 * model cannot go on; the engine reports `failed`. */
+	/* A committed entry, in log order, exactly once per start. *ret_result goes to the
+	 * proposer's callback if this board proposed it (else the engine ignores it: see `drop`).
+	 * Non-zero: the model cannot go on; the engine reports `failed`. */
 	int (*apply)(void *arg, uint64_t index, const uint8_t *data, size_t len, void **ret_result);
 	/* A result that no proposer waits for. */
 	void (*drop)(void *arg, void *result);
@@ -49,11 +50,19 @@ struct engine_events {
 
 /* True if `dir` holds a log already. */
 bool engine_exists(const char *dir);
-/* Makes a log whose only member is (id, address). -EEXIST if there is one. */
+/* Makes a log whose only member is (id, address), and the directory if its parent is there.
+ * -EEXIST if there is one. A crash leaves no log (and can be repeated) or a whole one. */
 int engine_bootstrap(const char *dir, uint64_t id, const char *address);
-/* Opens (an empty dir is a board that has joined but was not added yet) and starts. The dir is
- * locked: -EBUSY if another process has it. *ret_message (static or engine's own; valid until the
- * next call) explains any failure in one sentence with place and remedy. */
+/* Opens (an empty dir is a board that has joined but was not added yet) and starts. The model must
+ * be empty: `restore` may be called from within, and `apply` too if this board is the only voter.
+ * *ret_message (of this thread; valid until the next call) explains any failure in one sentence
+ * with place and remedy:
+ *   -EBUSY    another process has the directory
+ *   -EXDEV    it is the log of another board
+ *   -EBADMSG  a file is damaged; nothing was changed (decisions/0005 says what counts as damage)
+ *   -ENOSPC   no room to run
+ *   -EACCES, -EROFS, -ENOTDIR, ...  what the file system says
+ * After a failure the loop must run once more before it is closed. */
 int engine_start(uv_loop_t *loop, const char *dir, uint64_t id, const char *address,
 		 const struct engine_events *events, struct engine **ret, const char **ret_message);
 /* Stops; `closed` is called from the loop when nothing is left, the engine is freed then. Open
@@ -62,16 +71,20 @@ void engine_close(struct engine *e, void (*closed)(void *arg), void *arg);
 
 /* One entry. Durable on a majority and applied here when `done` gets status 0 (`result`: what
  * apply gave). -EAGAIN: not the leader, nothing happened. -ECANCELED: leadership lost or closing,
- * it may or may not commit. Other: nothing happened. Always answered from the loop. Entries
+ * it may or may not commit. Other: nothing happened (-ENOSPC: this leader's disk is nearly full,
+ * it hands over to another; -EMSGSIZE: over LIMIT_ENTRY). Always answered from the loop. Entries
  * proposed in one turn of the loop go to the library in one call (group commit). */
 typedef void (*engine_done)(void *arg, int status, uint64_t index, void *result);
 void engine_propose(struct engine *e, const uint8_t *data, size_t len, engine_done done, void *arg);
 
 /* Membership, one at a time (-EBUSY while one is under way), leader only (-EAGAIN). engine_add
  * adds a spare, engine_promote catches it up and makes it a voter, engine_remove removes any
- * member (the leader itself transfers first: -EPERM). */
+ * member (the leader itself transfers first: -EPERM). -EEXIST: id or address is a member;
+ * -ENOENT: no such member; -EALREADY: it is a voter; -ETIMEDOUT: it did not catch up or take
+ * over; -ECANCELED: leadership lost or closing, it may or may not have happened. */
 typedef void (*engine_member_done)(void *arg, int status);
-void engine_add(struct engine *e, uint64_t id, const char *address, engine_member_done done, void *arg);
+void engine_add(struct engine *e, uint64_t id, const char *address, engine_member_done done,
+		void *arg);
 void engine_promote(struct engine *e, uint64_t id, engine_member_done done, void *arg);
 void engine_remove(struct engine *e, uint64_t id, engine_member_done done, void *arg);
 /* Hands the leadership to `id`, or to any up-to-date voter if 0. */
