@@ -557,6 +557,31 @@ static void test_unpack_hostile(void **state)
 	free(data);
 }
 
+/* The leanest that a board says, very often: it must never be taken for an attack. */
+static void test_unpack_honest(void **state)
+{
+	enum { SESSIONS = 20000 };
+	struct buf text = {0};
+	struct buf out = {0};
+	ProtobufCMessage *frame;
+	ProtobufCMessage *again;
+
+	(void)state;
+	buf_puts(&text, "{\"events\":{\"events\":[");
+	for (int i = 0; i < SESSIONS; i++)
+		buf_printf(&text, "%s{\"session\":\"%d\",\"closed\":{}}", i > 0 ? "," : "", i);
+	buf_puts(&text, "]}}");
+	frame = decoded(&tb__peer_frame__descriptor, buf_string(&text));
+	frame_append(&out, frame);
+	assert_int_equal(frame_unpack(&tb__peer_frame__descriptor, out.data + FRAME_HEAD,
+				      out.len - FRAME_HEAD, FRAME_MEMORY(out.len), &again),
+			 0);
+	protobuf_c_message_free_unpacked(frame, NULL);
+	protobuf_c_message_free_unpacked(again, NULL);
+	buf_free(&text);
+	buf_free(&out);
+}
+
 static void test_unpack_unknown_fields(void **state)
 {
 	static const struct {
@@ -639,6 +664,7 @@ int main(void)
 		cmocka_unit_test(test_schema),
 		cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_frames),
+		cmocka_unit_test(test_unpack_honest),
 		cmocka_unit_test(test_unpack_unknown_fields),
 		cmocka_unit_test(test_schema_is_safe),
 		cmocka_unit_test(test_unpack_bounds),
