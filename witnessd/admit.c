@@ -77,6 +77,22 @@ static const char *text_or(const char *text, const char *otherwise)
 	return text[0] != '\0' ? text : otherwise;
 }
 
+/* A certificate made or checked by a clock that is decades off would be useless for decades. */
+static int clock_check(char *message, size_t room)
+{
+	char now[32];
+
+	if (core_clock_plausible())
+		return 0;
+	clock_format_utc(clock_realtime_ms(), now);
+	snprintf(message, room,
+		 "this board's clock says %s, which cannot be; set it (timedatectl set-time, or "
+		 "start "
+		 "a time service) and try again",
+		 now);
+	return -EINVAL;
+}
+
 /* Names and addresses of this board as asked for, or as configured. */
 static int identity_names(struct core *c, struct identity *id, const char *name,
 			  const char *address, const char *qnet_address, char *message, size_t room)
@@ -314,6 +330,10 @@ static void init_open(struct letter *letter)
 		control_finish(k, -EINVAL, problem.message);
 		return;
 	}
+	if (clock_check(text, sizeof(text)) != 0) {
+		control_finish(k, -EINVAL, text);
+		return;
+	}
 	if (identity_names(c, &id, k->init->node_name, k->init->address, k->init->qnet_address,
 			   text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
@@ -427,6 +447,10 @@ static void join_open(struct letter *letter)
 			k, -EINVAL,
 			"that is not a token; copy the whole text that \"witnessctl token create "
 			"--role node\" printed (it begins with tb1.)");
+		return;
+	}
+	if (clock_check(text, sizeof(text)) != 0) {
+		control_finish(k, -EINVAL, text);
 		return;
 	}
 	if (identity_names(c, &names, k->join->node_name, k->join->advertise, k->join->qnet_address,

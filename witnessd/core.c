@@ -22,11 +22,27 @@ uint64_t core_next_id(struct core *c)
 	return ++c->next_id;
 }
 
+bool core_clock_plausible(void)
+{
+	int64_t now = clock_realtime_ms();
+
+	return now >= CORE_CLOCK_FIRST_MS && now < CORE_CLOCK_LAST_MS;
+}
+
 int64_t core_now_ms(const struct core *c)
 {
 	int64_t now = clock_realtime_ms();
 
-	return now > c->newest_ms ? now : c->newest_ms;
+	return now > c->newest_ms && core_clock_plausible() ? now : c->newest_ms;
+}
+
+static int core_newest_visit(void *arg, const Tb__Event *event)
+{
+	struct core *c = arg;
+
+	if (event->time_ms > c->newest_ms)
+		c->newest_ms = event->time_ms;
+	return 1;
 }
 
 void core_set_state(struct core *c, enum core_state state, const char *detail, ...)
@@ -371,6 +387,8 @@ static void core_flush(uv_prepare_t *handle)
 	if (c->model_dirty) {
 		c->model_dirty = false;
 		atomic_store(&c->view.applied_index, engine_applied(c->engine));
+		store_events_newest(c->store, 1, core_newest_visit, c);
+		atomic_store(&c->view.clock_floor_ms, c->newest_ms);
 		core_identity_check(c);
 		if (c->nodes_dirty) {
 			c->nodes_dirty = false;

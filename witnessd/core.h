@@ -25,6 +25,8 @@ struct core_view {
 	_Atomic uint64_t term;
 	_Atomic uint64_t applied_index;
 	_Atomic int state;            /* enum core_state */
+	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
+	_Atomic int64_t clock_floor_ms;
 };
 enum core_state { CORE_NEW, CORE_JOINING, CORE_SERVING, CORE_NO_QUORUM, CORE_FAILED };
 

@@ -31,6 +31,11 @@ enum {
 	CORE_CA_DAYS = 36500,
 };
 
+/* A clock outside 2026 .. 2056 is wrong, not early or late: it neither stamps commands nor makes
+ * certificates (DESIGN S6). */
+#define CORE_CLOCK_FIRST_MS INT64_C(1767225600000)
+#define CORE_CLOCK_LAST_MS INT64_C(2713910400000)
+
 struct peer;
 struct proposal;
 
@@ -114,8 +119,8 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
-/* Closes log and model again (a failed init); `closed` is called in the loop. */
-int64_t core_now_ms(const struct core *c); /* real time, never below newest_ms */
+int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
+bool core_clock_plausible(void);
 void core_wipe_raft(struct core *c);
 /* Asks the front for a link. */
 uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,

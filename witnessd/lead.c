@@ -534,6 +534,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	Tb__ClusterStatus status = TB__CLUSTER_STATUS__INIT;
 	struct node_rows rows = {.c = c};
 	uint64_t sites = 0;
+	uint32_t here;
 
 	store_nodes(c->store, node_rows_visit, &rows);
 	store_count(c->store, "site", &sites);
@@ -546,8 +547,9 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
 	status.sites = (uint32_t)sites;
-	status.sites_offline = (uint32_t)sites - status.sites_whole - status.sites_degraded -
-			       status.sites_split - status.sites_undecided;
+	here = status.sites_whole + status.sites_degraded + status.sites_split +
+	       status.sites_undecided;
+	status.sites_offline = sites > here ? (uint32_t)sites - here : 0;
 	status.state = rows.reachable == rows.count ? (char *)"ok" : (char *)"degraded";
 	answer.cluster = &status;
 	answer.n_nodes = rows.count;

@@ -32,6 +32,7 @@ struct peer {
 	uint64_t term; /* of the leadership that the link serves; 0: not greeted yet */
 	bool outgoing;
 	bool closing;
+	bool echoed; /* the leader's clock was sent back once without waiting for the tick */
 	struct buf in;
 };
 
@@ -262,6 +263,11 @@ static void peer_follower_frame(struct peer *p, const Tb__PeerFrame *frame)
 		lease_granted(&c->lease, engine_term(c->engine), frame->lease_grant->term,
 			      frame->lease_grant->sent_ms, frame->lease_grant->leader_ms,
 			      frame->lease_grant->length_ms);
+		/* A leader without a lease of its own yet needs our echo of its clock first. */
+		if (frame->lease_grant->length_ms == 0 && !p->echoed) {
+			p->echoed = true;
+			peer_renew(c);
+		}
 		lead_lease_changed(c);
 		break;
 	case TB__PEER_FRAME__WHAT_ORDERS:
