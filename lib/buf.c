@@ -21,7 +21,7 @@ void buf_clear(struct buf *b)
 uint8_t *buf_reserve(struct buf *b, size_t extra)
 {
 	assert(extra <= SIZE_MAX / 2 - b->len);
-	if (b->len + extra > b->cap) {
+	if (b->data == NULL || b->len + extra > b->cap) {
 		size_t cap = b->cap ? b->cap : 64;
 
 		while (cap < b->len + extra)
