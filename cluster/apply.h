@@ -1,5 +1,14 @@
 /* apply.h: what a log entry does to the model. Deterministic: the same entry on the same
- * model gives the same rows, results and events on every board (DESIGN section 4). */
+ * model gives the same rows, results and events on every board (DESIGN section 4).
+ *
+ * A command is applied whole or refused; the refusal names the field and the remedy. Its id has
+ * 16 bytes; the same id again gives the first result and changes nothing. Beyond command.proto:
+ * - NodeSet leaves what it does not give: empty texts, and the role joining (a voter stays one).
+ * - The certificate of a board is of kind "node" with the board's name as subject; NodeRemove
+ *   revokes all of them. The last board cannot be removed.
+ * - A site in the model always has a policy; its labels are sorted by key.
+ * - A site may have a grant without nodes: its vote was never given, and its epochs begin above
+ *   those of deleted sites (apply.c says why). GrantSet itself must name nodes. */
 #pragma once
 #include "cluster/store.h"
 
@@ -22,6 +31,9 @@ struct apply_result {
 int apply_entry(struct store *s, uint64_t index, const uint8_t *data, size_t len,
 		struct apply_result *ret);
 void apply_result_free(struct apply_result *r);
+/* False for a command of a later release. The leader asks before it proposes one that came from
+ * outside, because an entry with it would stop every board. */
+bool command_known(const Tb__Command *command);
 
 /* Checks of a single object that need no model: names, labels, policy. The API and the CLI use
  * them too, so that a person hears of it before anything is sent. 0, or -EINVAL with the field

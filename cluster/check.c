@@ -1,0 +1,335 @@
+#include "cluster/check.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cluster/limits.h"
+#include "lib/text.h"
+
+__attribute__((format(printf, 3, 4))) static int problem(struct apply_problem *ret,
+							 const char *field, const char *format, ...)
+{
+	va_list args;
+
+	snprintf(ret->field, sizeof(ret->field), "%s", field);
+	va_start(args, format);
+	vsnprintf(ret->message, sizeof(ret->message), format, args);
+	va_end(args);
+	return -EINVAL;
+}
+
+static bool is_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* Letters, digits and `extra`, beginning with a letter or digit. The length of the good start. */
+static size_t word_span(const char *text, const char *extra)
+{
+	size_t len = 0;
+
+	if (!is_alnum(text[0]))
+		return 0;
+	while (text[len] != '\0' && (is_alnum(text[len]) || strchr(extra, text[len]) != NULL))
+		len++;
+	return len;
+}
+
+/* A byte of hostile text as people may see it: itself in quotes, or its number. */
+static void byte_describe(char c, char out[16])
+{
+	if (c == ' ')
+		snprintf(out, 16, "a space");
+	else if (c > ' ' && c < 0x7f)
+		snprintf(out, 16, "'%c'", c);
+	else
+		snprintf(out, 16, "byte 0x%02x", (unsigned char)c);
+}
+
+static int word_check(const char *text, const char *extra, size_t max, const char *rule,
+		      const char *field, struct apply_problem *ret)
+{
+	size_t good = word_span(text, extra);
+	char what[16];
+
+	if (text[0] == '\0')
+		return problem(ret, field, "it is empty; use %s", rule);
+	if (strnlen(text, max + 1) > max)
+		return problem(ret, field, "it is longer than %zu bytes; use %s", max, rule);
+	if (text[good] == '\0')
+		return 0;
+	byte_describe(text[good], what);
+	return problem(ret, field, "character %zu is %s; use %s", good + 1, what, rule);
+}
+
+int name_check(const char *name, const char *field, struct apply_problem *ret)
+{
+	return word_check(name, "._-", LIMIT_NAME,
+			  "1 to 64 letters, digits, dots, dashes and underscores, "
+			  "beginning with a letter or digit",
+			  field, ret);
+}
+
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++) {
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return true;
+	}
+	return false;
+}
+
+int text_check(const char *text, size_t max, const char *field, struct apply_problem *ret)
+{
+	size_t len = strnlen(text, max + 1);
+
+	if (len > max)
+		return problem(ret, field, "it is longer than %zu bytes; shorten it", max);
+	if (!text_is_utf8(text, len) || has_control(text))
+		return problem(ret, field, "use UTF-8 text without control characters");
+	return 0;
+}
+
+int hex_check(const char *text, size_t digits, const char *field, struct apply_problem *ret)
+{
+	if (strnlen(text, digits + 1) != digits || strspn(text, "0123456789abcdef") != digits)
+		return problem(ret, field, "use exactly %zu lower-case hexadecimal digits", digits);
+	return 0;
+}
+
+int address_check(const char *text, const char *field, struct apply_problem *ret)
+{
+	const char *colon = strrchr(text, ':');
+	uint64_t port;
+
+	if (text_check(text, CHECK_ADDRESS, field, ret) != 0)
+		return -EINVAL;
+	if (colon == NULL || colon == text || strchr(text, ' ') != NULL ||
+	    text_to_u64(colon + 1, 1, 65535, &port) != 0)
+		return problem(ret, field, "use host:port, as in 192.0.2.1:7443");
+	return 0;
+}
+
+/* True for a number that the enum's descriptor knows. */
+static bool enum_known(const ProtobufCEnumDescriptor *type, int value)
+{
+	return protobuf_c_enum_descriptor_get_value(type, value) != NULL;
+}
+
+/* --- sites ----------------------------------------------------------------------------------- */
+
+static int label_check(const Tb__Site__LabelsEntry *label, struct apply_problem *ret)
+{
+	char field[16 + LIMIT_LABEL_KEY];
+
+	if (word_check(label->key, "._/-", LIMIT_LABEL_KEY,
+		       "label keys of 1 to 63 letters, digits, dots, dashes, underscores and "
+		       "slashes, beginning with a letter or digit",
+		       "labels", ret) != 0)
+		return -EINVAL;
+	snprintf(field, sizeof(field), "labels.%s", label->key);
+	return text_check(label->value, LIMIT_LABEL_VALUE, field, ret);
+}
+
+static int labels_check(const Tb__Site *site, struct apply_problem *ret)
+{
+	if (site->n_labels > LIMIT_SITE_LABELS)
+		return problem(ret, "labels", "%zu labels, at most %d are allowed; remove some",
+			       site->n_labels, LIMIT_SITE_LABELS);
+	for (size_t i = 0; i < site->n_labels; i++) {
+		if (label_check(site->labels[i], ret) != 0)
+			return -EINVAL;
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(site->labels[i]->key, site->labels[j]->key) == 0)
+				return problem(ret, "labels",
+					       "the label %s is there twice; give it once",
+					       site->labels[i]->key);
+		}
+	}
+	return 0;
+}
+
+static int heartbeat_check(uint32_t ms, const char *field, struct apply_problem *ret)
+{
+	if (ms != 0 && (ms < HEARTBEAT_MIN_MS || ms > HEARTBEAT_MAX_MS))
+		return problem(ret, field,
+			       "%u ms is out of range; use %d to %d, or 0 for the default", ms,
+			       HEARTBEAT_MIN_MS, HEARTBEAT_MAX_MS);
+	return 0;
+}
+
+static int heartbeats_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
+{
+	uint32_t min = policy->heartbeat_min_ms != 0 ? policy->heartbeat_min_ms : HEARTBEAT_MIN_MS;
+	uint32_t max = policy->heartbeat_max_ms != 0 ? policy->heartbeat_max_ms : HEARTBEAT_MAX_MS;
+
+	if (heartbeat_check(policy->heartbeat_min_ms, "policy.heartbeatMinMs", ret) != 0 ||
+	    heartbeat_check(policy->heartbeat_max_ms, "policy.heartbeatMaxMs", ret) != 0)
+		return -EINVAL;
+	if (min > max)
+		return problem(ret, "policy.heartbeatMinMs",
+			       "the least heartbeat (%u ms) is above the greatest (%u ms); "
+			       "lower it or raise policy.heartbeatMaxMs",
+			       min, max);
+	return 0;
+}
+
+static int tie_breaker_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
+{
+	bool node = policy->tie_breaker == TB__TIE_BREAKER__TIE_BREAKER_NODE;
+
+	if (node && policy->tie_breaker_node == 0)
+		return problem(ret, "policy.tieBreakerNode",
+			       "the tie-breaker is a node, but none is named; give its node id "
+			       "from corosync.conf");
+	if (!node && policy->tie_breaker_node != 0)
+		return problem(ret, "policy.tieBreakerNode",
+			       "a node is named, but the tie-breaker is another; set "
+			       "policy.tieBreaker to \"node\" or leave the node out");
+	return 0;
+}
+
+static int policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
+{
+	const struct {
+		const ProtobufCEnumDescriptor *type;
+		int value;
+		const char *field;
+		const char *words;
+	} enums[] = {
+		{&tb__algorithm__descriptor, (int)policy->algorithm, "policy.algorithm",
+		 "any, ffsplit, lms or 2nodelms"},
+		{&tb__tie_breaker__descriptor, (int)policy->tie_breaker, "policy.tieBreaker",
+		 "any, lowest, highest or node"},
+		{&tb__switch__descriptor, (int)policy->keep_active_partition,
+		 "policy.keepActivePartition", "any, on or off"},
+		{&tb__tls__descriptor, (int)policy->tls, "policy.tls", "any, off, on or required"},
+		{&tb__handover__descriptor, (int)policy->handover, "policy.handover",
+		 "safe or fast"},
+	};
+
+	for (size_t i = 0; i < sizeof(enums) / sizeof(enums[0]); i++) {
+		if (!enum_known(enums[i].type, enums[i].value))
+			return problem(ret, enums[i].field, "%d is not known here; use %s",
+				       enums[i].value, enums[i].words);
+	}
+	return tie_breaker_check(policy, ret) != 0 ? -EINVAL : heartbeats_check(policy, ret);
+}
+
+int site_check(const Tb__Site *site, struct apply_problem *ret)
+{
+	if (name_check(site->name, "name", ret) != 0 || labels_check(site, ret) != 0)
+		return -EINVAL;
+	return site->policy == NULL ? 0 : policy_check(site->policy, ret);
+}
+
+/* --- the other rows -------------------------------------------------------------------------- */
+
+int cluster_check(const Tb__Cluster *row, struct apply_problem *ret)
+{
+	if (hex_check(row->id, 32, "cluster.id", ret) != 0 ||
+	    name_check(row->name, "cluster.name", ret) != 0)
+		return -EINVAL;
+	return row->ca_sha256[0] == '\0' ? 0
+					 : hex_check(row->ca_sha256, 64, "cluster.caSha256", ret);
+}
+
+int secrets_check(const Tb__Secrets *row, struct apply_problem *ret)
+{
+	const char *const parts[] = {row->ca_cert,     row->ca_key,    row->qnet_ca_cert,
+				     row->qnet_ca_key, row->qnet_cert, row->qnet_key};
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		if (strnlen(parts[i], CHECK_PEM + 1) > CHECK_PEM)
+			return problem(ret, "secrets",
+				       "a key or certificate is longer than %d bytes; use a "
+				       "smaller key",
+				       CHECK_PEM);
+	}
+	return 0;
+}
+
+int node_check(const Tb__Node *row, struct apply_problem *ret)
+{
+	if (row->id > INT64_MAX)
+		return problem(ret, "node.id", "ids end at 2^63 - 1; leave it to the cluster");
+	if (name_check(row->name, "node.name", ret) != 0 ||
+	    address_check(row->address, "node.address", ret) != 0)
+		return -EINVAL;
+	if (row->qnet_address[0] != '\0' &&
+	    address_check(row->qnet_address, "node.qnetAddress", ret) != 0)
+		return -EINVAL;
+	return text_check(row->version, LIMIT_NAME, "node.version", ret);
+}
+
+int token_check(const Tb__Token *row, struct apply_problem *ret)
+{
+	bool site = row->role == TB__ROLE__ROLE_SITE;
+
+	if (hex_check(row->id, 16, "token.id", ret) != 0)
+		return -EINVAL;
+	if (row->name[0] != '\0' && name_check(row->name, "token.name", ret) != 0)
+		return -EINVAL;
+	if (row->role == TB__ROLE__ROLE_NONE || !enum_known(&tb__role__descriptor, (int)row->role))
+		return problem(ret, "token.role",
+			       "a token needs a role: viewer, operator, admin, node or site");
+	if (row->secret_sha256.len != 32)
+		return problem(ret, "token.secretSha256", "a SHA-256 has 32 bytes");
+	if (site)
+		return name_check(row->site, "token.site", ret);
+	if (row->site[0] != '\0')
+		return problem(ret, "token.site",
+			       "only a token of role site names a site; leave it out");
+	return 0;
+}
+
+int certificate_check(const Tb__Certificate *row, struct apply_problem *ret)
+{
+	bool client = strcmp(row->kind, "client") == 0;
+
+	if (hex_check(row->serial, 32, "certificate.serial", ret) != 0 ||
+	    name_check(row->subject, "certificate.subject", ret) != 0)
+		return -EINVAL;
+	if (!client && strcmp(row->kind, "node") != 0 && strcmp(row->kind, "site") != 0)
+		return problem(ret, "certificate.kind", "use node, client or site");
+	if (client && row->role != TB__ROLE__ROLE_VIEWER && row->role != TB__ROLE__ROLE_OPERATOR &&
+	    row->role != TB__ROLE__ROLE_ADMIN)
+		return problem(ret, "certificate.role",
+			       "a client certificate is for viewer, operator or admin");
+	if (!client && row->role != TB__ROLE__ROLE_NONE)
+		return problem(ret, "certificate.role",
+			       "only a client certificate has a role; leave it out");
+	return 0;
+}
+
+int grant_check(const Tb__Grant *row, struct apply_problem *ret)
+{
+	if (row->epoch == 0 || row->epoch > INT64_MAX)
+		return problem(ret, "grant.epoch", "epochs run from 1 to 2^63 - 1");
+	if (row->n_nodes == 0 || row->n_nodes > LIMIT_SITE_NODES)
+		return problem(ret, "grant.nodes", "a vote goes to 1 to %d nodes, not to %zu",
+			       LIMIT_SITE_NODES, row->n_nodes);
+	for (size_t i = 0; i < row->n_nodes; i++) {
+		if (row->nodes[i] <= (i == 0 ? 0 : row->nodes[i - 1]))
+			return problem(ret, "grant.nodes",
+				       "node ids are above 0, sorted, and each there once");
+	}
+	return text_check(row->reason, LIMIT_MESSAGE, "grant.reason", ret);
+}
+
+int event_check(const Tb__Event *row, struct apply_problem *ret)
+{
+	if (word_check(row->type, "._-", LIMIT_NAME,
+		       "1 to 64 letters, digits, dots, dashes and underscores", "event.type",
+		       ret) != 0)
+		return -EINVAL;
+	if (!enum_known(&tb__severity__descriptor, (int)row->severity))
+		return problem(ret, "event.severity", "use info, warning or error");
+	if (text_check(row->actor, CHECK_ACTOR, "event.actor", ret) != 0 ||
+	    text_check(row->site, LIMIT_NAME, "event.site", ret) != 0 ||
+	    text_check(row->node, LIMIT_NAME, "event.node", ret) != 0)
+		return -EINVAL;
+	return text_check(row->message, LIMIT_MESSAGE, "event.message", ret);
+}
