@@ -74,16 +74,9 @@ void lead_start(struct core *c)
 
 void lead_stop(struct core *c)
 {
-	uint64_t own;
-
 	c->barrier_sent = false;
 	if (c->fleet == NULL)
 		return;
-	/* The majority's promise behind this board's own lease outlives the leadership: no sites
-	 * are dropped while another leader takes over. */
-	own = lease_table_self_until(&c->leases, clock_boottime_ms());
-	if (own > c->lease.until_ms)
-		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	c->fleet = NULL;
@@ -140,19 +133,18 @@ static void lead_lease_over(uv_timer_t *timer)
 void lead_lease_changed(struct core *c)
 {
 	uint64_t now = clock_boottime_ms();
-	uint64_t until = c->lease.until_ms;
+	uint64_t own = c->fleet != NULL ? lease_table_self_until(&c->leases, now) : 0;
 	bool valid;
 
-	if (c->fleet != NULL) {
-		uint64_t own = lease_table_self_until(&c->leases, now);
-
-		if (own > until)
-			until = own;
+	/* What a majority has promised stays promised: it outlives the leadership (every new leader
+	 * waits for it) and a board that joins and has made no contact yet. */
+	if (own > c->lease.until_ms) {
+		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
 	}
-	valid = now < until;
-	atomic_store(&c->view.lease_until_ms, until);
+	valid = now < c->lease.until_ms;
+	atomic_store(&c->view.lease_until_ms, c->lease.until_ms);
 	if (valid)
-		uv_timer_start(&c->lease_end, lead_lease_over, until - now, 0);
+		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
 		return;
 	c->serving = valid;
