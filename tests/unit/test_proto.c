@@ -66,6 +66,9 @@ static void test_round_trip(void **state)
 		{&tb__site_bulk__descriptor, "{\"sites\":[{},{\"name\":\"x\"}],\"dryRun\":true}",
 		 NULL},
 		{&tb__site_bulk__descriptor, "{\"sites\":[],\"dryRun\":false}", "{}"},
+		/* Brackets in strings are no nesting. */
+		{&tb__site__descriptor, "{\"name\":\"\\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"}",
+		 NULL},
 		{&tb__grant__descriptor, "{\"nodes\":[0,1,\"2\"]}", "{\"nodes\":[0,1,2]}"},
 		{&tb__token__descriptor, "{\"secretSha256\":\"AP/+\"}", NULL},
 		{&tb__token__descriptor, "{\"secretSha256\":\"_w\"}",
@@ -302,6 +305,8 @@ static void test_merge(void **state)
 		{&tb__site__descriptor, "{\"labels\":{\"a\":\"1\"}}", "{\"labels\":{\"a\":null}}",
 		 "{}"},
 		{&tb__site__descriptor, "{\"labels\":{\"a\":\"1\"}}", "{\"labels\":null}", "{}"},
+		{&tb__site__descriptor, "{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}",
+		 "{\"labels\":{\"b\":null,\"c\":\"3\"}}", "{\"labels\":{\"a\":\"1\",\"c\":\"3\"}}"},
 		{&tb__site__descriptor, "{}", "{\"labels\":{}}", "{}"},
 		{&tb__site__descriptor, "{\"policy\":{\"tls\":\"on\",\"algorithm\":\"lms\"}}",
 		 "{\"policy\":{\"tls\":\"off\"}}",
