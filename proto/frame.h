@@ -9,7 +9,7 @@ enum { FRAME_HEAD = 4, FRAME_MAX = 4 << 20 };
 
 /* The bound for frame_unpack that no honest message of `len` bytes reaches: long lists of our
  * smallest messages take 30 bytes a byte. Two hostile bytes can ask for 250. */
-#define FRAME_MEMORY(len) ((size_t)(len) * 32 + (1 << 20))
+#define FRAME_MEMORY(len) ((size_t)(len)*32 + (1 << 20))
 
 /* Appends head and message; the message is ours and below FRAME_MAX (asserted). */
 void frame_append(struct buf *out, const ProtobufCMessage *message);

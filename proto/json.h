@@ -46,7 +46,8 @@ int json_set(ProtobufCMessage *message, const char *path, const char *value,
 	     struct json_error *error);
 
 /* The JSON Schema (OpenAPI 3.1 dialect) of a type as {"type":"object",...}; nested types as
- * {"$ref":"#/components/schemas/NAME"} where NAME is the message's short name. */
+ * {"$ref":"#/components/schemas/NAME"} where NAME is the message's short name. Comments of
+ * api.proto and model.proto are the descriptions. */
 void json_schema(const ProtobufCMessageDescriptor *type, struct buf *out);
 
 /* Word of an enum value as in JSON ("lowest"); "unknown" for a number that has no name. */

@@ -1,4 +1,5 @@
 /* json_schema.c: JSON Schema of a type, in the dialect of OpenAPI 3.1 (JSON Schema 2020-12). */
+#include "proto/description.h"
 #include "proto/json.h"
 #include "proto/json_name.h"
 
@@ -78,15 +79,67 @@ static void write_field(const message_field *field, struct buf *out)
 	}
 }
 
+static void append_part(const char *separator, const char *text, struct buf *out)
+{
+	if (text == NULL)
+		return;
+	if (out->len > 0)
+		buf_puts(out, separator);
+	buf_puts(out, text);
+}
+
+/* "ffsplit = ...; lms = ..." of the values about which something is said. */
+static void describe_values(const ProtobufCEnumDescriptor *type, struct buf *out)
+{
+	char word[64];
+
+	append_part("; ", description_find(type->name, ""), out);
+	for (unsigned i = 0; i < type->n_values; i++) {
+		const char *text = description_find(type->name, type->values[i].name);
+
+		if (text == NULL)
+			continue;
+		append_part("; ", json_enum_word(type, type->values[i].value, word), out);
+		append_part(" = ", text, out);
+	}
+}
+
+static void write_description(struct buf *text, const char *separator, struct buf *out)
+{
+	if (text->len > 0) {
+		buf_printf(out, "%s\"description\":", separator);
+		json_encode_string(buf_string(text), out);
+	}
+	buf_free(text);
+}
+
+static void describe_field(const message_type *type, const message_field *field, struct buf *out)
+{
+	struct buf text = {0};
+
+	append_part("; ", description_find(type->name, field->name), &text);
+	if (field->type == PROTOBUF_C_TYPE_ENUM)
+		describe_values(field->descriptor, &text);
+	write_description(&text, ",", out);
+}
+
 void json_schema(const ProtobufCMessageDescriptor *type, struct buf *out)
 {
 	char name[JSON_NAME_MAX];
+	struct buf text = {0};
 
-	buf_puts(out, "{\"type\":\"object\",\"properties\":{");
+	buf_puts(out, "{\"type\":\"object\",");
+	append_part("", description_find(type->name, ""), &text);
+	if (text.len > 0) {
+		write_description(&text, "", out);
+		buf_putc(out, ',');
+	}
+	buf_puts(out, "\"properties\":{");
 	for (unsigned i = 0; i < type->n_fields; i++) {
 		json_field_name(&type->fields[i], name);
 		buf_printf(out, "%s\"%s\":{", i > 0 ? "," : "", name);
 		write_field(&type->fields[i], out);
+		describe_field(type, &type->fields[i], out);
 		buf_putc(out, '}');
 	}
 	buf_puts(out, "},\"additionalProperties\":false}");

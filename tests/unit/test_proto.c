@@ -13,6 +13,7 @@
 #include "lib/buf.h"
 #include "lib/mem.h"
 #include "proto/api.pb-c.h"
+#include "proto/description.h"
 #include "proto/frame.h"
 #include "proto/json.h"
 #include "proto/peer.pb-c.h"
@@ -420,10 +421,19 @@ static void test_schema(void **state)
 		json_decode(&tb__empty__descriptor, buf_string(&out), out.len, &parsed, &error),
 		-EINVAL);
 	assert_string_equal(error.field, "type");
+	assert_non_null(strstr(buf_string(&out), "\"description\":\"One remote office: "));
+	assert_non_null(strstr(buf_string(&out),
+			       "\"description\":\"given by the cluster, never used again\"}"));
 	buf_clear(&out);
 	json_schema(&tb__site_policy__descriptor, &out);
 	assert_non_null(strstr(buf_string(&out),
 			       "\"handover\":{\"type\":\"string\",\"enum\":[\"safe\",\"fast\"]"));
+	assert_non_null(
+		strstr(buf_string(&out), "; safe = two heartbeat intervals: no overlap; fast = "));
+	/* A quote in a comment is one in the text. */
+	assert_string_equal(description_find("tb.Certificate", "kind"),
+			    "\"node\", \"client\" (API), \"site\" (QNet)");
+	assert_null(description_find("tb.Site", "nothing"));
 	buf_free(&out);
 }
 
