@@ -505,6 +505,8 @@ static int session_handshake(struct tls_session *s)
 	s->state = SESSION_OPEN;
 	keep_root(s);
 	keep_alpn(s);
+	if (s->pending.len == 0)
+		return 0;
 	rv = session_write(s, s->pending.data, s->pending.len);
 	mem_wipe(s->pending.data, s->pending.len);
 	buf_free(&s->pending);
