@@ -24,13 +24,19 @@ struct command {
 	uint8_t id[16];
 };
 
-static inline void command_start(struct model *m, struct command *c)
+/* The same command as a new one: only the id changes. */
+static inline void command_renew(struct model *m, struct command *c)
 {
-	tb__command__init(&c->c);
 	memset(c->id, 0, sizeof(c->id));
 	m->id++;
 	memcpy(c->id, &m->id, sizeof(m->id));
 	c->c.id = (ProtobufCBinaryData){.data = c->id, .len = sizeof(c->id)};
+}
+
+static inline void command_start(struct model *m, struct command *c)
+{
+	tb__command__init(&c->c);
+	command_renew(m, c);
 	c->c.time_ms = TEST_TIME;
 	c->c.actor = TEXT("root@test");
 }

@@ -56,23 +56,1381 @@ static uint64_t site_id(struct model *m, const char *name)
 	return id;
 }
 
-static void test_first_whole(void **state)
+/* Applies it and checks the answer: the refusal, its field, and that a refusal carries a sentence.
+ */
+static void expect(struct model *m, struct command *c, int refusal, const char *field)
+{
+	struct apply_result result;
+
+	assert_int_equal(command_apply_to(m, c, &result), 0);
+	assert_int_equal(result.count, 1);
+	assert_int_equal(result.results[0]->refusal, refusal);
+	assert_string_equal(result.results[0]->field, field);
+	assert_int_equal(result.results[0]->message[0] == '\0', refusal == NONE);
+	assert_int_equal(result.results[0]->index, m->index);
+	if (refusal != NONE) {
+		assert_int_equal(result.site_count + result.grant_count, 0);
+		assert_false(result.nodes_changed || result.cluster_changed ||
+			     result.certificates_changed);
+	}
+	apply_result_free(&result);
+}
+
+static int event_visit(void *arg, const Tb__Event *row)
+{
+	char **text = arg;
+
+	free(*text);
+	*text = mem_printf("%s|%s|%s|%s|%s", row->type, row->actor, row->site, row->node,
+			   row->message);
+	return 0;
+}
+
+static void expect_event(struct model *m, const char *text)
+{
+	char *newest = NULL;
+
+	assert_int_equal(store_events_newest(m->s, 1, event_visit, &newest), 0);
+	assert_string_equal(newest != NULL ? newest : "", text);
+	free(newest);
+}
+
+static uint64_t last_event(struct model *m)
+{
+	uint64_t first;
+	uint64_t last;
+
+	assert_int_equal(store_event_range(m->s, &first, &last), 0);
+	return last;
+}
+
+/* --- the envelope ---------------------------------------------------------------------------- */
+
+static void test_envelope(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterSet op = TB__CLUSTER_SET__INIT;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_SET;
+	c.c.cluster_set = &op;
+	c.c.id.len = 15;
+	expect(m, &c, INVALID, "id");
+	c.c.id.len = 0;
+	expect(m, &c, INVALID, "id");
+	c.c.id.len = 16;
+	c.c.actor = TEXT("root\nforged");
+	expect(m, &c, INVALID, "actor");
+}
+
+static void test_undecodable(void **state)
+{
+	static const uint8_t garbage[] = {0xff, 0xff, 0xff};
+	struct model *m = *state;
+	Tb__ClusterSet op = TB__CLUSTER_SET__INIT;
+	struct apply_result result;
+	struct command known;
+	struct command unknown;
+	Tb__Command *list[] = {&known.c, &unknown.c};
+	struct buf packed = {0};
+	char before[65];
+	char after[65];
+	uint64_t applied;
+
+	/* The second command is of a later release: the first must not be done either. */
+	op.auto_register = true;
+	command_start(m, &known);
+	known.c.op_case = TB__COMMAND__OP_CLUSTER_SET;
+	known.c.cluster_set = &op;
+	command_start(m, &unknown);
+	entry_pack(list, 2, &packed);
+	assert_false(command_known(&unknown.c));
+	assert_true(command_known(&known.c));
+	assert_int_equal(store_digest(m->s, before), 0);
+	assert_int_equal(apply_entry(m->s, 50, packed.data, packed.len, &result), -EBADMSG);
+	assert_int_equal(apply_entry(m->s, 50, garbage, sizeof(garbage), &result), -EBADMSG);
+	assert_int_equal(store_digest(m->s, after), 0);
+	assert_string_equal(before, after);
+	assert_int_equal(store_applied(m->s, &applied), 0);
+	assert_int_equal(applied, m->index);
+	/* An entry without commands only moves the index. */
+	assert_int_equal(apply_entry(m->s, 50, NULL, 0, &result), 0);
+	apply_result_free(&result);
+	assert_int_equal(store_applied(m->s, &applied), 0);
+	assert_int_equal(applied, 50);
+	buf_free(&packed);
+}
+
+static void test_same_id_again(void **state)
+{
+	struct model *m = *state;
+	Tb__SitePut op = TB__SITE_PUT__INIT;
+	Tb__Site site = TB__SITE__INIT;
+	Tb__Site *sites[] = {&site};
+	struct command c;
+	Tb__Command *twice[] = {&c.c, &c.c};
+	struct apply_result result;
+	struct buf packed = {0};
+	uint64_t events;
+
+	site.name = TEXT("london-1");
+	op.sites = sites;
+	op.n_sites = 1;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_SITE_PUT;
+	c.c.site_put = &op;
+	entry_pack(twice, 2, &packed);
+	assert_int_equal(apply_entry(m->s, 10, packed.data, packed.len, &result), 0);
+	assert_int_equal(result.results[0]->created, 1);
+	assert_int_equal(result.results[1]->created, 1); /* the same answer, not "exists" */
+	assert_int_equal(result.site_count, 1);
+	apply_result_free(&result);
+	events = last_event(m);
+	assert_int_equal(apply_entry(m->s, 11, packed.data, packed.len, &result), 0);
+	assert_int_equal(result.results[1]->created, 1);
+	assert_int_equal(result.results[1]->index, 10);
+	assert_int_equal(result.site_count, 0);
+	apply_result_free(&result);
+	assert_int_equal(last_event(m), events);
+
+	/* A refusal is remembered too, even when its cause is gone. */
+	m->index = 11;
+	command_renew(m, &c);
+	expect(m, &c, EXISTS, "sites[0].name");
+	assert_int_equal(model_delete_site(m, "london-1"), NONE);
+	assert_int_equal(command_refusal(m, &c), EXISTS);
+	buf_free(&packed);
+}
+
+/* --- cluster --------------------------------------------------------------------------------- */
+
+static void test_before_init(void **state)
+{
+	struct model m;
+
+	(void)state;
+	model_open(&m);
+	assert_int_equal(model_put_site(&m, "a", CREATE), TB__REFUSAL__REFUSAL_NOT_INITIALISED);
+	assert_int_equal(model_init_cluster(&m), NONE);
+	expect_event(&m, "cluster.created|root@test||b1|cluster c1 created on board b1");
+	assert_int_equal(model_init_cluster(&m), TB__REFUSAL__REFUSAL_INITIALISED);
+	store_close(m.s);
+}
+
+static void test_init_checks(void **state)
+{
+	static const struct {
+		const char *id;
+		const char *name;
+		const char *node;
+		const char *address;
+		const char *subject;
+		const char *field;
+	} cases[] = {
+		{"0123", "c1", "b1", "h:1", "b1", "cluster.id"},
+		{"0123456789abcdef0123456789abcdef", "c 1", "b1", "h:1", "b1", "cluster.name"},
+		{"0123456789abcdef0123456789abcdef", "c1", "-b1", "h:1", "b1", "node.name"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", "h", "b1", "node.address"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", "h:0", "b1", "node.address"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", ":7", "b1", "node.address"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", "h h:7", "b1", "node.address"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", "h:1", "b2",
+		 "certificate.subject"},
+		{"0123456789abcdef0123456789abcdef", "c1", "b1", "h:1", "b1", ""},
+	};
+	struct model m;
+
+	(void)state;
+	model_open(&m);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__ClusterInit op = TB__CLUSTER_INIT__INIT;
+		Tb__Cluster cluster = TB__CLUSTER__INIT;
+		Tb__Secrets secrets = TB__SECRETS__INIT;
+		Tb__Node node = TB__NODE__INIT;
+		Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+		struct command c;
+
+		command_start(&m, &c);
+		c.c.op_case = TB__COMMAND__OP_CLUSTER_INIT;
+		c.c.cluster_init = &op;
+		expect(&m, &c, INVALID, "cluster");
+		cluster.id = TEXT(cases[i].id);
+		cluster.name = TEXT(cases[i].name);
+		node.id = 17;
+		node.name = TEXT(cases[i].node);
+		node.address = TEXT(cases[i].address);
+		certificate.serial = TEXT(NODE_CERTIFICATE);
+		certificate.kind = TEXT("node");
+		certificate.subject = TEXT(cases[i].subject);
+		op.cluster = &cluster;
+		op.secrets = &secrets;
+		op.node = &node;
+		op.certificate = &certificate;
+		command_renew(&m, &c);
+		expect(&m, &c, cases[i].field[0] != '\0' ? INVALID : NONE, cases[i].field);
+	}
+	Tb__Node *row;
+
+	assert_int_equal(store_node_get(m.s, 17, &row), 0);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	assert_int_equal(row->joined_ms, TEST_TIME);
+	tb__node__free_unpacked(row, NULL);
+	store_close(m.s);
+}
+
+static void test_cluster_set(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterSet op = TB__CLUSTER_SET__INIT;
+	struct apply_result result;
+	struct command c;
+
+	for (int i = 0; i < 2; i++) {
+		command_start(m, &c);
+		c.c.op_case = TB__COMMAND__OP_CLUSTER_SET;
+		c.c.cluster_set = &op;
+		op.auto_register = true;
+		assert_int_equal(command_apply_to(m, &c, &result), 0);
+		assert_int_equal(result.results[0]->changed, i == 0);
+		assert_int_equal(result.results[0]->unchanged, i == 1);
+		assert_int_equal(result.cluster_changed, i == 0);
+		apply_result_free(&result);
+	}
+	expect_event(m, "cluster.changed|root@test|||unknown sites are now created when they "
+			"first attach");
+}
+
+/* --- tokens ---------------------------------------------------------------------------------- */
+
+#define TOKEN "00000000000000aa"
+
+static uint8_t secret[32] = {1, 2, 3};
+
+static void token_make(Tb__Token *token, Tb__Role role)
+{
+	tb__token__init(token);
+	token->id = TEXT(TOKEN);
+	token->role = role;
+	token->secret_sha256 = (ProtobufCBinaryData){.data = secret, .len = sizeof(secret)};
+}
+
+static int token_add(struct model *m, Tb__Token *token)
+{
+	Tb__TokenAdd op = TB__TOKEN_ADD__INIT;
+	struct command c;
+
+	op.token = token;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_TOKEN_ADD;
+	c.c.token_add = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_token_checks(void **state)
+{
+	static const struct {
+		const char *id;
+		const char *name;
+		const char *site;
+		size_t secret_len;
+		int64_t expires_ms;
+		Tb__Role role;
+		int refusal;
+		const char *field;
+	} cases[] = {
+		{"aa", "", "", 32, 0, TB__ROLE__ROLE_NODE, 4, "token.id"},
+		{"00000000000000AA", "", "", 32, 0, TB__ROLE__ROLE_NODE, 4, "token.id"},
+		{TOKEN, "a b", "", 32, 0, TB__ROLE__ROLE_NODE, 4, "token.name"},
+		{TOKEN, "", "", 31, 0, TB__ROLE__ROLE_NODE, 4, "token.secretSha256"},
+		{TOKEN, "", "", 32, 0, TB__ROLE__ROLE_NONE, 4, "token.role"},
+		{TOKEN, "", "", 32, 0, (Tb__Role)77, 4, "token.role"},
+		{TOKEN, "", "", 32, TEST_TIME, TB__ROLE__ROLE_NODE, 4, "token.expiresMs"},
+		{TOKEN, "", "x", 32, 0, TB__ROLE__ROLE_ADMIN, 4, "token.site"},
+		{TOKEN, "", "", 32, 0, TB__ROLE__ROLE_SITE, 4, "token.site"},
+		{TOKEN, "", "nowhere", 32, 0, TB__ROLE__ROLE_SITE, 1, "token.site"},
+		{TOKEN, "ops", "", 32, TEST_TIME + 1, TB__ROLE__ROLE_NODE, 0, ""},
+		{TOKEN, "ops", "", 32, 0, TB__ROLE__ROLE_NODE, 2, "token.id"},
+	};
+	struct model *m = *state;
+	Tb__Token *row;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__TokenAdd op = TB__TOKEN_ADD__INIT;
+		Tb__Token token;
+		struct command c;
+
+		token_make(&token, cases[i].role);
+		token.id = TEXT(cases[i].id);
+		token.name = TEXT(cases[i].name);
+		token.site = TEXT(cases[i].site);
+		token.secret_sha256.len = cases[i].secret_len;
+		token.expires_ms = cases[i].expires_ms;
+		token.uses = 5; /* what the cluster keeps is not the client's to say */
+		token.revoked = true;
+		op.token = &token;
+		command_start(m, &c);
+		c.c.op_case = TB__COMMAND__OP_TOKEN_ADD;
+		c.c.token_add = &op;
+		expect(m, &c, cases[i].refusal, cases[i].field);
+	}
+	assert_int_equal(store_token_get(m->s, TOKEN, &row), 0);
+	assert_int_equal(row->uses, 0);
+	assert_false(row->revoked);
+	assert_int_equal(row->created_ms, TEST_TIME);
+	assert_string_equal(row->created_by, "root@test");
+	tb__token__free_unpacked(row, NULL);
+	expect_event(m, "token.created|root@test|||token " TOKEN " ops of role node created");
+}
+
+static int token_revoke(struct model *m, const char *id)
+{
+	Tb__TokenRevoke op = TB__TOKEN_REVOKE__INIT;
+	struct command c;
+
+	op.id = TEXT(id);
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_TOKEN_REVOKE;
+	c.c.token_revoke = &op;
+	return command_refusal(m, &c);
+}
+
+/* Tokens that admit nobody any more make room; valid ones never do. */
+static void test_token_limit(void **state)
+{
+	struct model *m = *state;
+	Tb__Token token;
+	uint64_t count;
+	char id[20];
+
+	for (int i = 0; i < LIMIT_TOKENS; i++) {
+		token_make(&token, TB__ROLE__ROLE_NODE);
+		snprintf(id, sizeof(id), "%016x", i);
+		token.id = id;
+		assert_int_equal(token_add(m, &token), NONE);
+	}
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	token.id = TEXT("00000000ffffffff");
+	assert_int_equal(token_add(m, &token), LIMIT);
+	assert_int_equal(token_revoke(m, "0000000000000007"), NONE);
+	assert_int_equal(token_add(m, &token), NONE);
+	assert_int_equal(store_count(m->s, "token", &count), 0);
+	assert_int_equal(count, LIMIT_TOKENS);
+	assert_int_equal(token_revoke(m, "0000000000000007"), NOT_FOUND);
+}
+
+/* --- boards ---------------------------------------------------------------------------------- */
+
+static void node_add_make(Tb__NodeAdd *op, Tb__Node *node, const char *name)
+{
+	tb__node_add__init(op);
+	tb__node__init(node);
+	node->name = TEXT(name);
+	node->address = TEXT("[2001:db8::2]:7443");
+	op->node = node;
+	op->token_id = TEXT(TOKEN);
+	op->token_secret_sha256 = (ProtobufCBinaryData){.data = secret, .len = sizeof(secret)};
+}
+
+static int node_add(struct model *m, Tb__NodeAdd *op, int64_t time_ms)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.time_ms = time_ms;
+	c.c.op_case = TB__COMMAND__OP_NODE_ADD;
+	c.c.node_add = op;
+	return command_refusal(m, &c);
+}
+
+static void test_join_tokens(void **state)
+{
+	struct model *m = *state;
+	uint8_t wrong[32] = {1, 2, 3};
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Token *row;
+
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	token.max_uses = 1;
+	token.expires_ms = TEST_TIME + 100;
+	node_add_make(&op, &node, "b2");
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN);
+	assert_int_equal(token_add(m, &token), NONE);
+	wrong[31] = 1;
+	op.token_secret_sha256.data = wrong;
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN);
+	op.token_secret_sha256.data = secret;
+	op.token_secret_sha256.len = 31;
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN);
+	op.token_secret_sha256.len = 0;
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN);
+	op.token_secret_sha256.len = 32;
+	assert_int_equal(node_add(m, &op, TEST_TIME + 100), TB__REFUSAL__REFUSAL_TOKEN_EXPIRED);
+
+	node.name = TEXT("b1"); /* refused: the use must not count */
+	assert_int_equal(node_add(m, &op, TEST_TIME), EXISTS);
+	assert_int_equal(store_token_get(m->s, TOKEN, &row), 0);
+	assert_int_equal(row->uses, 0);
+	tb__token__free_unpacked(row, NULL);
+
+	node.name = TEXT("b2");
+	assert_int_equal(node_add(m, &op, TEST_TIME + 99), NONE);
+	expect_event(m, "node.added|root@test||b2|board b2 admitted with id 2 by token " TOKEN);
+	node.name = TEXT("b3");
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_USED);
+	assert_int_equal(token_revoke(m, TOKEN), NONE);
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_REVOKED);
+	expect_event(m, "token.revoked|root@test|||token " TOKEN " revoked");
+	token.id = TEXT("00000000000000bb");
+	token.role = TB__ROLE__ROLE_ADMIN;
+	op.token_id = token.id;
+	assert_int_equal(token_add(m, &token), NONE);
+	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_ROLE);
+}
+
+static int node_remove(struct model *m, uint64_t id)
+{
+	Tb__NodeRemove op = TB__NODE_REMOVE__INIT;
+	struct command c;
+
+	op.id = id;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_REMOVE;
+	c.c.node_remove = &op;
+	return command_refusal(m, &c);
+}
+
+static int revoked(struct model *m, const char *serial)
+{
+	Tb__Certificate *row;
+	int value;
+
+	assert_int_equal(store_certificate_get(m->s, serial, &row), 0);
+	value = row->revoked;
+	tb__certificate__free_unpacked(row, NULL);
+	return value;
+}
+
+static void test_nodes(void **state)
+{
+	static const char serial[] = "ffffffffffffffffffffffffffffffff";
+	struct model *m = *state;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	char name[8];
+
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	certificate.serial = TEXT(serial);
+	certificate.kind = TEXT("node");
+	certificate.subject = TEXT("b3"); /* not the board's name */
+	op.certificate = &certificate;
+	assert_int_equal(node_add(m, &op, TEST_TIME), INVALID);
+	certificate.subject = TEXT("b2");
+	node.id = 1; /* used */
+	assert_int_equal(node_add(m, &op, TEST_TIME), EXISTS);
+	node.id = UINT64_MAX;
+	assert_int_equal(node_add(m, &op, TEST_TIME), INVALID);
+	node.id = 2;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	node.id = 0;
+	op.certificate = NULL;
+	for (int i = 3; i <= LIMIT_NODES + 1; i++) {
+		snprintf(name, sizeof(name), "b%d", i);
+		node.name = name;
+		assert_int_equal(node_add(m, &op, TEST_TIME), i <= LIMIT_NODES ? NONE : LIMIT);
+	}
+	Tb__NodeSet promote = TB__NODE_SET__INIT;
+	struct command c;
+
+	promote.id = 2;
+	promote.role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_SET;
+	c.c.node_set = &promote;
+	expect(m, &c, NONE, "");
+	expect_event(m, "node.joined|root@test||b2|board b2 is a voter");
+	assert_int_equal(node_remove(m, 99), NOT_FOUND);
+	assert_int_equal(revoked(m, serial), 0);
+	assert_int_equal(node_remove(m, 2), NONE);
+	assert_int_equal(revoked(m, serial), 1);
+	assert_int_equal(revoked(m, NODE_CERTIFICATE), 0);
+	expect_event(m, "node.removed|root@test||b2|board b2 removed from the cluster");
+	for (uint64_t id = 3; id <= LIMIT_NODES; id++)
+		assert_int_equal(node_remove(m, id), NONE);
+	assert_int_equal(node_remove(m, 1), INVALID); /* the last one */
+	node.id = 0;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	Tb__Node *row;
+
+	assert_int_equal(store_node_find(m->s, name, &row), 0);
+	assert_int_equal(row->id, LIMIT_NODES + 1); /* ids are not used again */
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	tb__node__free_unpacked(row, NULL);
+}
+
+static void test_node_set(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeSet op = TB__NODE_SET__INIT;
+	Tb__Node *row;
+	struct command c;
+	uint64_t events;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_SET;
+	c.c.node_set = &op;
+	op.id = 9;
+	expect(m, &c, NOT_FOUND, "id");
+	op.id = 1;
+	op.address = TEXT("nonsense");
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "node.address");
+	op.address = TEXT("192.0.2.9:7443");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(m, "node.changed|root@test||b1|board b1 changed: 192.0.2.9:7443, version ");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_string_equal(row->address, "192.0.2.9:7443");
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER); /* not given: stays */
+	tb__node__free_unpacked(row, NULL);
+	events = last_event(m);
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(last_event(m), events); /* nothing changed */
+}
+
+/* --- sites ----------------------------------------------------------------------------------- */
+
+static void test_site_check(void **state)
+{
+	static const char long_name[] =
+		"a2345678901234567890123456789012345678901234567890123456789012345";
+	static const struct {
+		const char *name;
+		const char *key;
+		const char *value;
+		Tb__SitePolicy policy;
+		const char *field;
+	} cases[] = {
+		{.name = "london-1", .field = ""},
+		{.name = "1.a_b-c", .field = ""},
+		{.name = "", .field = "name"},
+		{.name = "-a", .field = "name"},
+		{.name = "a b", .field = "name"},
+		{.name = "a\nb", .field = "name"},
+		{.name = "Z\xc3\xbcrich", .field = "name"},
+		{.name = long_name, .field = "name"},
+		{.name = "a", .key = "region", .value = "Z\xc3\xbcrich", .field = ""},
+		{.name = "a", .key = "example.org/x", .value = "", .field = ""},
+		{.name = "a", .key = "", .value = "", .field = "labels"},
+		{.name = "a", .key = "a b", .value = "", .field = "labels"},
+		{.name = "a", .key = "k", .value = "a\tb", .field = "labels.k"},
+		{.name = "a", .key = "k", .value = "\xff", .field = "labels.k"},
+		{.name = "a", .key = "k", .value = long_name, .field = "labels.k"},
+		{.name = "a", .key = long_name, .value = "", .field = "labels"},
+		{.name = "a", .policy.algorithm = (Tb__Algorithm)9, .field = "policy.algorithm"},
+		{.name = "a", .policy.tls = (Tb__Tls)-1, .field = "policy.tls"},
+		{.name = "a", .policy.handover = (Tb__Handover)2, .field = "policy.handover"},
+		{.name = "a", .policy.tie_breaker_node = 1, .field = "policy.tieBreakerNode"},
+		{.name = "a",
+		 .policy.tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_NODE,
+		 .field = "policy.tieBreakerNode"},
+		{.name = "a",
+		 .policy.tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_NODE,
+		 .policy.tie_breaker_node = 3,
+		 .field = ""},
+		{.name = "a", .policy.heartbeat_min_ms = 999, .field = "policy.heartbeatMinMs"},
+		{.name = "a", .policy.heartbeat_max_ms = 120001, .field = "policy.heartbeatMaxMs"},
+		{.name = "a",
+		 .policy.heartbeat_min_ms = 2000,
+		 .policy.heartbeat_max_ms = 1000,
+		 .field = "policy.heartbeatMinMs"},
+		{.name = "a", .policy.heartbeat_min_ms = 120000, .field = ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__Site site = TB__SITE__INIT;
+		Tb__Site__LabelsEntry label = TB__SITE__LABELS_ENTRY__INIT;
+		Tb__Site__LabelsEntry *labels[] = {&label, &label};
+		Tb__SitePolicy policy = cases[i].policy;
+		struct apply_problem problem = {.field = "", .message = ""};
+		int rv;
+
+		tb__site_policy__init(&policy);
+		policy.algorithm = cases[i].policy.algorithm;
+		policy.tls = cases[i].policy.tls;
+		policy.handover = cases[i].policy.handover;
+		policy.tie_breaker = cases[i].policy.tie_breaker;
+		policy.tie_breaker_node = cases[i].policy.tie_breaker_node;
+		policy.heartbeat_min_ms = cases[i].policy.heartbeat_min_ms;
+		policy.heartbeat_max_ms = cases[i].policy.heartbeat_max_ms;
+		site.name = TEXT(cases[i].name);
+		site.policy = &policy;
+		if (cases[i].key != NULL) {
+			label.key = TEXT(cases[i].key);
+			label.value = TEXT(cases[i].value);
+			site.labels = labels;
+			site.n_labels = 1;
+		}
+		rv = site_check(&site, &problem);
+		assert_string_equal(problem.field, cases[i].field);
+		assert_int_equal(rv, cases[i].field[0] != '\0' ? -EINVAL : 0);
+		if (rv == 0 && site.n_labels == 1) {
+			site.n_labels = 2; /* the same label twice */
+			assert_int_equal(site_check(&site, &problem), -EINVAL);
+		}
+	}
+}
+
+static void test_check_says_where(void **state)
+{
+	struct apply_problem problem;
+
+	(void)state;
+	assert_int_equal(name_check("lon don", "name", &problem), -EINVAL);
+	assert_string_equal(problem.message,
+			    "character 4 is a space; use 1 to 64 letters, digits, dots, dashes "
+			    "and underscores, beginning with a letter or digit");
+}
+
+static void test_site_modes(void **state)
 {
 	struct model *m = *state;
 
 	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	expect_event(m, "site.created|root@test|london-1||site london-1 created");
 	assert_int_equal(model_put_site(m, "london-1", CREATE), EXISTS);
+	assert_int_equal(model_put_site(m, "london-1", REPLACE), NONE);
 	assert_int_equal(model_put_site(m, "london-2", REPLACE), NOT_FOUND);
+	assert_int_equal(model_put_site(m, "london-2", UPSERT), NONE);
+	assert_int_equal(model_put_site(m, "london-2", UPSERT), NONE);
 	assert_int_equal(model_put_site(m, "london 2", UPSERT), INVALID);
-	assert_int_equal(model_grant(m, site_id(m, "london-1"), 0, 1, 1), NONE);
-	assert_int_equal(model_grant(m, site_id(m, "london-1"), 0, 1, 1), CONFLICT);
+	assert_int_equal(model_put_site(m, "a", (Tb__SitePut__Mode)3), INVALID);
+	expect_event(m, "site.created|root@test|london-2||site london-2 created");
+}
+
+struct site_case {
+	Tb__Site site;
+	Tb__SitePolicy policy;
+	Tb__Site__LabelsEntry labels[2];
+	Tb__Site__LabelsEntry *list[2];
+};
+
+static void site_case_make(struct site_case *t, const char *name)
+{
+	tb__site__init(&t->site);
+	tb__site_policy__init(&t->policy);
+	for (int i = 0; i < 2; i++) {
+		tb__site__labels_entry__init(&t->labels[i]);
+		t->list[i] = &t->labels[i];
+	}
+	t->labels[0].key = TEXT("region");
+	t->labels[0].value = TEXT("emea");
+	t->labels[1].key = TEXT("owner");
+	t->labels[1].value = TEXT("ann");
+	t->site.name = TEXT(name);
+	t->site.labels = t->list;
+	t->site.n_labels = 2;
+}
+
+/* Puts sites by UPSERT; the result is the caller's to free. */
+static void put(struct model *m, Tb__Site **sites, size_t count, uint64_t if_revision,
+		struct apply_result *ret)
+{
+	Tb__SitePut op = TB__SITE_PUT__INIT;
+	struct command c;
+
+	op.sites = sites;
+	op.n_sites = count;
+	op.mode = UPSERT;
+	op.if_revision = if_revision;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_SITE_PUT;
+	c.c.site_put = &op;
+	assert_int_equal(command_apply_to(m, &c, ret), 0);
+}
+
+static void expect_put(struct model *m, Tb__Site **sites, size_t count, uint64_t if_revision,
+		       int refusal, const char *field)
+{
+	struct apply_result result;
+
+	put(m, sites, count, if_revision, &result);
+	assert_int_equal(result.results[0]->refusal, refusal);
+	assert_string_equal(result.results[0]->field, field);
+	apply_result_free(&result);
+}
+
+/* Equal means equal in what a person wrote: not the order of labels, not what the cluster fills in.
+ */
+static void test_upsert_leaves_equal_alone(void **state)
+{
+	struct model *m = *state;
+	Tb__SiteStatus status = TB__SITE_STATUS__INIT;
+	struct apply_result result;
+	struct site_case t;
+	Tb__Site *sites[] = {&t.site};
+	Tb__Site *row;
+	uint64_t events;
+
+	site_case_make(&t, "london-1");
+	put(m, sites, 1, 0, &result);
+	assert_int_equal(result.results[0]->created, 1);
+	assert_int_equal(result.site_count, 1);
+	assert_string_equal(result.sites[0], "london-1");
+	apply_result_free(&result);
+	events = last_event(m);
+	t.list[0] = &t.labels[1];
+	t.list[1] = &t.labels[0];
+	t.site.policy = &t.policy;
+	t.site.id = 77;
+	t.site.revision = 88;
+	t.site.created_ms = 99;
+	t.site.status = &status;
+	put(m, sites, 1, 0, &result);
+	assert_int_equal(result.results[0]->unchanged, 1);
+	assert_int_equal(result.results[0]->changed, 0);
+	assert_int_equal(result.site_count, 0);
+	apply_result_free(&result);
+	assert_int_equal(last_event(m), events);
+
+	t.policy.tls = TB__TLS__TLS_REQUIRED;
+	put(m, sites, 1, 0, &result);
+	assert_int_equal(result.results[0]->changed, 1);
+	apply_result_free(&result);
+	assert_int_equal(store_site_find(m->s, "london-1", &row), 0);
+	assert_int_equal(row->id, 1);
+	assert_int_equal(row->revision, m->index);
+	assert_int_equal(row->created_ms, TEST_TIME);
+	assert_null(row->status);
+	assert_string_equal(row->labels[0]->key, "owner"); /* sorted */
+	tb__site__free_unpacked(row, NULL);
+	expect_event(m, "site.changed|root@test|london-1||site london-1 changed");
+}
+
+static void test_site_revisions(void **state)
+{
+	struct model *m = *state;
+	struct site_case t;
+	Tb__Site *sites[] = {&t.site};
+	uint64_t revision;
+
+	site_case_make(&t, "london-1");
+	expect_put(m, sites, 1, 5, CONFLICT, "ifRevision"); /* it is not there */
+	expect_put(m, sites, 1, 0, NONE, "");
+	revision = m->index;
+	t.labels[1].value = TEXT("bob");
+	expect_put(m, sites, 1, revision - 1, CONFLICT, "ifRevision");
+	expect_put(m, sites, 1, revision, NONE, "");
+	t.labels[1].value = TEXT("cy");
+	expect_put(m, sites, 1, revision, CONFLICT, "ifRevision");
+}
+
+static void test_bulk_is_all_or_nothing(void **state)
+{
+	struct model *m = *state;
+	struct site_case t[3];
+	Tb__Site *sites[LIMIT_BULK + 1] = {&t[0].site, &t[1].site, &t[2].site};
+	uint64_t count;
+
+	site_case_make(&t[0], "a");
+	site_case_make(&t[1], "b");
+	site_case_make(&t[2], "c!");
+	expect_put(m, sites, 3, 0, INVALID, "sites[2].name");
+	t[2].site.name = TEXT("a");
+	expect_put(m, sites, 3, 0, INVALID, "sites[2].name");
+	t[2].site.name = TEXT("c");
+	t[2].policy.tie_breaker_node = 4;
+	t[2].site.policy = &t[2].policy;
+	expect_put(m, sites, 3, 0, INVALID, "sites[2].policy.tieBreakerNode");
+	assert_int_equal(store_count(m->s, "site", &count), 0);
+	assert_int_equal(count, 0);
+	expect_event(m, "cluster.created|root@test||b1|cluster c1 created on board b1");
+	t[2].site.policy = NULL;
+	expect_put(m, sites, 3, 7, INVALID, "ifRevision");
+	expect_put(m, sites, 0, 0, INVALID, "sites");
+	for (size_t i = 3; i <= LIMIT_BULK; i++)
+		sites[i] = &t[0].site;
+	expect_put(m, sites, LIMIT_BULK + 1, 0, LIMIT, "sites");
+	expect_put(m, sites, 3, 0, NONE, "");
+	assert_int_equal(site_id(m, "a"), 1); /* refused ones used no id up */
+}
+
+static void test_site_limit(void **state)
+{
+	struct model *m = *state;
+	char name[16];
+	uint64_t id;
+
+	assert_int_equal(store_begin(m->s), 0);
+	for (int i = 0; i < LIMIT_SITES; i++) {
+		Tb__Site row = TB__SITE__INIT;
+
+		snprintf(name, sizeof(name), "s%d", i);
+		row.name = name;
+		assert_int_equal(store_counter_next(m->s, "site", &row.id), 0);
+		assert_int_equal(store_site_put(m->s, &row), 0);
+	}
+	assert_int_equal(store_commit(m->s, m->index), 0);
+	assert_int_equal(model_put_site(m, "one-more", CREATE), LIMIT);
+	assert_int_equal(model_put_site(m, "s7", REPLACE), NONE);
+	id = site_id(m, "s7");
+	assert_int_equal(model_delete_site(m, "s7"), NONE);
+	assert_int_equal(model_put_site(m, "s7", CREATE), NONE);
+	assert_true(site_id(m, "s7") != id);
+}
+
+static void test_site_delete(void **state)
+{
+	struct model *m = *state;
+	char *names[] = {TEXT("a"), TEXT("b"), TEXT("gone")};
+	Tb__SiteDelete op = TB__SITE_DELETE__INIT;
+	struct apply_result result;
+	struct command c;
+
+	assert_int_equal(model_put_site(m, "a", CREATE), NONE);
+	assert_int_equal(model_put_site(m, "b", CREATE), NONE);
+	op.names = names;
+	op.n_names = 3;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_SITE_DELETE;
+	c.c.site_delete = &op;
+	expect(m, &c, NOT_FOUND, "names[2]");
+	site_id(m, "a"); /* still there */
+	names[2] = TEXT("a");
+	command_renew(m, &c);
+	expect(m, &c, NOT_FOUND, "names[2]"); /* twice */
+	op.n_names = 1;
+	op.if_revision = 1;
+	command_renew(m, &c);
+	expect(m, &c, CONFLICT, "ifRevision");
+	op.n_names = 2;
+	op.if_revision = 0;
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.results[0]->deleted, 2);
+	assert_int_equal(result.site_count, 2);
+	apply_result_free(&result);
+	expect_event(m, "site.deleted|root@test|b||site b deleted");
+}
+
+/* --- grants ---------------------------------------------------------------------------------- */
+
+static void test_grants(void **state)
+{
+	struct model *m = *state;
+	struct apply_result result;
+	Tb__GrantSet op = TB__GRANT_SET__INIT;
+	Tb__Grant grant = TB__GRANT__INIT;
+	uint32_t nodes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+	struct command c;
+	uint64_t id;
+
+	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	id = site_id(m, "london-1");
+	assert_int_equal(model_grant(m, 99, 0, 1, 1), NOT_FOUND);
+	assert_int_equal(model_grant(m, id, 1, 2, 1), CONFLICT); /* no grant yet: epoch 0 */
+	assert_int_equal(model_grant(m, id, 0, 0, 1), INVALID);
+	assert_int_equal(model_grant(m, id, 0, UINT64_MAX, 1), INVALID);
+	assert_int_equal(model_grant(m, id, 0, 1, 0), INVALID); /* node 0 */
+	assert_int_equal(model_grant(m, id, 0, 7, 1), NONE);
+	expect_event(m, "grant.given|root@test|london-1||vote of london-1 given to node 1 on ring "
+			"1.29 (epoch 7): node 2 confirmed its refusal");
+	assert_int_equal(model_grant(m, id, 0, 8, 2), CONFLICT); /* decided on an old state */
+	assert_int_equal(model_grant(m, id, 7, 7, 2), CONFLICT);
+	assert_int_equal(model_grant(m, id, 7, 3, 2), CONFLICT);
+	assert_int_equal(model_grant(m, id, 7, 9, 2), NONE);
+	expect_event(m, "grant.moved|root@test|london-1||vote of london-1 given to node 2 on ring "
+			"2.29 (epoch 9): node 2 confirmed its refusal");
+	assert_int_equal(model_grant(m, id, 9, 10, 2), NONE);
+
+	grant.site_id = id;
+	grant.epoch = 11;
+	grant.nodes = nodes;
+	op.grant = &grant;
+	op.after_epoch = 10;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &op;
+	expect(m, &c, INVALID, "grant.nodes"); /* to nobody */
+	grant.n_nodes = 10;
+	nodes[3] = 2;
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "grant.nodes"); /* not sorted */
+	nodes[3] = 4;
+	grant.reason = TEXT("line\nbreak");
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "grant.reason");
+	grant.reason = TEXT("");
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.grant_count, 1);
+	assert_int_equal(result.grants[0]->epoch, 11);
+	assert_int_equal(result.grants[0]->granted_ms, TEST_TIME);
+	apply_result_free(&result);
+	expect_event(m,
+		     "grant.moved|root@test|london-1||vote of london-1 given to nodes 1, 2, 3, 4, "
+		     "5, 6, 7, 8 and 2 more on ring 0.0 (epoch 11)");
+}
+
+/* An epoch is a fencing token: it is never given twice to a site of one name. */
+static void test_epochs_survive_deletion(void **state)
+{
+	struct model *m = *state;
+	struct store *restored;
+	struct buf snapshot = {0};
+	Tb__Grant *grant;
+	uint64_t id;
+
+	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	assert_int_equal(model_grant(m, site_id(m, "london-1"), 0, 40, 1), NONE);
 	assert_int_equal(model_delete_site(m, "london-1"), NONE);
+	assert_int_equal(store_snapshot(m->s, &snapshot), 0);
+	assert_int_equal(store_open(":memory:", &restored), 0);
+	assert_int_equal(store_restore(restored, snapshot.data, snapshot.len), 0);
+	store_close(m->s);
+	m->s = restored;
+	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	id = site_id(m, "london-1");
+	assert_int_equal(store_grant_get(m->s, id, &grant), 0);
+	assert_int_equal(grant->epoch, 40);
+	assert_int_equal(grant->n_nodes, 0); /* nobody holds it */
+	tb__grant__free_unpacked(grant, NULL);
+	assert_int_equal(model_grant(m, id, 0, 1, 1), CONFLICT);
+	assert_int_equal(model_grant(m, id, 40, 41, 1), NONE);
+	expect_event(m, "grant.given|root@test|london-1||vote of london-1 given to node 1 on ring "
+			"1.29 (epoch 41): node 2 confirmed its refusal");
+	buf_free(&snapshot);
+}
+
+/* --- certificates, events -------------------------------------------------------------------- */
+
+static int certificate_revoke(struct model *m, const char *serial)
+{
+	Tb__CertificateRevoke op = TB__CERTIFICATE_REVOKE__INIT;
+	struct command c;
+
+	op.serial = TEXT(serial);
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_REVOKE;
+	c.c.certificate_revoke = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_certificates(void **state)
+{
+#define SERIAL "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	static const struct {
+		const char *serial;
+		const char *kind;
+		const char *subject;
+		Tb__Role role;
+		int refusal;
+		const char *field;
+	} cases[] = {
+		{"aa", "client", "ann", TB__ROLE__ROLE_VIEWER, 4, "certificate.serial"},
+		{SERIAL, "server", "ann", TB__ROLE__ROLE_NONE, 4, "certificate.kind"},
+		{SERIAL, "client", "a b", TB__ROLE__ROLE_VIEWER, 4, "certificate.subject"},
+		{SERIAL, "client", "ann", TB__ROLE__ROLE_NONE, 4, "certificate.role"},
+		{SERIAL, "client", "ann", TB__ROLE__ROLE_NODE, 4, "certificate.role"},
+		{SERIAL, "site", "ann", TB__ROLE__ROLE_ADMIN, 4, "certificate.role"},
+		{SERIAL, "client", "ann", TB__ROLE__ROLE_ADMIN, 0, ""},
+		{SERIAL, "client", "bob", TB__ROLE__ROLE_ADMIN, 2, "certificate.serial"},
+	};
+	struct model *m = *state;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+		Tb__Certificate row = TB__CERTIFICATE__INIT;
+		struct command c;
+
+		row.serial = TEXT(cases[i].serial);
+		row.kind = TEXT(cases[i].kind);
+		row.subject = TEXT(cases[i].subject);
+		row.role = cases[i].role;
+		op.certificate = &row;
+		command_start(m, &c);
+		c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+		c.c.certificate_add = &op;
+		expect(m, &c, cases[i].refusal, cases[i].field);
+	}
+	expect_event(m,
+		     "certificate.issued|root@test|||client certificate " SERIAL " issued to ann");
+	assert_int_equal(certificate_revoke(m, "bb"), NOT_FOUND);
+	assert_int_equal(certificate_revoke(m, SERIAL), NONE);
+	assert_int_equal(revoked(m, SERIAL), 1);
+	expect_event(
+		m, "certificate.revoked|root@test|||client certificate " SERIAL " of ann revoked");
+	assert_int_equal(certificate_revoke(m, SERIAL), NONE); /* again: nothing to do */
+}
+
+static int certificate_add(struct model *m, const char *serial, int64_t time_ms)
+{
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	struct command c;
+
+	row.serial = TEXT(serial);
+	row.kind = TEXT("site");
+	row.subject = TEXT("london-1");
+	row.not_after_ms = time_ms + 1000;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.time_ms = time_ms;
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_certificate_limit(void **state)
+{
+	struct model *m = *state;
+	uint64_t count;
+
+	assert_int_equal(store_begin(m->s), 0);
+	for (int i = 1; i < LIMIT_CERTIFICATES; i++) { /* the board has one */
+		Tb__Certificate row = TB__CERTIFICATE__INIT;
+		char serial[40];
+
+		snprintf(serial, sizeof(serial), "%032x", i);
+		row.serial = serial;
+		row.kind = TEXT("site");
+		row.not_after_ms = i <= 10 ? TEST_TIME + 5 : TEST_TIME * 10;
+		row.revoked = i > 10 && i <= 20; /* revoked and valid ones must stay */
+		assert_int_equal(store_certificate_put(m->s, &row), 0);
+	}
+	assert_int_equal(store_commit(m->s, m->index), 0);
+	assert_int_equal(certificate_add(m, SERIAL, TEST_TIME + 5), LIMIT);
+	assert_int_equal(certificate_add(m, SERIAL, TEST_TIME + 6), NONE);
+	assert_int_equal(store_count(m->s, "certificate", &count), 0);
+	assert_int_equal(count, LIMIT_CERTIFICATES - 9);
+}
+
+static void test_event_add(void **state)
+{
+	static const char limit[LIMIT_MESSAGE + 2] = {[0 ... LIMIT_MESSAGE] = 'x'};
+	static const struct {
+		const char *type;
+		const char *message;
+		int severity;
+		const char *field;
+	} cases[] = {
+		{"", "m", 0, "event.type"},
+		{"a b", "m", 0, "event.type"},
+		{"lease.lost", limit, 0, "event.message"},
+		{"lease.lost", "a\x1b[2J", 0, "event.message"},
+		{"lease.lost", "m", 3, "event.severity"},
+		{"lease.lost", "m", 2, ""},
+	};
+	struct model *m = *state;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__EventAdd op = TB__EVENT_ADD__INIT;
+		Tb__Event event = TB__EVENT__INIT;
+		struct command c;
+
+		event.seq = 12345;
+		event.type = TEXT(cases[i].type);
+		event.message = TEXT(cases[i].message);
+		event.severity = (Tb__Severity)cases[i].severity;
+		event.node = TEXT("b1");
+		op.event = &event;
+		command_start(m, &c);
+		c.c.op_case = TB__COMMAND__OP_EVENT_ADD;
+		c.c.event_add = &op;
+		expect(m, &c, cases[i].field[0] != '\0' ? INVALID : NONE, cases[i].field);
+	}
+	expect_event(m, "lease.lost|root@test||b1|m");
+	assert_int_equal(last_event(m), 2);
+}
+
+/* A command whose parts are missing is refused, whatever it is. */
+static void test_missing_parts(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd node_add_op = TB__NODE_ADD__INIT;
+	Tb__TokenAdd token_add_op = TB__TOKEN_ADD__INIT;
+	Tb__GrantSet grant_op = TB__GRANT_SET__INIT;
+	Tb__CertificateAdd certificate_op = TB__CERTIFICATE_ADD__INIT;
+	Tb__EventAdd event_op = TB__EVENT_ADD__INIT;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_ADD;
+	c.c.node_add = &node_add_op;
+	expect(m, &c, INVALID, "node");
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_TOKEN_ADD;
+	c.c.token_add = &token_add_op;
+	expect(m, &c, INVALID, "token");
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &grant_op;
+	expect(m, &c, INVALID, "grant");
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &certificate_op;
+	expect(m, &c, INVALID, "certificate");
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_EVENT_ADD;
+	c.c.event_add = &event_op;
+	expect(m, &c, INVALID, "event");
+}
+
+/* --- the same entries give the same model ----------------------------------------------------- */
+
+/* One random command on few names, so that it often hits something and is often refused. */
+static int random_command(struct prng *p, struct model *m)
+{
+	char name[8];
+	uint64_t id = 1 + prng_below(p, 30);
+	uint64_t epoch = prng_below(p, 6);
+
+	snprintf(name, sizeof(name), "s%u", (unsigned)prng_below(p, 12));
+	switch (prng_below(p, 8)) {
+	case 0:
+		return model_delete_site(m, name);
+	case 1:
+	case 2:
+		return model_grant(m, id, epoch, epoch + 1, (uint32_t)prng_below(p, 4));
+	case 3: {
+		Tb__Token token;
+		char text[20];
+
+		token_make(&token, TB__ROLE__ROLE_NODE);
+		snprintf(text, sizeof(text), "%016x", (unsigned)prng_below(p, 5));
+		token.id = text;
+		return prng_chance(p, 50) ? token_add(m, &token) : token_revoke(m, text);
+	}
+	case 4: {
+		Tb__NodeAdd op;
+		Tb__Node node;
+
+		node_add_make(&op, &node, name);
+		op.token_id = TEXT("0000000000000001");
+		return prng_chance(p, 70) ? node_add(m, &op, TEST_TIME)
+					  : node_remove(m, prng_below(p, 12));
+	}
+	case 5:
+		return model_put_site(m, prng_chance(p, 90) ? name : "bad name", CREATE);
+	default:
+		return model_put_site(m, name, UPSERT);
+	}
+}
+
+static void model_reload(struct model *m)
+{
+	struct buf snapshot = {0};
+	struct store *fresh;
+
+	assert_int_equal(store_snapshot(m->s, &snapshot), 0);
+	assert_int_equal(store_open(":memory:", &fresh), 0);
+	assert_int_equal(store_restore(fresh, snapshot.data, snapshot.len), 0);
+	store_close(m->s);
+	m->s = fresh;
+	buf_free(&snapshot);
+}
+
+/* One model goes straight on; the other is stopped and rebuilt from its snapshot now and then. */
+static void test_determinism(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 8; seed++) {
+		struct prng p[2] = {{seed}, {seed}};
+		struct model m[2];
+		char digests[2][65];
+
+		print_message("seed %u\n", (unsigned)seed);
+		model_open(&m[0]);
+		model_open(&m[1]);
+		assert_int_equal(model_init_cluster(&m[0]), model_init_cluster(&m[1]));
+		for (int i = 0; i < 300; i++) {
+			assert_int_equal(random_command(&p[0], &m[0]),
+					 random_command(&p[1], &m[1]));
+			if (i % 50 == 49)
+				model_reload(&m[1]);
+		}
+		assert_int_equal(store_digest(m[0].s, digests[0]), 0);
+		assert_int_equal(store_digest(m[1].s, digests[1]), 0);
+		assert_string_equal(digests[0], digests[1]);
+		store_close(m[0].s);
+		store_close(m[1].s);
+	}
+}
+
+/* --- speed, printed only ---------------------------------------------------------------------- */
+
+enum { FLEET = 10000 };
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static int page_visit(void *arg, const Tb__Site *row, const Tb__Grant *grant)
+{
+	char **last = arg;
+
+	(void)grant;
+	free(*last);
+	*last = mem_strdup(row->name);
+	return 0;
+}
+
+static void import(struct model *m, int from, int count)
+{
+	static struct site_case t[LIMIT_BULK];
+	static char names[LIMIT_BULK][16];
+	Tb__Site *sites[LIMIT_BULK];
+	struct apply_result result;
+
+	for (int i = 0; i < count; i++) {
+		snprintf(names[i], sizeof(names[i]), "store-%05d", from + i);
+		site_case_make(&t[i], names[i]);
+		sites[i] = &t[i].site;
+	}
+	put(m, sites, (size_t)count, 0, &result);
+	assert_int_equal(result.results[0]->refusal, NONE);
+	apply_result_free(&result);
+}
+
+/* All grants of a split storm, as the leader groups them: 100 to an entry. */
+static void storm(struct model *m)
+{
+	enum { GROUP = 100 };
+	static struct command c[GROUP];
+	static Tb__GrantSet op[GROUP];
+	static Tb__Grant grant[GROUP];
+	static uint32_t node = 1;
+	Tb__Command *list[GROUP];
+	struct buf packed = {0};
+	struct apply_result result;
+
+	for (uint64_t from = 1; from <= FLEET; from += GROUP) {
+		for (uint64_t i = 0; i < GROUP; i++) {
+			tb__grant__init(&grant[i]);
+			tb__grant_set__init(&op[i]);
+			grant[i].site_id = from + i;
+			grant[i].epoch = 1;
+			grant[i].nodes = &node;
+			grant[i].n_nodes = 1;
+			grant[i].reason = TEXT("node 2 confirmed its refusal");
+			op[i].grant = &grant[i];
+			command_start(m, &c[i]);
+			c[i].c.op_case = TB__COMMAND__OP_GRANT_SET;
+			c[i].c.grant_set = &op[i];
+			list[i] = &c[i].c;
+		}
+		entry_pack(list, GROUP, &packed);
+		assert_int_equal(apply_entry(m->s, ++m->index, packed.data, packed.len, &result),
+				 0);
+		assert_int_equal(result.grant_count, GROUP);
+		apply_result_free(&result);
+	}
+	buf_free(&packed);
+}
+
+static void test_speed(void **state)
+{
+	char dir[] = "/dev/shm/test_apply.XXXXXX";
+	char *path;
+	struct model m = {0};
+	struct store *reader;
+	struct buf snapshot = {0};
+	char *last = mem_strdup("");
+	double t[7];
+	uint64_t count = 0;
+
+	(void)state;
+	if (mkdtemp(dir) == NULL)
+		skip();
+	path = mem_printf("%s/model.db", dir);
+	assert_int_equal(store_open(path, &m.s), 0);
+	assert_int_equal(model_init_cluster(&m), NONE);
+	t[0] = now_ms();
+	for (int i = 0; i < FLEET; i += LIMIT_BULK)
+		import(&m, i, FLEET - i < LIMIT_BULK ? FLEET - i : LIMIT_BULK);
+	t[1] = now_ms();
+	for (int i = 0; i < FLEET; i += LIMIT_BULK)
+		import(&m, i, FLEET - i < LIMIT_BULK ? FLEET - i : LIMIT_BULK);
+	t[2] = now_ms();
+	storm(&m);
+	t[3] = now_ms();
+	assert_int_equal(store_open_reader(path, &reader), 0);
+	for (int i = 0; i < FLEET / LIMIT_PAGE; i++) {
+		struct store_site_filter filter = {.after_name = last, .limit = LIMIT_PAGE};
+		char *before = mem_strdup(last);
+
+		filter.after_name = before;
+		assert_int_equal(store_sites(reader, &filter, page_visit, &last, NULL), 0);
+		free(before);
+	}
+	assert_string_equal(last, "store-09999");
+	t[4] = now_ms();
+	assert_int_equal(store_sites_count(reader,
+					   &(struct store_site_filter){
+						   .label_selector = "region=emea,owner!=bob"},
+					   &count),
+			 0);
+	assert_int_equal(count, FLEET);
+	t[5] = now_ms();
+	assert_int_equal(store_snapshot(m.s, &snapshot), 0);
+	t[6] = now_ms();
+	assert_int_equal(store_restore(m.s, snapshot.data, snapshot.len), 0);
+	print_message("%d sites, CPU: import %.0f ms, again (nothing changes) %.0f ms, "
+		      "a grant each %.0f ms, list in pages of %d %.0f ms, count by labels %.1f ms, "
+		      "snapshot of %zu kB %.0f ms, restore %.0f ms\n",
+		      FLEET, t[1] - t[0], t[2] - t[1], t[3] - t[2], LIMIT_PAGE, t[4] - t[3],
+		      t[5] - t[4], snapshot.len / 1024, t[6] - t[5], now_ms() - t[6]);
+	store_close(reader);
+	store_close(m.s);
+	unlink(path);
+	rmdir(dir);
+	buf_free(&snapshot);
+	free(last);
+	free(path);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_first_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_envelope, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undecodable, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_same_id_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_before_init, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_init_checks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cluster_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_token_checks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_token_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_join_tokens, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_upsert_leaves_equal_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_revisions, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bulk_is_all_or_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_delete, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_grants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_epochs_survive_deletion, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_event_add, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_missing_parts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_determinism, setup, teardown),
+		cmocka_unit_test(test_speed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
