@@ -1,5 +1,4 @@
 /* json_encode.c: messages to JSON text, written straight into the buffer. */
-#include <inttypes.h>
 #include <string.h>
 
 #include "lib/base64.h"
@@ -61,15 +60,52 @@ void json_encode_string(const char *text, struct buf *out)
 	buf_putc(out, '"');
 }
 
+/* Numbers and words are most of a long listing: no printf for them. */
+static void write_unsigned(uint64_t number, struct buf *out)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number != 0);
+	buf_append(out, digits + at, sizeof(digits) - at);
+}
+
+static void write_signed(int64_t number, struct buf *out)
+{
+	if (number < 0)
+		buf_putc(out, '-');
+	write_unsigned(number < 0 ? -(uint64_t)number : (uint64_t)number, out);
+}
+
+static void write_quoted_unsigned(uint64_t number, struct buf *out)
+{
+	buf_putc(out, '"');
+	write_unsigned(number, out);
+	buf_putc(out, '"');
+}
+
+static void write_quoted_signed(int64_t number, struct buf *out)
+{
+	buf_putc(out, '"');
+	write_signed(number, out);
+	buf_putc(out, '"');
+}
+
 static void write_enum(const ProtobufCEnumDescriptor *type, int value, struct buf *out)
 {
 	char word[64];
 
 	/* A value from a newer board has no name here; its number loses nothing. */
-	if (protobuf_c_enum_descriptor_get_value(type, value) == NULL)
-		buf_printf(out, "%d", value);
-	else
-		buf_printf(out, "\"%s\"", json_enum_word(type, value, word));
+	if (protobuf_c_enum_descriptor_get_value(type, value) == NULL) {
+		write_signed(value, out);
+		return;
+	}
+	buf_putc(out, '"');
+	buf_puts(out, json_enum_word(type, value, word));
+	buf_putc(out, '"');
 }
 
 static void write_bytes(const ProtobufCBinaryData *bytes, struct buf *out)
@@ -87,20 +123,20 @@ static void write_value(const message_field *field, const void *at, bool full, s
 	case PROTOBUF_C_TYPE_INT32:
 	case PROTOBUF_C_TYPE_SINT32:
 	case PROTOBUF_C_TYPE_SFIXED32:
-		buf_printf(out, "%" PRId32, *(const int32_t *)at);
+		write_signed(*(const int32_t *)at, out);
 		return;
 	case PROTOBUF_C_TYPE_UINT32:
 	case PROTOBUF_C_TYPE_FIXED32:
-		buf_printf(out, "%" PRIu32, *(const uint32_t *)at);
+		write_unsigned(*(const uint32_t *)at, out);
 		return;
 	case PROTOBUF_C_TYPE_INT64:
 	case PROTOBUF_C_TYPE_SINT64:
 	case PROTOBUF_C_TYPE_SFIXED64:
-		buf_printf(out, "\"%" PRId64 "\"", *(const int64_t *)at);
+		write_quoted_signed(*(const int64_t *)at, out);
 		return;
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_FIXED64:
-		buf_printf(out, "\"%" PRIu64 "\"", *(const uint64_t *)at);
+		write_quoted_unsigned(*(const uint64_t *)at, out);
 		return;
 	case PROTOBUF_C_TYPE_BOOL:
 		buf_puts(out, *(const protobuf_c_boolean *)at ? "true" : "false");
