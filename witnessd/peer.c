@@ -294,24 +294,26 @@ static void peer_frames(struct peer *p)
 		const uint8_t *payload;
 		size_t payload_len;
 		size_t frame_len;
-		Tb__PeerFrame *frame;
+		ProtobufCMessage *message = NULL;
 		int rv = frame_next(p->in.data + used, p->in.len - used, FRAME_MAX, &payload,
 				    &payload_len, &frame_len);
 
 		if (rv == 0)
 			break;
-		frame = rv < 0 ? NULL : tb__peer_frame__unpack(NULL, payload_len, payload);
-		if (frame == NULL) {
+		if (rv > 0)
+			rv = frame_unpack(&tb__peer_frame__descriptor, payload, payload_len,
+					  FRAME_MEMORY(payload_len), &message);
+		if (rv < 0) {
 			log_warning("peer-nonsense", "board %llu sent what is no frame; closing",
 				    (unsigned long long)p->node);
 			peer_close(p);
 			break;
 		}
 		if (p->outgoing)
-			peer_follower_frame(p, frame);
+			peer_follower_frame(p, (const Tb__PeerFrame *)message);
 		else
-			peer_leader_frame(p, frame);
-		tb__peer_frame__free_unpacked(frame, NULL);
+			peer_leader_frame(p, (const Tb__PeerFrame *)message);
+		protobuf_c_message_free_unpacked(message, NULL);
 		used += frame_len;
 	}
 	buf_consume(&p->in, used);
