@@ -22,7 +22,10 @@
 #include "witnessd/core_internal.h"
 #include "witnessd/query.h"
 
-enum { PEER_QUEUE_MAX = 64 << 20 };
+enum {
+	PEER_QUEUE_MAX = 64 << 20,
+	PEER_EVENTS_MAX = 1000, /* in one frame: at most some 2 kB each */
+};
 
 struct peer {
 	struct list link; /* in core.peers */
@@ -438,14 +441,17 @@ void peer_renew(struct core *c)
 
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count)
 {
-	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
-	Tb__PeerEvents batch = TB__PEER_EVENTS__INIT;
+	/* A door reports all its sessions at once; a frame has a limit. */
+	for (size_t from = 0; from < count && c->up != NULL; from += PEER_EVENTS_MAX) {
+		Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
+		Tb__PeerEvents batch = TB__PEER_EVENTS__INIT;
 
-	batch.n_events = count;
-	batch.events = events;
-	frame.what_case = TB__PEER_FRAME__WHAT_EVENTS;
-	frame.events = &batch;
-	peer_send(c->up, &frame);
+		batch.n_events = count - from < PEER_EVENTS_MAX ? count - from : PEER_EVENTS_MAX;
+		batch.events = events + from;
+		frame.what_case = TB__PEER_FRAME__WHAT_EVENTS;
+		frame.events = &batch;
+		peer_send(c->up, &frame);
+	}
 }
 
 void peer_close_all(struct core *c)
