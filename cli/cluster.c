@@ -1,0 +1,535 @@
+/* cluster.c: the cluster as a whole: init, join, status, remove, transfer, set. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/api.h"
+#include "cli/grid.h"
+#include "cli/human.h"
+#include "cli/run.h"
+#include "lib/clock.h"
+#include "lib/mem.h"
+#include "proto/json.h"
+
+enum { JOIN_TIMEOUT_MS = 600000, WAIT_DEFAULT_MS = 60000, POLL_MS = 250 };
+
+/* "" and NULL are the same to the API. */
+static char *text_or_empty(const struct invocation *inv, const char *option)
+{
+	const char *text = option_text(inv, option);
+
+	return (char *)(text != NULL ? text : "");
+}
+
+int run_cluster_init(struct invocation *inv)
+{
+	Tb__ClusterInitRequest request = TB__CLUSTER_INIT_REQUEST__INIT;
+	Tb__Cluster *cluster;
+	struct buf body = {0};
+	int rv;
+
+	request.name = text_or_empty(inv, "name");
+	request.node_name = text_or_empty(inv, "node-name");
+	request.address = text_or_empty(inv, "advertise");
+	request.qnet_address = text_or_empty(inv, "qnet-address");
+	rv = api_send(inv,
+		      &(struct api_request){.method = "POST",
+					    .path = "/v1/cluster:init",
+					    .message = &request.base,
+					    .timeout_ms = JOIN_TIMEOUT_MS},
+		      &body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+		api_print_json(&body);
+	else if (rv == EXIT_OK)
+		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
+				&cluster);
+	if (rv == EXIT_OK && api_output(inv) != OUTPUT_JSON) {
+		printf("cluster \"%s\" is made and this board serves it (id %s)\n", cluster->name,
+		       cluster->id);
+		printf("\nOne board alone is one failure away from silence. For each further "
+		       "board:\n"
+		       "  here:   witnessctl token create --role node\n"
+		       "  there:  witnessctl cluster join THIS-BOARD --token TOKEN\n");
+		tb__cluster__free_unpacked(cluster, NULL);
+	}
+	buf_free(&body);
+	return rv;
+}
+
+static char *with_port(const char *address)
+{
+	const char *end = address[0] == '[' ? strchr(address, ']') : address;
+
+	if (end != NULL && strchr(end, ':') != NULL)
+		return mem_strdup(address);
+	return mem_printf("%s:%d", address, CLIENT_PORT);
+}
+
+int run_cluster_join(struct invocation *inv)
+{
+	Tb__ClusterJoinRequest request = TB__CLUSTER_JOIN_REQUEST__INIT;
+	Tb__LocalStatus *local;
+	struct buf body = {0};
+	int rv;
+
+	if (option_text(inv, "token") == NULL) {
+		complain("--token is missing; make one on a board of the cluster: witnessctl token "
+			 "create --role node");
+		return EXIT_USAGE;
+	}
+	request.address = with_port(inv->args[0]);
+	request.token = text_or_empty(inv, "token");
+	request.node_name = text_or_empty(inv, "node-name");
+	request.advertise = text_or_empty(inv, "advertise");
+	request.qnet_address = text_or_empty(inv, "qnet-address");
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "joining through %s ...\n", request.address);
+	rv = api_send(inv,
+		      &(struct api_request){.method = "POST",
+					    .path = "/v1/cluster:join",
+					    .message = &request.base,
+					    .timeout_ms = JOIN_TIMEOUT_MS},
+		      &body);
+	free(request.address);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+		api_print_json(&body);
+	else if (rv == EXIT_OK)
+		rv = api_decode(&tb__local_status__descriptor, (const char *)body.data, body.len,
+				&local);
+	if (rv == EXIT_OK && api_output(inv) != OUTPUT_JSON) {
+		printf("this board is now \"%s\" (node %" PRIu64
+		       ") of the cluster and votes in it\n",
+		       local->node_name, local->node_id);
+		tb__local_status__free_unpacked(local, NULL);
+	}
+	buf_free(&body);
+	return rv;
+}
+
+/* status */
+
+struct view {
+	Tb__LocalStatus *local;
+	Tb__Cluster *cluster; /* NULL: the board is in none */
+	Tb__NodeList *nodes;
+};
+
+static void view_free(struct view *v)
+{
+	if (v->local != NULL)
+		tb__local_status__free_unpacked(v->local, NULL);
+	if (v->cluster != NULL)
+		tb__cluster__free_unpacked(v->cluster, NULL);
+	if (v->nodes != NULL)
+		tb__node_list__free_unpacked(v->nodes, NULL);
+	memset(v, 0, sizeof(*v));
+}
+
+/* `quiet`: no answer, or a refusal, is told to nobody. */
+static int view_fetch(struct invocation *inv, const char *path,
+		      const ProtobufCMessageDescriptor *type, void *ret, bool quiet)
+{
+	struct client_request request = {.method = "GET", .path = path, .timeout_ms = 5000};
+	struct client_response response = {0};
+	struct json_error error;
+	int rv = EXIT_REFUSED;
+
+	if (!quiet)
+		return api_call(inv, &(struct api_request){.path = path}, type, ret);
+	if (client_send(inv->client, &request, &response) == 0 && response.status == 200 &&
+	    json_decode(type, (const char *)response.body.data, response.body.len,
+			(ProtobufCMessage **)ret, &error) == 0)
+		rv = EXIT_OK;
+	client_response_clear(&response);
+	return rv;
+}
+
+static int view_get(struct invocation *inv, struct view *v, bool quiet)
+{
+	int rv;
+
+	memset(v, 0, sizeof(*v));
+	rv = view_fetch(inv, "/v1/local", &tb__local_status__descriptor, &v->local, quiet);
+	if (rv != EXIT_OK || v->local->cluster_id[0] == '\0')
+		return rv;
+	rv = view_fetch(inv, "/v1/cluster", &tb__cluster__descriptor, &v->cluster, quiet);
+	if (rv == EXIT_OK)
+		rv = view_fetch(inv, "/v1/nodes", &tb__node_list__descriptor, &v->nodes, quiet);
+	return rv;
+}
+
+/* One word for the whole: the cluster's state if there is one, else the board's. */
+static const char *view_state(const struct view *v)
+{
+	if (v->cluster != NULL && v->cluster->status != NULL &&
+	    v->cluster->status->state[0] != '\0')
+		return v->cluster->status->state;
+	return v->local->state;
+}
+
+static uint32_t nodes_reachable(const struct view *v)
+{
+	return v->cluster != NULL && v->cluster->status != NULL
+		       ? v->cluster->status->nodes_reachable
+		       : 0;
+}
+
+static void sites_line(const Tb__ClusterStatus *s)
+{
+	const struct {
+		uint32_t count;
+		const char *word;
+	} parts[] = {
+		{s->sites_whole, "whole"},     {s->sites_degraded, "degraded"},
+		{s->sites_split, "split"},     {s->sites_undecided, "undecided"},
+		{s->sites_offline, "offline"},
+	};
+	struct buf text = {0};
+	char count[32];
+
+	human_count(s->sites, count);
+	buf_puts(&text, count);
+	for (size_t i = 0, shown = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		if (parts[i].count == 0)
+			continue;
+		human_count(parts[i].count, count);
+		buf_printf(&text, "%s%s %s", shown++ == 0 ? ": " : ", ", count, parts[i].word);
+	}
+	field_print("Sites", "%s", buf_string(&text));
+	human_count(s->sessions, count);
+	field_print("Site nodes", "%s attached", count);
+	buf_free(&text);
+}
+
+static const char *node_state(const Tb__Node *n)
+{
+	if (n->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
+		return "joining";
+	if (n->status != NULL && n->status->leader)
+		return "leader";
+	return n->status != NULL && n->status->reachable ? "voter" : "away";
+}
+
+static void nodes_grid(const Tb__NodeList *list, bool wide)
+{
+	static const char *const headers[] = {">ID",	     "NAME",	"STATE", "ADDRESS",
+					      ">SITE NODES", "VERSION", NULL};
+	static const char *const wide_headers[] = {
+		">ID",		"NAME",	       "STATE",	   "ADDRESS",
+		"QNET ADDRESS", ">SITE NODES", ">APPLIED", ">LEASE AGE",
+		"JOINED",	"VERSION",     NULL};
+	struct grid *g = grid_new(wide ? wide_headers : headers);
+
+	for (size_t i = 0; i < list->n_items; i++) {
+		const Tb__Node *n = list->items[i];
+		char id[24], sessions[16] = "", applied[24] = "", age[24] = "", joined[32];
+
+		snprintf(id, sizeof(id), "%" PRIu64, n->id);
+		if (n->status != NULL) {
+			snprintf(sessions, sizeof(sessions), "%" PRIu32, n->status->sessions);
+			snprintf(applied, sizeof(applied), "%" PRIu64, n->status->applied_index);
+			snprintf(age, sizeof(age), "%" PRIu32 " ms", n->status->lease_age_ms);
+		}
+		human_time(n->joined_ms, joined);
+		if (wide)
+			grid_row(g, (const char *[]){id, n->name, node_state(n), n->address,
+						     n->qnet_address, sessions, applied, age,
+						     joined, n->version});
+		else
+			grid_row(g, (const char *[]){id, n->name, node_state(n), n->address,
+						     sessions, n->version});
+	}
+	grid_print(g, "No boards.");
+}
+
+static void view_print(const struct view *v, bool wide)
+{
+	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
+	const char *color = state_color(view_state(v));
+
+	if (v->cluster == NULL) {
+		field_print("State", "%s%s%s", v->local->state,
+			    v->local->detail[0] != '\0' ? ": " : "", v->local->detail);
+		field_print("Version", "%s", v->local->version);
+		if (strcmp(v->local->state, "new") == 0)
+			printf("\nThis board is in no cluster. Make one with \"witnessctl cluster "
+			       "init\", or join one with\n\"witnessctl cluster join ADDRESS "
+			       "--token "
+			       "TOKEN\".\n");
+		return;
+	}
+	field_print("Cluster", "%s", v->cluster->name);
+	if (s != NULL) {
+		printf("State:          %s%s%s\n", color, s->state,
+		       color[0] != '\0' ? "\033[0m" : "");
+		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
+		field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable", s->nodes_reachable,
+			    s->nodes);
+		sites_line(s);
+		field_print("Asked", "%s, version %s", s->node, s->version);
+	}
+	if (v->local->detail[0] != '\0')
+		field_print("This board", "%s", v->local->detail);
+	if (v->cluster->auto_register)
+		field_print("Auto-register",
+			    "on: unknown sites are created when they first attach");
+	if (wide) {
+		field_print("Id", "%s", v->cluster->id);
+		field_print("CA", "sha256 %s", v->cluster->ca_sha256);
+		if (s != NULL)
+			field_print("Log", "term %" PRIu64 ", applied %" PRIu64, s->term,
+				    s->applied_index);
+	}
+	putchar('\n');
+	nodes_grid(v->nodes, wide);
+}
+
+static bool wait_is_over(const struct invocation *inv, const struct view *v)
+{
+	const char *wanted = option_text(inv, "wait");
+	uint64_t nodes = option_number(inv, "nodes", 0);
+
+	if (nodes != 0 && nodes_reachable(v) < nodes)
+		return false;
+	return wanted == NULL || strcmp(view_state(v), wanted) == 0 ||
+	       strcmp(v->local->state, wanted) == 0;
+}
+
+/* Asks until the state is as wanted. While it waits, no answer is no error. */
+static int status_wait(struct invocation *inv)
+{
+	uint64_t limit = option_duration_ms(inv, "timeout", WAIT_DEFAULT_MS);
+	uint64_t until = clock_boottime_ms() + limit;
+	char duration[64];
+	bool over = false;
+
+	if (api_client(inv) == NULL)
+		return EXIT_USAGE;
+	while (!over) {
+		struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
+		struct view v;
+
+		over = view_get(inv, &v, true) == EXIT_OK && wait_is_over(inv, &v);
+		view_free(&v);
+		if (!over && clock_boottime_ms() >= until) {
+			human_duration(limit, duration);
+			complain("waited %s in vain", duration);
+			return EXIT_NO_QUORUM;
+		}
+		if (!over)
+			nanosleep(&pause, NULL);
+	}
+	return EXIT_OK;
+}
+
+/* {"local":..,"cluster":..,"nodes":..}, each as the server said it. */
+static int status_json(struct invocation *inv)
+{
+	static const char *const paths[] = {"/v1/local", "/v1/cluster", "/v1/nodes"};
+	static const char *const keys[] = {"local", "cluster", "nodes"};
+	struct buf all = {0};
+	int rv = EXIT_OK;
+
+	for (size_t i = 0; rv == EXIT_OK && i < 3; i++) {
+		struct buf body = {0};
+
+		rv = api_send(inv, &(struct api_request){.path = paths[i]}, &body);
+		while (body.len > 0 && body.data[body.len - 1] == '\n')
+			body.len--;
+		buf_printf(&all, "%s\"%s\":", i == 0 ? "{" : ",", keys[i]);
+		buf_append(&all, body.data, body.len);
+		if (i == 0 && rv == EXIT_OK) {
+			Tb__LocalStatus *local;
+
+			rv = api_decode(&tb__local_status__descriptor, (const char *)body.data,
+					body.len, &local);
+			if (rv == EXIT_OK && local->cluster_id[0] == '\0')
+				i = 3; /* there is nothing more to ask */
+			if (rv == EXIT_OK)
+				tb__local_status__free_unpacked(local, NULL);
+		}
+		buf_free(&body);
+	}
+	buf_putc(&all, '}');
+	if (rv == EXIT_OK)
+		api_print_json(&all);
+	buf_free(&all);
+	return rv;
+}
+
+int run_cluster_status(struct invocation *inv)
+{
+	struct view v;
+	int rv = EXIT_OK;
+
+	if (option_given(inv, "wait") || option_given(inv, "nodes"))
+		rv = status_wait(inv);
+	if (rv != EXIT_OK)
+		return rv;
+	if (api_output(inv) == OUTPUT_JSON)
+		return status_json(inv);
+	rv = view_get(inv, &v, false);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_NAME)
+		puts(v.cluster != NULL ? v.cluster->name : "");
+	else if (rv == EXIT_OK)
+		view_print(&v, api_output(inv) == OUTPUT_WIDE);
+	if (rv == EXIT_OK && strcmp(view_state(&v), "no-quorum") == 0)
+		rv = EXIT_NO_QUORUM;
+	view_free(&v);
+	return rv;
+}
+
+/* remove, transfer, set */
+
+int run_cluster_remove(struct invocation *inv)
+{
+	struct buf body = {0};
+	char *path;
+	int rv = api_confirm(inv,
+			     "Remove board \"%s\" from the cluster? It stops serving and its data "
+			     "becomes useless.",
+			     inv->args[0]);
+
+	if (rv != EXIT_OK)
+		return rv;
+	path = api_path("/v1/nodes/", inv->args[0], "");
+	rv = api_send(inv,
+		      &(struct api_request){.method = "DELETE",
+					    .path = path,
+					    .timeout_ms = 60000,
+					    .retry_ms = API_RETRY_MS},
+		      &body);
+	if (rv == EXIT_OK && api_output(inv) != OUTPUT_JSON)
+		printf("board \"%s\" removed\n", inv->args[0]);
+	buf_free(&body);
+	free(path);
+	return rv;
+}
+
+int run_cluster_transfer(struct invocation *inv)
+{
+	Tb__ClusterTransferRequest request = TB__CLUSTER_TRANSFER_REQUEST__INIT;
+	Tb__Cluster *cluster;
+	struct buf body = {0};
+	int rv;
+
+	request.node = inv->arg_count > 0 ? inv->args[0] : (char *)"";
+	rv = api_send(
+		inv,
+		&(struct api_request){
+			.method = "POST", .path = "/v1/cluster:transfer", .message = &request.base},
+		&body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
+				&cluster);
+		if (rv == EXIT_OK) {
+			const Tb__ClusterStatus *s = cluster->status;
+
+			printf("the leader is now %s\n", s != NULL && s->leader_name[0] != '\0'
+								 ? s->leader_name
+								 : "being elected");
+			tb__cluster__free_unpacked(cluster, NULL);
+		}
+	}
+	buf_free(&body);
+	return rv;
+}
+
+int run_cluster_set(struct invocation *inv)
+{
+	const char *word = option_text(inv, "auto-register");
+	struct buf body = {0};
+	int rv;
+
+	if (word == NULL) {
+		complain("nothing to set; usage: witnessctl cluster set --auto-register on|off");
+		return EXIT_USAGE;
+	}
+	rv = api_send(
+		inv,
+		&(struct api_request){.method = "PATCH",
+				      .path = "/v1/cluster",
+				      .text = strcmp(word, "on") == 0 ? "{\"autoRegister\":true}"
+								      : "{\"autoRegister\":false}",
+				      .retry_ms = API_RETRY_MS},
+		&body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+		api_print_json(&body);
+	else if (rv == EXIT_OK)
+		printf("auto-register is %s\n", word);
+	buf_free(&body);
+	return rv;
+}
+
+/* nodes */
+
+int run_node_list(struct invocation *inv)
+{
+	Tb__NodeList *list;
+	int rv;
+
+	if (api_output(inv) == OUTPUT_JSON)
+		return api_list_json(inv, "/v1/nodes");
+	rv = api_call(inv, &(struct api_request){.path = "/v1/nodes"}, &tb__node_list__descriptor,
+		      &list);
+	if (rv != EXIT_OK)
+		return rv;
+	if (api_output(inv) == OUTPUT_NAME) {
+		for (size_t i = 0; i < list->n_items; i++)
+			puts(list->items[i]->name);
+	} else {
+		nodes_grid(list, api_output(inv) == OUTPUT_WIDE);
+	}
+	tb__node_list__free_unpacked(list, NULL);
+	return EXIT_OK;
+}
+
+static void node_print(const Tb__Node *n)
+{
+	char joined[32], ago[64], age[64];
+
+	human_time(n->joined_ms, joined);
+	human_relative(n->joined_ms, clock_realtime_ms(), ago);
+	field_print("Name", "%s", n->name);
+	field_print("Id", "%" PRIu64, n->id);
+	field_print("State", "%s", node_state(n));
+	field_print("Address", "%s", n->address);
+	field_print("QNet address", "%s", n->qnet_address);
+	field_print("Joined", "%s, %s", joined, ago);
+	field_print("Version", "%s", n->version);
+	if (n->status == NULL)
+		return;
+	human_duration(n->status->lease_age_ms, age);
+	field_print("Lease", "renewed %s ago", age);
+	field_print("Site nodes", "%" PRIu32 " attached", n->status->sessions);
+	field_print("Log", "applied %" PRIu64, n->status->applied_index);
+}
+
+int run_node_show(struct invocation *inv)
+{
+	char *path = api_path("/v1/nodes/", inv->args[0], "");
+	struct buf body = {0};
+	Tb__Node *node;
+	int rv = api_send(inv, &(struct api_request){.path = path}, &body);
+
+	free(path);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(&tb__node__descriptor, (const char *)body.data, body.len, &node);
+		if (rv == EXIT_OK && api_output(inv) == OUTPUT_NAME)
+			puts(node->name);
+		else if (rv == EXIT_OK)
+			node_print(node);
+		if (rv == EXIT_OK)
+			tb__node__free_unpacked(node, NULL);
+	}
+	buf_free(&body);
+	return rv;
+}

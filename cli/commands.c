@@ -1,0 +1,699 @@
+/* commands.c: the table of everything that witnessctl can do, with the words that explain it. */
+#include "cli/command.h"
+#include "cli/run.h"
+
+/* An example: the command line, and what it does. */
+#define EXAMPLE(line, what) line "\0" what
+
+static const char *const output_words[] = {"table", "wide", "json", "name", NULL};
+static const char *const switch_words[] = {"on", "off", NULL};
+static const char *const switch_any_words[] = {"on", "off", "any", NULL};
+static const char *const algorithm_words[] = {"any", "ffsplit", "lms", "2nodelms", NULL};
+static const char *const tls_words[] = {"any", "off", "on", "required", NULL};
+static const char *const handover_words[] = {"safe", "fast", NULL};
+static const char *const state_words[] = {"unknown", "offline",	  "whole", "degraded",
+					  "split",   "undecided", NULL};
+static const char *const status_words[] = {"ok",      "degraded", "no-quorum", "new",
+					   "joining", "serving",  "failed",    NULL};
+static const char *const role_words[] = {"viewer", "operator", "admin", "node", "site", NULL};
+static const char *const client_role_words[] = {"viewer", "operator", "admin", NULL};
+static const char *const format_words[] = {"csv", "json", NULL};
+
+const struct option_spec global_options[] = {
+	{.name = "server",
+	 .letter = 's',
+	 .type = OPTION_TEXT,
+	 .repeat = true,
+	 .value = "URL",
+	 .help = "A board, as https://host:7443. May be given again, or as a comma list: the next "
+		 "one "
+		 "is tried when one does not answer. Default: this board's own socket."},
+	{.name = "token",
+	 .type = OPTION_TEXT,
+	 .value = "TOKEN",
+	 .help = "The access token for --server, or @FILE with the token in its first line. The "
+		 "token "
+		 "also says which cluster to believe."},
+	{.name = "cert",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "A client certificate (PEM) for --server, instead of a token.",
+	 .complete = COMPLETE_FILE},
+	{.name = "key",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "Its key.",
+	 .complete = COMPLETE_FILE},
+	{.name = "ca",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "The cluster's CA certificate.",
+	 .complete = COMPLETE_FILE},
+	{.name = "socket",
+	 .type = OPTION_FILE,
+	 .value = "PATH",
+	 .help = "The socket of witnessd on this board. Default: /run/tiebreak/witnessd.sock.",
+	 .complete = COMPLETE_FILE},
+	{.name = "connect-timeout",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long to wait for each server to accept. Default: 5s."},
+	{.name = "output",
+	 .letter = 'o',
+	 .type = OPTION_WORD,
+	 .value = "FORMAT",
+	 .words = output_words,
+	 .help = "table (default), wide, json (the server's own JSON; lists as {\"items\":[..]}) "
+		 "or "
+		 "name (one name a line)."},
+	{.name = "help", .letter = 'h', .type = OPTION_FLAG, .help = "Explains the command."},
+	{.name = "version", .letter = 'V', .type = OPTION_FLAG, .help = "Prints the version."},
+	{.name = NULL},
+};
+
+/* Repeated in several commands. */
+#define OPTION_YES                                                                                 \
+	{                                                                                          \
+		.name = "yes", .letter = 'y', .type = OPTION_FLAG, .help = "Does not ask."         \
+	}
+#define OPTION_NODE_NAME                                                                           \
+	{                                                                                          \
+		.name = "node-name", .type = OPTION_TEXT, .value = "NAME",                         \
+		.help = "This board's name in the cluster. Default: its host name."                \
+	}
+#define OPTION_ADVERTISE                                                                           \
+	{                                                                                          \
+		.name = "advertise", .type = OPTION_TEXT, .value = "HOST:PORT",                    \
+		.help = "Where the other boards and witnessctl reach this board. Default: its "    \
+			"address towards the network, port 7443."                                  \
+	}
+#define OPTION_QNET_ADDRESS                                                                        \
+	{                                                                                          \
+		.name = "qnet-address", .type = OPTION_TEXT, .value = "HOST:PORT",                 \
+		.help = "Where the sites reach this board. Default: the same host, port 5403."     \
+	}
+#define OPTION_SELECTOR                                                                            \
+	{                                                                                          \
+		.name = "label", .letter = 'l', .type = OPTION_TEXT, .repeat = true,               \
+		.value = "KEY=VALUE",                                                              \
+		.help = "Only sites with this label. May be given again: all must match."          \
+	}
+#define OPTION_STATE                                                                               \
+	{                                                                                          \
+		.name = "state", .type = OPTION_WORD, .value = "STATE", .words = state_words,      \
+		.help = "Only sites in this state: whole, degraded, split, undecided, offline or " \
+			"unknown."                                                                 \
+	}
+#define OPTION_PREFIX                                                                              \
+	{                                                                                          \
+		.name = "prefix", .type = OPTION_TEXT, .value = "TEXT",                            \
+		.help = "Only sites whose names begin so."                                         \
+	}
+#define OPTIONS_POLICY                                                                             \
+	{.name = "algorithm",                                                                      \
+	 .type = OPTION_WORD,                                                                      \
+	 .value = "NAME",                                                                          \
+	 .words = algorithm_words,                                                                 \
+	 .help = "ffsplit, lms or 2nodelms: refuses nodes that ask for another one. any "          \
+		 "(default): as the nodes ask."},                                                  \
+		{.name = "tie-breaker",                                                            \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "lowest|highest|ID|any",                                                 \
+		 .help = "Who gets the vote when both halves are equal: the half with the "        \
+			 "lowest or highest node id, or with this node. any (default): as "        \
+			 "the nodes ask."},                                                        \
+		{.name = "keep-active-partition",                                                  \
+		 .type = OPTION_WORD,                                                              \
+		 .value = "on|off|any",                                                            \
+		 .words = switch_any_words,                                                        \
+		 .help = "on: the half that had quorum keeps it on a tie. any (default): "         \
+			 "as the nodes ask."},                                                     \
+		{.name = "tls",                                                                    \
+		 .type = OPTION_WORD,                                                              \
+		 .value = "off|on|required|any",                                                   \
+		 .words = tls_words,                                                               \
+		 .help = "required: only nodes with the site's certificate are let in. "           \
+			 "any (default): the board's setting."},                                   \
+		{.name = "handover",                                                               \
+		 .type = OPTION_WORD,                                                              \
+		 .value = "safe|fast",                                                             \
+		 .words = handover_words,                                                          \
+		 .help = "How long a silent holder keeps the vote. safe (default): two "           \
+			 "heartbeat intervals, never two sides at once. fast: 1.5 "                \
+			 "intervals, as corosync-qnetd, with a short overlap."},                   \
+		{.name = "heartbeat-min",                                                          \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "TIME",                                                                  \
+		 .help = "Refuses nodes with a shorter heartbeat interval (1s to 120s; 0: "        \
+			 "the default, 1s)."},                                                     \
+	{                                                                                          \
+		.name = "heartbeat-max", .type = OPTION_TEXT, .value = "TIME",                     \
+		.help = "Refuses nodes with a longer heartbeat interval (1s to 120s; 0: the "      \
+			"default, 120s)."                                                          \
+	}
+
+static const struct option_spec init_options[] = {
+	{.name = "name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "The cluster's name, for people. Default: tiebreak."},
+	OPTION_NODE_NAME,
+	OPTION_ADVERTISE,
+	OPTION_QNET_ADDRESS,
+	{.name = NULL},
+};
+static const struct option_spec join_options[] = {
+	{.name = "token",
+	 .type = OPTION_TEXT,
+	 .value = "TOKEN",
+	 .help = "From \"witnessctl token create --role node\" on a board of the cluster."},
+	OPTION_NODE_NAME,
+	OPTION_ADVERTISE,
+	OPTION_QNET_ADDRESS,
+	{.name = NULL},
+};
+static const struct option_spec status_options[] = {
+	{.name = "wait",
+	 .type = OPTION_WORD,
+	 .value = "STATE",
+	 .words = status_words,
+	 .help = "Waits for this state: of the cluster (ok, degraded, no-quorum) or of the board "
+		 "that "
+		 "is asked (new, joining, serving, failed)."},
+	{.name = "nodes",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "Waits until at least N boards are reachable."},
+	{.name = "timeout",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long to wait, then exit code 5. Default: 60s."},
+	{.name = NULL},
+};
+static const struct option_spec yes_options[] = {OPTION_YES, {.name = NULL}};
+static const struct option_spec set_cluster_options[] = {
+	{.name = "auto-register",
+	 .type = OPTION_WORD,
+	 .value = "on|off",
+	 .words = switch_words,
+	 .help = "on: a site that nobody created is created when its first node attaches. off "
+		 "(default): its nodes are refused."},
+	{.name = NULL},
+};
+static const struct option_spec token_options[] = {
+	{.name = "role",
+	 .letter = 'r',
+	 .type = OPTION_WORD,
+	 .value = "ROLE",
+	 .words = role_words,
+	 .help = "viewer reads, operator changes sites too, admin changes the cluster too; node "
+		 "lets "
+		 "a board join; site reads one site."},
+	{.name = "ttl", .type = OPTION_DURATION, .value = "TIME", .help = "Its life. Default: 1h."},
+	{.name = "uses",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "How many boards may join with it; 0: no limit. Default: 1 for node."},
+	{.name = "name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "What it is for, for people."},
+	{.name = "site",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "The site, with --role site.",
+	 .complete = COMPLETE_SITE},
+	{.name = NULL},
+};
+static const struct option_spec import_options[] = {
+	{.name = "dry-run",
+	 .type = OPTION_FLAG,
+	 .help = "Says what would change and writes nothing."},
+	{.name = "format",
+	 .type = OPTION_WORD,
+	 .value = "csv|json",
+	 .words = format_words,
+	 .help = "Default: by the file's ending, else by its first character."},
+	{.name = "quiet", .letter = 'q', .type = OPTION_FLAG, .help = "Only errors are printed."},
+	{.name = NULL},
+};
+static const struct option_spec create_options[] = {
+	{.name = "label",
+	 .letter = 'l',
+	 .type = OPTION_TEXT,
+	 .repeat = true,
+	 .value = "KEY=VALUE",
+	 .help = "A label to find it by. May be given again."},
+	OPTIONS_POLICY,
+	{.name = NULL},
+};
+static const struct option_spec set_options[] = {
+	{.name = "label",
+	 .letter = 'l',
+	 .type = OPTION_TEXT,
+	 .repeat = true,
+	 .value = "KEY=VALUE",
+	 .help = "Sets a label; KEY- removes it. Other labels stay. May be given again."},
+	OPTIONS_POLICY,
+	{.name = "if-revision",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "Only if the site still has this revision (see site show)."},
+	{.name = NULL},
+};
+static const struct option_spec list_options[] = {
+	OPTION_SELECTOR,
+	OPTION_STATE,
+	OPTION_PREFIX,
+	{.name = "watch",
+	 .letter = 'w',
+	 .type = OPTION_FLAG,
+	 .help = "Prints changes as they happen, until interrupted."},
+	{.name = NULL},
+};
+static const struct option_spec export_options[] = {
+	OPTION_SELECTOR,
+	OPTION_STATE,
+	OPTION_PREFIX,
+	{.name = "format",
+	 .type = OPTION_WORD,
+	 .value = "csv|json",
+	 .words = format_words,
+	 .help = "Default: csv."},
+	{.name = "out",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "Default: the standard output.",
+	 .complete = COMPLETE_FILE},
+	{.name = NULL},
+};
+static const struct option_spec enroll_options[] = {
+	{.name = "csr",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "A certificate request made on a node (corosync-qdevice-net-certutil -r), PEM or "
+		 "DER: the key then never leaves the node. Default: a key is made too.",
+	 .complete = COMPLETE_FILE},
+	{.name = "out",
+	 .type = OPTION_FILE,
+	 .value = "DIR",
+	 .help = "Where to write the files. Default: a directory with the site's name.",
+	 .complete = COMPLETE_FILE},
+	{.name = NULL},
+};
+static const struct option_spec event_options[] = {
+	{.name = "watch",
+	 .letter = 'w',
+	 .type = OPTION_FLAG,
+	 .help = "Prints events as they happen, until interrupted."},
+	{.name = "after",
+	 .type = OPTION_NUMBER,
+	 .value = "SEQ",
+	 .help = "Only events behind this one."},
+	{.name = "limit",
+	 .letter = 'n',
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "At most so many, the newest. Default: 50; at most 1000."},
+	{.name = NULL},
+};
+static const struct option_spec cert_options[] = {
+	{.name = "role",
+	 .letter = 'r',
+	 .type = OPTION_WORD,
+	 .value = "ROLE",
+	 .words = client_role_words,
+	 .help = "viewer, operator or admin."},
+	{.name = "ttl",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "Its life. Default: the cluster's, 90d."},
+	{.name = "csr",
+	 .type = OPTION_FILE,
+	 .value = "FILE",
+	 .help = "A request (PEM) of your own. Default: a key is made here and stays here.",
+	 .complete = COMPLETE_FILE},
+	{.name = "out",
+	 .type = OPTION_FILE,
+	 .value = "DIR",
+	 .help = "Where to write the files. Default: here.",
+	 .complete = COMPLETE_FILE},
+	{.name = NULL},
+};
+
+static const char *const init_examples[] = {
+	EXAMPLE("witnessctl cluster init --name berlin", "On the first board"),
+	NULL,
+};
+static const char *const join_examples[] = {
+	EXAMPLE("witnessctl cluster join 192.0.2.11 --token tb1.0123...", "On the second board"),
+	NULL,
+};
+static const char *const status_examples[] = {
+	EXAMPLE("witnessctl status", ""),
+	EXAMPLE("witnessctl status --wait ok --nodes 3 --timeout 2m",
+		"In a script: go on when all three boards are there"),
+	NULL,
+};
+static const char *const token_examples[] = {
+	EXAMPLE("witnessctl token create --role node", "For one more board, within the hour"),
+	EXAMPLE("witnessctl token create --role viewer --ttl 90d --name prometheus -o name",
+		"For a program; -o name prints the token and nothing else"),
+	NULL,
+};
+static const char *const import_examples[] = {
+	EXAMPLE("witnessctl site import sites.csv --dry-run", "Look first"),
+	EXAMPLE("witnessctl site import sites.csv", ""),
+	EXAMPLE("witnessctl site export --out sites.csv && $EDITOR sites.csv && witnessctl site "
+		"import "
+		"sites.csv",
+		"Change many at once"),
+	NULL,
+};
+static const char *const create_examples[] = {
+	EXAMPLE("witnessctl site create store-0815 -l region=emea --tls required", ""),
+	NULL,
+};
+static const char *const list_examples[] = {
+	EXAMPLE("witnessctl site list --state split", "What is broken?"),
+	EXAMPLE("witnessctl site list -l region=emea -o wide", ""),
+	EXAMPLE("witnessctl site list --watch", ""),
+	NULL,
+};
+static const char *const set_examples[] = {
+	EXAMPLE("witnessctl site set store-0815 --tls required -l region=apac -l old-", ""),
+	EXAMPLE("witnessctl site list -l region=emea -o name | xargs witnessctl site set "
+		"--handover "
+		"fast",
+		""),
+	NULL,
+};
+static const char *const enroll_examples[] = {
+	EXAMPLE("witnessctl site enroll store-0815",
+		"Makes key and certificate; prints what to do next"),
+	EXAMPLE("witnessctl site enroll store-0815 --csr qdevice-net-node.crq",
+		"The key stays on the node"),
+	NULL,
+};
+static const char *const event_examples[] = {
+	EXAMPLE("witnessctl event list -n 200", ""),
+	EXAMPLE("witnessctl event list --watch -o json", "For a program: one JSON object a line"),
+	NULL,
+};
+static const char *const cert_examples[] = {
+	EXAMPLE("witnessctl cert create ansible --role operator --out ~/.config/tiebreak", ""),
+	NULL,
+};
+static const char *const completion_examples[] = {
+	EXAMPLE("witnessctl completion bash > /etc/bash_completion.d/witnessctl", ""),
+	NULL,
+};
+
+const struct command_group command_groups[] = {
+	{"cluster", "The cluster"},
+	{"node", "Its boards"},
+	{"site", "The sites"},
+	{"event", "What happened"},
+	{"token", "Tokens"},
+	{"cert", "Certificates"},
+	{"", "More"},
+	{NULL, NULL},
+};
+
+static const char status_description[] =
+	"Prints the cluster's state, its leader, its boards, and how many sites are in which "
+	"state. "
+	"ok: every board is reachable. degraded: some are away, but the cluster decides. "
+	"no-quorum: too "
+	"many are away; the cluster cannot decide, the exit code is 5.\n\n"
+	"With --wait or --nodes it first waits, also for a board that does not answer yet.";
+
+static const char list_description[] = "States: whole (all attached nodes are in one ring and have "
+				       "the vote), degraded (fewer nodes "
+				       "attached than configured; the vote is given), split (nodes "
+				       "in more than one ring; one side has "
+				       "the vote), undecided (nodes attached, no vote given), "
+				       "offline (no node attached), unknown (no "
+				       "leader has looked yet).";
+
+const struct command commands[] = {
+	{.path = "cluster init",
+	 .args = "",
+	 .local = true,
+	 .summary = "Makes a cluster of this one board",
+	 .description =
+		 "Makes the cluster's certificate authority and everything else it needs. The "
+		 "board serves at once; further boards join later. Works only on the board "
+		 "itself, as root, and only if it is in no cluster.",
+	 .options = init_options,
+	 .examples = init_examples,
+	 .run = run_cluster_init},
+	{.path = "cluster join",
+	 .args = "ADDRESS",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .local = true,
+	 .summary = "Makes this board a member of a cluster",
+	 .description =
+		 "ADDRESS is any board of the cluster (port 7443 if none is given). The token says "
+		 "which cluster that must be, so nobody in between can take its place. The key is "
+		 "made here and never leaves the board. It returns when the board has all data and "
+		 "votes, or with the reason why not. Works only on the board itself, as root.",
+	 .options = join_options,
+	 .examples = join_examples,
+	 .run = run_cluster_join},
+	{.path = "cluster status",
+	 .args = "",
+	 .summary = "Shows how the cluster is",
+	 .description = status_description,
+	 .options = status_options,
+	 .examples = status_examples,
+	 .run = run_cluster_status},
+	{.path = "cluster remove",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Removes a board, dead or alive",
+	 .description =
+		 "NODE is its name or id. Its certificate is revoked and its vote is gone. The "
+		 "sites attached to it move to the other boards by themselves.",
+	 .options = yes_options,
+	 .run = run_cluster_remove},
+	{.path = "cluster transfer",
+	 .args = "[NODE]",
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Makes another board the leader",
+	 .description =
+		 "Before maintenance, say. Without NODE the cluster chooses. No site notices.",
+	 .run = run_cluster_transfer},
+	{.path = "cluster set",
+	 .args = "",
+	 .summary = "Changes a setting of the cluster",
+	 .description = "",
+	 .options = set_cluster_options,
+	 .run = run_cluster_set},
+	{.path = "node list",
+	 .args = "",
+	 .summary = "Lists the boards",
+	 .description = "",
+	 .run = run_node_list},
+	{.path = "node show",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Shows one board",
+	 .description = "NODE is its name or id.",
+	 .run = run_node_show},
+	{.path = "token create",
+	 .args = "",
+	 .summary = "Makes a token",
+	 .description =
+		 "The token is printed on the standard output, once; the cluster keeps only a "
+		 "hash of it. It carries the fingerprint of the cluster's CA, so whoever holds "
+		 "it also knows whom to believe.",
+	 .options = token_options,
+	 .examples = token_examples,
+	 .run = run_token_create},
+	{.path = "token list",
+	 .args = "",
+	 .summary = "Lists the tokens, without their secrets",
+	 .description = "",
+	 .run = run_token_list},
+	{.path = "token revoke",
+	 .args = "ID...",
+	 .min_args = 1,
+	 .max_args = 10000,
+	 .complete = COMPLETE_TOKEN,
+	 .summary = "Makes tokens worthless at once",
+	 .description =
+		 "ID is the 16 digits that \"token list\" shows: the second part of the token.",
+	 .run = run_token_revoke},
+	{.path = "site import",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .summary = "Creates and changes sites from a file",
+	 .description =
+		 "FILE is CSV or JSON; \"-\" is the standard input. The whole file is read and "
+		 "checked "
+		 "before anything is written: one bad row stops it, with file, line and column. "
+		 "Then "
+		 "each site of the file is created, or replaced by what the file says, or left "
+		 "alone "
+		 "if it is so already. Other sites are not touched. It is written in batches of "
+		 "256, "
+		 "each all or nothing; if it is broken off, run it again.\n\n"
+		 "CSV (RFC 4180): the first line names the columns, in any order: name, algorithm, "
+		 "tie-breaker, keep-active-partition, tls, handover, heartbeat-min, heartbeat-max, "
+		 "and "
+		 "label.KEY for each label. JSON paths such as policy.algorithm are names, too. An "
+		 "empty field is the default, or no label; \"\" is an empty label.\n\n"
+		 "    name,algorithm,tls,label.region\n"
+		 "    store-0815,ffsplit,required,emea\n"
+		 "    store-0816,,,apac\n\n"
+		 "JSON: {\"sites\":[..]}, or an array, or one object a line, each object as the "
+		 "API has "
+		 "it: {\"name\":\"store-0815\",\"labels\":{\"region\":\"emea\"},\"policy\":"
+		 "{\"algorithm\":\"ffsplit\"}}. What \"site list -o json\" and \"site export\" "
+		 "print "
+		 "can be read back.",
+	 .options = import_options,
+	 .examples = import_examples,
+	 .run = run_site_import},
+	{.path = "site create",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Creates one site",
+	 .description =
+		 "NAME is the corosync cluster's name (totem.cluster_name): letters, digits, "
+		 "dots, dashes and underscores, at most 64. Everything else has a good default.",
+	 .options = create_options,
+	 .examples = create_examples,
+	 .run = run_site_create},
+	{.path = "site list",
+	 .args = "",
+	 .summary = "Lists sites and their states",
+	 .description = list_description,
+	 .options = list_options,
+	 .examples = list_examples,
+	 .run = run_site_list},
+	{.path = "site show",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_SITE,
+	 .summary = "Shows one site: its policy, its nodes, who has the vote and why",
+	 .description = "",
+	 .run = run_site_show},
+	{.path = "site set",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 10000,
+	 .complete = COMPLETE_SITE,
+	 .summary = "Changes sites",
+	 .description =
+		 "Only what is given changes. Several sites are changed one after the other; "
+		 "it stops at the first that is refused.",
+	 .options = set_options,
+	 .examples = set_examples,
+	 .run = run_site_set},
+	{.path = "site delete",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 10000,
+	 .complete = COMPLETE_SITE,
+	 .summary = "Deletes sites",
+	 .description =
+		 "Nodes that are attached are sent away; a site whose nodes see each other "
+		 "stays quorate without a witness. Several are deleted one after the other; it "
+		 "stops at the first that is refused.",
+	 .run = run_site_delete},
+	{.path = "site export",
+	 .args = "",
+	 .summary = "Prints sites as \"site import\" reads them",
+	 .description = "Importing it again changes nothing.",
+	 .options = export_options,
+	 .run = run_site_export},
+	{.path = "site enroll",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_SITE,
+	 .summary = "Makes what the site's nodes need to attach with TLS",
+	 .description =
+		 "Writes qnetd-cacert.crt, cluster-NAME.crt, qdevice-net-node.p12 (certificate "
+		 "and key, no password; not with --csr) and corosync.conf.fragment, and prints "
+		 "the commands to run next.",
+	 .options = enroll_options,
+	 .examples = enroll_examples,
+	 .run = run_site_enroll},
+	{.path = "event list",
+	 .args = "",
+	 .summary = "Shows who did what, when and why",
+	 .description =
+		 "The cluster keeps the newest 10,000 events. With --watch it goes on where it "
+		 "was when the connection or a board is lost.",
+	 .options = event_options,
+	 .examples = event_examples,
+	 .run = run_event_list},
+	{.path = "cert create",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Makes a client certificate for the API",
+	 .description = "Writes NAME.key, NAME.crt and ca.crt, for --key, --cert and --ca.",
+	 .options = cert_options,
+	 .examples = cert_examples,
+	 .run = run_cert_create},
+	{.path = "cert list",
+	 .args = "",
+	 .summary = "Lists the certificates that the cluster has signed",
+	 .description = "Kinds: node (a board), client (the API), site (corosync-qdevice).",
+	 .run = run_cert_list},
+	{.path = "cert revoke",
+	 .args = "SERIAL...",
+	 .min_args = 1,
+	 .max_args = 10000,
+	 .summary = "Shuts out whoever uses these certificates",
+	 .description = "",
+	 .options = yes_options,
+	 .run = run_cert_revoke},
+	{.path = "status",
+	 .args = "",
+	 .summary = "Shows how the cluster is (as cluster status)",
+	 .description = status_description,
+	 .options = status_options,
+	 .examples = status_examples,
+	 .run = run_cluster_status},
+	{.path = "help",
+	 .args = "[COMMAND]",
+	 .max_args = 2,
+	 .summary = "Explains a command",
+	 .description = "",
+	 .run = run_help},
+	{.path = "completion",
+	 .args = "bash",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Prints the shell's completion script",
+	 .description = "Completes commands, options, and the names of sites, boards and tokens.",
+	 .examples = completion_examples,
+	 .run = run_completion},
+	{.path = "__complete",
+	 .args = "",
+	 .max_args = 10000,
+	 .summary = "Candidates for the last of the words",
+	 .description = "",
+	 .run = run_complete},
+	{.path = "__man",
+	 .args = "",
+	 .summary = "The manual page",
+	 .description = "",
+	 .run = run_manual},
+	{.path = NULL},
+};

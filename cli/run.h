@@ -1,0 +1,37 @@
+/* run.h: what the commands of the table do. Each returns an exit code and has told everything. */
+#pragma once
+#include "cli/command.h"
+
+int run_help(struct invocation *inv);
+int run_manual(struct invocation *inv);
+int run_complete(struct invocation *inv);
+int run_completion(struct invocation *inv);
+
+int run_cluster_init(struct invocation *inv);
+int run_cluster_join(struct invocation *inv);
+int run_cluster_status(struct invocation *inv);
+int run_cluster_remove(struct invocation *inv);
+int run_cluster_transfer(struct invocation *inv);
+int run_cluster_set(struct invocation *inv);
+
+int run_node_list(struct invocation *inv);
+int run_node_show(struct invocation *inv);
+
+int run_token_create(struct invocation *inv);
+int run_token_list(struct invocation *inv);
+int run_token_revoke(struct invocation *inv);
+
+int run_site_import(struct invocation *inv);
+int run_site_create(struct invocation *inv);
+int run_site_list(struct invocation *inv);
+int run_site_show(struct invocation *inv);
+int run_site_set(struct invocation *inv);
+int run_site_delete(struct invocation *inv);
+int run_site_export(struct invocation *inv);
+int run_site_enroll(struct invocation *inv);
+
+int run_event_list(struct invocation *inv);
+
+int run_cert_create(struct invocation *inv);
+int run_cert_list(struct invocation *inv);
+int run_cert_revoke(struct invocation *inv);

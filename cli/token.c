@@ -1,0 +1,159 @@
+/* token.c: tokens: what a new board, a program or a person shows to be let in. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/api.h"
+#include "cli/grid.h"
+#include "cli/human.h"
+#include "cli/run.h"
+#include "lib/clock.h"
+#include "proto/json.h"
+
+enum { TTL_DEFAULT_MS = 3600000 };
+
+static void created_print(const Tb__TokenCreated *created, Tb__Role role)
+{
+	const Tb__Token *t = created->token;
+	char expires[64];
+
+	human_relative(t->expires_ms, clock_realtime_ms(), expires);
+	printf("%s\n", created->secret);
+	fflush(stdout);
+	fprintf(stderr, "\nThis token is shown once and is not stored. It expires %s", expires);
+	if (t->max_uses > 0)
+		fprintf(stderr, ", after %" PRIu32 " use%s", t->max_uses,
+			t->max_uses == 1 ? "" : "s");
+	fprintf(stderr, ". Revoke it with: witnessctl token revoke %s\n", t->id);
+	if (role == TB__ROLE__ROLE_NODE)
+		fprintf(stderr,
+			"On the new board: witnessctl cluster join THIS-BOARD --token TOKEN\n");
+	else
+		fprintf(stderr,
+			"Use it as: TIEBREAK_TOKEN=... witnessctl --server "
+			"https://BOARD:%d status\n",
+			CLIENT_PORT);
+}
+
+int run_token_create(struct invocation *inv)
+{
+	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
+	Tb__TokenCreated *created;
+	struct json_error error;
+	struct buf body = {0};
+	int role, rv;
+
+	if (option_text(inv, "role") == NULL) {
+		complain("--role is missing: viewer, operator, admin, node or site");
+		return EXIT_USAGE;
+	}
+	if (json_enum_parse(&tb__role__descriptor, option_text(inv, "role"), &role, &error) != 0)
+		abort(); /* the table allows only words of this enum */
+	request.role = (Tb__Role)role;
+	request.name = (char *)(option_given(inv, "name") ? option_text(inv, "name") : "");
+	request.site = (char *)(option_given(inv, "site") ? option_text(inv, "site") : "");
+	if ((role == TB__ROLE__ROLE_SITE) != (request.site[0] != '\0')) {
+		complain(role == TB__ROLE__ROLE_SITE ? "--role site needs --site NAME"
+						     : "--site goes with --role site");
+		return EXIT_USAGE;
+	}
+	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
+	request.max_uses =
+		(uint32_t)option_number(inv, "uses", role == TB__ROLE__ROLE_NODE ? 1 : 0);
+	rv = api_send(inv,
+		      &(struct api_request){.method = "POST",
+					    .path = "/v1/tokens",
+					    .message = &request.base,
+					    .retry_ms = API_RETRY_MS},
+		      &body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(&tb__token_created__descriptor, (const char *)body.data, body.len,
+				&created);
+		if (rv == EXIT_OK && (api_output(inv) == OUTPUT_NAME || created->token == NULL))
+			printf("%s\n", created->secret);
+		else if (rv == EXIT_OK)
+			created_print(created, request.role);
+		if (rv == EXIT_OK)
+			tb__token_created__free_unpacked(created, NULL);
+	}
+	buf_free(&body);
+	return rv;
+}
+
+static const char *token_state(const Tb__Token *t, int64_t now_ms)
+{
+	if (t->revoked)
+		return "revoked";
+	if (t->expires_ms != 0 && t->expires_ms <= now_ms)
+		return "expired";
+	if (t->max_uses != 0 && t->uses >= t->max_uses)
+		return "used";
+	return "good";
+}
+
+static int row_take(void *arg, const char *json, size_t len)
+{
+	int64_t now = clock_realtime_ms();
+	char role[64], uses[40], expires[64], created[32];
+	Tb__Token *t;
+	int rv = api_decode(&tb__token__descriptor, json, len, &t);
+
+	if (rv != EXIT_OK)
+		return rv;
+	if (t->max_uses != 0)
+		snprintf(uses, sizeof(uses), "%" PRIu32 " of %" PRIu32, t->uses, t->max_uses);
+	else
+		snprintf(uses, sizeof(uses), "%" PRIu32, t->uses);
+	human_relative(t->expires_ms, now, expires);
+	human_time(t->created_ms, created);
+	if (arg == NULL)
+		puts(t->id);
+	else
+		grid_row(arg,
+			 (const char *[]){t->id, t->name,
+					  json_enum_word(&tb__role__descriptor, (int)t->role, role),
+					  token_state(t, now), uses, expires, t->site, created,
+					  t->created_by});
+	tb__token__free_unpacked(t, NULL);
+	return EXIT_OK;
+}
+
+int run_token_list(struct invocation *inv)
+{
+	static const char *const headers[] = {"ID",	 "NAME", "ROLE",    "STATE",	  "USES",
+					      "EXPIRES", "SITE", "CREATED", "CREATED BY", NULL};
+	struct grid *grid;
+	int rv;
+
+	if (api_output(inv) == OUTPUT_JSON)
+		return api_list_json(inv, "/v1/tokens");
+	if (api_output(inv) == OUTPUT_NAME)
+		return api_list(inv, "/v1/tokens", row_take, NULL);
+	grid = grid_new(headers);
+	rv = api_list(inv, "/v1/tokens", row_take, grid);
+	grid_print(grid, rv == EXIT_OK ? "No tokens." : NULL);
+	return rv;
+}
+
+int run_token_revoke(struct invocation *inv)
+{
+	int rv = EXIT_OK;
+
+	for (size_t i = 0; rv == EXIT_OK && i < inv->arg_count; i++) {
+		char *path = api_path("/v1/tokens/", inv->args[i], "");
+		struct buf body = {0};
+
+		rv = api_send(inv,
+			      &(struct api_request){
+				      .method = "DELETE", .path = path, .retry_ms = API_RETRY_MS},
+			      &body);
+		if (rv == EXIT_OK && api_output(inv) != OUTPUT_JSON)
+			printf("token %s revoked\n", inv->args[i]);
+		buf_free(&body);
+		free(path);
+	}
+	return rv;
+}
