@@ -253,8 +253,9 @@ int secrets_check(const Tb__Secrets *row, struct apply_problem *ret)
 
 int node_check(const Tb__Node *row, struct apply_problem *ret)
 {
-	if (row->id > INT64_MAX)
-		return problem(ret, "node.id", "ids end at 2^63 - 1; leave it to the cluster");
+	/* Far from where the counter of ids ends, so that it never does. */
+	if (row->id > UINT32_MAX)
+		return problem(ret, "node.id", "an id is below 2^32; leave it to the cluster");
 	if (name_check(row->name, "node.name", ret) != 0 ||
 	    address_check(row->address, "node.address", ret) != 0)
 		return -EINVAL;
@@ -288,6 +289,7 @@ int token_check(const Tb__Token *row, struct apply_problem *ret)
 int certificate_check(const Tb__Certificate *row, struct apply_problem *ret)
 {
 	bool client = strcmp(row->kind, "client") == 0;
+	Tb__Role own = strcmp(row->kind, "node") == 0 ? TB__ROLE__ROLE_NODE : TB__ROLE__ROLE_SITE;
 
 	if (hex_check(row->serial, 32, "certificate.serial", ret) != 0 ||
 	    name_check(row->subject, "certificate.subject", ret) != 0)
@@ -298,9 +300,10 @@ int certificate_check(const Tb__Certificate *row, struct apply_problem *ret)
 	    row->role != TB__ROLE__ROLE_ADMIN)
 		return problem(ret, "certificate.role",
 			       "a client certificate is for viewer, operator or admin");
-	if (!client && row->role != TB__ROLE__ROLE_NONE)
+	if (!client && row->role != TB__ROLE__ROLE_NONE && row->role != own)
 		return problem(ret, "certificate.role",
-			       "only a client certificate has a role; leave it out");
+			       "the certificate of a board or site has no other role than node or "
+			       "site; leave it out");
 	return 0;
 }
 

@@ -778,6 +778,8 @@ int store_counter_next(struct store *s, const char *name, uint64_t *ret)
 	uint64_t value;
 	int rv = store_counter_get(s, name, &value);
 
+	if (rv == 0 && value >= INT64_MAX)
+		rv = failed(s, -EIO, "the counter %s is at its end", name);
 	if (rv == 0)
 		rv = store_counter_raise(s, name, value + 1);
 	if (rv == 0)

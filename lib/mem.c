@@ -75,5 +75,6 @@ char *mem_printf(const char *format, ...)
 
 void mem_wipe(void *data, size_t size)
 {
-	explicit_bzero(data, size);
+	if (size > 0) /* an empty buffer has no data */
+		explicit_bzero(data, size);
 }

@@ -1026,6 +1026,8 @@ static int certificate_revoke(struct model *m, const char *serial)
 
 static void test_certificates(void **state)
 {
+#define SERIAL2 "abababababababababababababababab"
+#define SERIAL3 "acacacacacacacacacacacacacacacac"
 #define SERIAL "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	static const struct {
 		const char *serial;
@@ -1041,6 +1043,9 @@ static void test_certificates(void **state)
 		{SERIAL, "client", "ann", TB__ROLE__ROLE_NONE, 4, "certificate.role"},
 		{SERIAL, "client", "ann", TB__ROLE__ROLE_NODE, 4, "certificate.role"},
 		{SERIAL, "site", "ann", TB__ROLE__ROLE_ADMIN, 4, "certificate.role"},
+		{SERIAL, "site", "ann", TB__ROLE__ROLE_NODE, 4, "certificate.role"},
+		{SERIAL2, "site", "ann", TB__ROLE__ROLE_SITE, 0, ""},
+		{SERIAL3, "node", "ann", TB__ROLE__ROLE_NODE, 0, ""},
 		{SERIAL, "client", "ann", TB__ROLE__ROLE_ADMIN, 0, ""},
 		{SERIAL, "client", "bob", TB__ROLE__ROLE_ADMIN, 2, "certificate.serial"},
 	};
