@@ -1,6 +1,6 @@
 # room(<name> LIBS ...): every .c file of this folder (main_*.c aside) is one static library tb_<name>.
 function(room name)
-  cmake_parse_arguments(ARG "" "" "LIBS;EXCLUDE" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
   list(FILTER sources EXCLUDE REGEX "/main_[^/]*\\.c$")
   if(NOT sources)
@@ -12,11 +12,12 @@ function(room name)
   target_link_libraries(tb_${name} PUBLIC tb_flags ${ARG_LIBS})
 endfunction()
 
-# program(<name> <room> <main file>): an executable of a room.
+# program(<name> <room> <main file> <install directory>): an executable of a room.
 function(program name room_name main_file)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${main_file})
     add_executable(${name} ${main_file})
     target_link_libraries(${name} PRIVATE tb_${room_name})
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+    install(TARGETS ${name} DESTINATION ${ARGN})
   endif()
 endfunction()
