@@ -16,9 +16,6 @@
 #include "witnessd/stream.h"
 
 enum {
-	HTTP_HEAD_MAX = 16 * 1024,
-	HTTP_TARGET_MAX = 2 * 1024,
-	HTTP_FIELD_MAX = 64,
 	HTTP_BODY_DEFAULT = 1024 * 1024,
 	HTTP_CONNECTIONS_DEFAULT = 256,
 	HTTP_PER_ADDRESS_DEFAULT = 64,
@@ -51,8 +48,9 @@ struct http_request {
 
 struct http_handler {
 	/* The head is there, the body is not. May raise or lower request->body_limit, or answer
-	 * already (http_respond; the connection then closes if a body was announced). NULL: nothing
-	 * to say. */
+	 * already (http_respond; the connection then closes if a body was announced). The request
+	 * is not to be kept from here: the client may go before its body is whole, and then nobody
+	 * hears of it again (request->arg is lost too). NULL: nothing to say. */
 	void (*head)(struct http_request *request, void *arg);
 	/* The request is whole; answer it now or later. */
 	void (*request)(struct http_request *request, void *arg);
@@ -70,8 +68,8 @@ struct http_handler {
 };
 
 struct http_limits { /* 0: the default above */
-	unsigned connections;
-	unsigned per_address; /* Unix sockets do not count */
+	unsigned connections; /* over TCP; as many again over Unix sockets */
+	unsigned per_address; /* over TCP */
 };
 
 struct http_server *http_server_new(struct stream_group *g, const struct http_handler *handler,
@@ -117,3 +115,4 @@ int http_decode(const char *text, size_t len, bool plus, char **ret);
 /* The decoded value of a query parameter. 0 and the caller frees; -ENOENT absent; -EINVAL badly
  * encoded or given twice. */
 int http_query(const struct http_request *request, const char *name, char **ret);
+int http_query_value(const char *query, const char *name, char **ret);

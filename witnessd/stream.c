@@ -89,6 +89,7 @@ struct stream {
 	struct buf outbox; /* behind `flight` */
 	char *detail; /* for `closed` */
 	size_t lingered; /* bytes thrown away */
+	size_t unflushed; /* while FLUSHING: queued when the deadline was set */
 	unsigned unasked;
 	unsigned corks;
 	enum state state;
@@ -384,7 +385,7 @@ static void sent(uv_write_t *request, int status);
 
 static size_t queued(const struct stream *s)
 {
-	return (s->flight ? s->flight->bytes.len : 0) + s->outbox.len +
+	return (s->flight ? uv_stream_get_write_queue_size(&s->uv.stream) : 0) + s->outbox.len +
 	       (s->tls ? tls_session_pending(s->tls) : 0);
 }
 
@@ -438,6 +439,12 @@ static void send_bytes(struct stream *s, const uint8_t *data, size_t len)
 		take_off(s);
 }
 
+static void expect_flush(struct stream *s)
+{
+	s->unflushed = queued(s);
+	set_deadline(s, FLUSH_MS);
+}
+
 static void send_fin(struct stream *s)
 {
 	uv_os_fd_t fd;
@@ -468,8 +475,6 @@ static void sent(uv_write_t *request, int status)
 		fail(s, STREAM_END_RESET, uv_strerror(status));
 		return;
 	}
-	if (s->state == FLUSHING)
-		set_deadline(s, FLUSH_MS);
 	if (s->outbox.len > 0) {
 		take_off(s);
 		return;
@@ -563,7 +568,7 @@ static void close_in_order(struct stream *s, enum stream_end end, const char *de
 	list_remove(&s->turn);
 	buf_free(&s->inbox);
 	buf_free(&s->held);
-	set_deadline(s, FLUSH_MS);
+	expect_flush(s);
 	update_reading(s);
 	send_fin(s);
 }
@@ -767,7 +772,10 @@ static void expire(struct stream *s)
 		fail(s, STREAM_END_TIMEOUT, "no TLS handshake within 5 seconds");
 		break;
 	case FLUSHING:
-		stream_abort(s);
+		if (queued(s) < s->unflushed)
+			expect_flush(s);
+		else
+			stream_abort(s);
 		break;
 	default:
 		finish(s);
