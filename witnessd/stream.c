@@ -1047,6 +1047,11 @@ void *stream_arg(const struct stream *s)
 	return s->arg;
 }
 
+struct stream_group *stream_group_of(const struct stream *s)
+{
+	return s->group;
+}
+
 const char *stream_peer_address(const struct stream *s)
 {
 	return s->peer_address;

@@ -79,6 +79,7 @@ struct stream *stream_adopt(struct stream_group *g, int fd, const struct stream_
 void stream_set_events(struct stream *s, const struct stream_events *events, void *arg);
 void stream_set_arg(struct stream *s, void *arg);
 void *stream_arg(const struct stream *s);
+struct stream_group *stream_group_of(const struct stream *s);
 /* "10.0.0.1:34346", "[::1]:5", "unix" */
 const char *stream_peer_address(const struct stream *s);
 /* NULL while in the clear. */

@@ -1,0 +1,74 @@
+#include "witnessd/link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "lib/mem.h"
+
+/* Freed when both ends have closed. */
+struct link {
+	struct stream *ends[2]; /* NULL: closed */
+};
+
+static struct stream **end_of(struct link *l, const struct stream *s)
+{
+	return &l->ends[l->ends[1] == s];
+}
+
+static struct stream *other_end(struct link *l, const struct stream *s)
+{
+	return l->ends[l->ends[0] == s];
+}
+
+static void link_data(struct stream *s, const uint8_t *bytes, size_t len)
+{
+	struct stream *to = other_end(stream_arg(s), s);
+
+	if (to && stream_write(to, bytes, len) > LINK_QUEUE_MAX)
+		stream_pause(s);
+}
+
+static void link_drained(struct stream *s)
+{
+	struct stream *from = other_end(stream_arg(s), s);
+
+	if (from)
+		stream_resume(from);
+}
+
+static void link_closed(struct stream *s, enum stream_end end, const char *detail)
+{
+	struct link *l = stream_arg(s);
+	struct stream *other = other_end(l, s);
+
+	(void)end;
+	(void)detail;
+	*end_of(l, s) = NULL;
+	if (other) {
+		stream_resume(other); /* to throw away what it still says */
+		stream_close(other);
+	} else {
+		free(l);
+	}
+}
+
+static const struct stream_events link_events = {
+	.data = link_data,
+	.drained = link_drained,
+	.closed = link_closed,
+};
+
+int link_pump(struct stream *tls, int *ret_fd)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -errno;
+	struct link *l = mem_zalloc(sizeof(*l));
+	l->ends[0] = tls;
+	l->ends[1] = stream_adopt(stream_group_of(tls), pair[0], &link_events, l);
+	stream_set_events(tls, &link_events, l);
+	*ret_fd = pair[1];
+	return 0;
+}

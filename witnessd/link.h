@@ -1,0 +1,13 @@
+/* link.h: the pump between a TLS stream and a plain local socket, so that the core thread can talk
+ * to other boards without ever doing TLS. Bytes go both ways with back-pressure: neither side
+ * makes the pump hold more than LINK_QUEUE_MAX and one read for it. */
+#pragma once
+#include "witnessd/stream.h"
+
+enum { LINK_QUEUE_MAX = 256 * 1024 };
+
+/* Joins a stream that is ready (and of which nothing was read) with one end of a new socketpair;
+ * *ret_fd is the other end, non-blocking, the caller's. From here on the pump owns the stream.
+ * When either side ends, what it sent before is still passed on, and the other side is closed.
+ * 0; -EMFILE and the like: the stream stays the caller's. */
+int link_pump(struct stream *tls, int *ret_fd);
