@@ -19,22 +19,25 @@
 
 /* --- a board's own lease, held from a leader --- */
 struct lease {
-	uint64_t term;      /* of the leader that granted it; 0: never had one */
-	uint64_t until_ms;  /* own boot clock; 0: none */
+	uint64_t term; /* of the leader that granted it; 0: never had one */
+	uint64_t until_ms; /* own boot clock; 0: none */
 	uint64_t leader_ms; /* to echo */
 };
 
-/* A grant arrived. Ignored if its term is older than the lease's or than `known_term`. */
+/* A grant arrived. Ignored if its term is older than the lease's or than `known_term`. Length 0
+ * (the leader has no lease itself yet) renews nothing, but its leader_ms is to be echoed: that is
+ * how a new leader gets its first lease. */
 void lease_granted(struct lease *l, uint64_t known_term, uint64_t term, uint64_t sent_ms,
 		   uint64_t leader_ms, uint64_t length_ms);
 bool lease_valid(const struct lease *l, uint64_t now_ms);
 
 /* --- the leader's table --- */
 struct lease_member {
-	uint64_t node;       /* 0: free slot */
+	uint64_t node; /* 0: free slot */
 	bool voter;
-	uint64_t contact_ms; /* leader's clock: newest leader_ms that it echoed in this term, 0 none */
-	uint64_t end_ms;     /* leader's clock: latest time at which it may believe in its lease */
+	uint64_t contact_ms; /* leader's clock: newest leader_ms that it echoed in this term, 0 none
+			      */
+	uint64_t end_ms; /* leader's clock: latest time at which it may believe in its lease */
 	uint64_t renewed_ms; /* leader's clock at the last renewal */
 };
 
@@ -42,6 +45,7 @@ struct lease_table {
 	uint64_t self;
 	uint64_t term;
 	uint64_t elected_ms;
+	uint64_t gone_end_ms; /* latest end_ms of a member that was removed, 0 none */
 	struct lease_member members[LIMIT_NODES];
 };
 
@@ -57,5 +61,6 @@ uint64_t lease_table_renew(struct lease_table *t, uint64_t node, uint64_t term,
 /* Until when the leader itself may act; alone as only voter: always now + length. */
 uint64_t lease_table_self_until(const struct lease_table *t, uint64_t now_ms);
 /* The latest time at which `node` may still act, margins included (clock rate 1 %). A node that
- * is not in the table: elected_ms + length + margin. */
+ * is not in the table: elected_ms + length + margin, or the end of whoever was removed, if later.
+ */
 uint64_t lease_table_end(const struct lease_table *t, uint64_t node);
