@@ -32,7 +32,8 @@ struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t
 			uint64_t now_ms);
 void fleet_free(struct fleet *f);
 
-/* An event of a door (a board's node id). Nonsense from a door is ignored and counted, never fatal. */
+/* An event of a door (a board's node id). Nonsense from a door is ignored and counted, never fatal.
+ */
 void fleet_door_event(struct fleet *f, uint64_t door, const Tb__DoorEvent *event, uint64_t now_ms);
 /* The link to the board is lost. `lease_end_ms`: the latest time at which it may still act
  * (lease_table_end); its sessions count as holders until then plus their own timeout, unless it
@@ -56,8 +57,7 @@ Tb__DoorOrder *fleet_next_order(struct fleet *f, uint64_t *ret_door);
 Tb__Command *fleet_next_command(struct fleet *f);
 
 /* For the API. A new message; never NULL. `grant` may be NULL. */
-Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name,
-				  const Tb__Grant *grant);
+Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name, const Tb__Grant *grant);
 /* Counts of sites by state and sessions, over sites that have sessions; the caller adds the rest
  * as offline. */
 void fleet_counts(const struct fleet *f, Tb__ClusterStatus *counts);
