@@ -30,6 +30,9 @@ sim: build ## 100,000 runs of the seeded simulator (about an hour)
 torture: build ## boards killed and restarted 100 times under load
 	@python3 tests/e2e/torture.py build/$(PRESET)/bin --kills 100
 
+two-sides: deps ## real corosync nodes with corosync-qnetd: the checker finds its two sides
+	@python3 tests/e2e/test_corosync.py --qnetd
+
 fuzz: deps ## each fuzzer for ten minutes
 	@tests/fuzz/run.sh 600
 
@@ -40,4 +43,4 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench sim torture fuzz install clean
+.PHONY: help deps build demo test bench sim torture two-sides fuzz install clean
