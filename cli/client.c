@@ -23,6 +23,7 @@ struct client {
 					      socket */
 	size_t server_count;
 	size_t current;
+	bool answered; /* by any of them, ever */
 	char *authorization;
 	char *cert, *key;
 	long connect_timeout_ms;
@@ -415,6 +416,7 @@ int client_send(struct client *c, const struct client_request *r, struct client_
 		uint64_t now;
 
 		tries++;
+		c->answered = c->answered || rv == 0;
 		if (rv == -EMSGSIZE || (rv == 0 && ret->status != 503))
 			return rv;
 		if (c->server_count > 1)
@@ -422,7 +424,7 @@ int client_send(struct client *c, const struct client_request *r, struct client_
 		if (tries % c->server_count != 0)
 			continue;
 		now = clock_boottime_ms();
-		if (now >= until)
+		if (now >= until || !c->answered)
 			return rv;
 		pause_ms(until - now < PAUSE_MS ? until - now : PAUSE_MS);
 	}

@@ -36,8 +36,9 @@ struct client_request {
 	const char *idempotency_key; /* NULL: none; needed for a POST that may be sent twice */
 	const char *last_event_id; /* NULL: none */
 	uint64_t timeout_ms; /* of one attempt; 0: 30 s */
-	uint64_t retry_ms; /* how long to try again after no answer or 503; 0: each
-			      server once */
+	/* How long to try again after 503, or after no answer of servers that have answered this
+	 * client before; 0: each server once. */
+	uint64_t retry_ms;
 };
 
 struct client_response {

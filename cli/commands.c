@@ -95,8 +95,9 @@ const struct option_spec global_options[] = {
 #define OPTION_SELECTOR                                                                            \
 	{                                                                                          \
 		.name = "label", .letter = 'l', .type = OPTION_TEXT, .repeat = true,               \
-		.value = "KEY=VALUE",                                                              \
-		.help = "Only sites with this label. May be given again: all must match."          \
+		.value = "SELECTOR",                                                               \
+		.help = "Only sites with these labels: region=emea, tier!=lab, owner (is set), "   \
+			"!owner (is not). With commas or given again: all must match."             \
 	}
 #define OPTION_STATE                                                                               \
 	{                                                                                          \

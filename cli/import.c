@@ -51,8 +51,9 @@ static int file_read(const struct invocation *inv, struct site_file *ret)
 	return EXIT_USAGE;
 }
 
-/* Points a problem's field "sites[3].policy.tls" at the line of the file. */
-static void place_tell(const struct invocation *inv, const struct site_file *file, size_t first,
+/* Points a problem's field "sites[3].policy.tls" at the line of the file. False if it names none.
+ */
+static bool place_tell(const struct invocation *inv, const struct site_file *file, size_t first,
 		       const Tb__FieldProblem *p)
 {
 	char digits[16];
@@ -61,17 +62,18 @@ static void place_tell(const struct invocation *inv, const struct site_file *fil
 	char *text;
 
 	if (strncmp(p->field, "sites[", 6) != 0)
-		return;
+		return false;
 	len = strspn(p->field + 6, "0123456789");
 	snprintf(digits, sizeof(digits), "%.*s", (int)len, p->field + 6);
 	if (len > 9 || text_to_u64(digits, 0, LIMIT_BULK, &n) != 0 || first + n >= file->count)
-		return;
+		return false;
 	text = mem_printf("%s:%" PRIu64 ":%" PRIu64 ": site \"%s\": %s", inv->args[0],
 			  file->entries[first + n]->line, file->entries[first + n]->column,
 			  file->entries[first + n]->site->name, p->message);
 	human_safe(text);
 	fprintf(stderr, "%s\n", text);
 	free(text);
+	return true;
 }
 
 static int batch_refused(const struct invocation *inv, const struct site_file *file, size_t first,
@@ -79,16 +81,17 @@ static int batch_refused(const struct invocation *inv, const struct site_file *f
 {
 	struct json_error error;
 	ProtobufCMessage *message;
+	bool told = false;
 
 	if (json_decode(&tb__problem__descriptor, (const char *)response->body.data,
 			response->body.len, &message, &error) == 0) {
 		const Tb__Problem *p = (const Tb__Problem *)message;
 
 		for (size_t i = 0; i < p->n_errors; i++)
-			place_tell(inv, file, first, p->errors[i]);
+			told = place_tell(inv, file, first, p->errors[i]) || told;
 		protobuf_c_message_free_unpacked(message, NULL);
 	}
-	return api_refusal(response, NULL);
+	return told ? EXIT_REFUSED : api_refusal(response, NULL);
 }
 
 static int batch_send(struct invocation *inv, const struct site_file *file, size_t first,
@@ -196,7 +199,7 @@ int run_site_import(struct invocation *inv)
 		summary_print(inv, &file, &totals, clock_boottime_ms() - start);
 	else if (!option_given(inv, "dry-run"))
 		complain("stopped: %zu of %zu sites are written (%" PRIu64 " created, %" PRIu64
-			 " changed); run it again to go on",
+			 " changed) and stay so; an import may be repeated",
 			 done, file.count, totals.created, totals.changed);
 	site_file_free(&file);
 	return rv;

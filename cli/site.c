@@ -196,8 +196,9 @@ static int watch_row(void *arg, const struct sse_event *event)
 	human_time(clock_realtime_ms(), now);
 	if (api_decode(&tb__site__descriptor, event->data, event->data_len, &site) != EXIT_OK)
 		return EXIT_REFUSED;
-	printf("%s  %-10s  %-24s  %-10s  %s\n", now, event->type, site->name,
-	       state_word(site, state), site->status != NULL ? site->status->reason : "");
+	printf("%s  %-18s  %-24s  %-10s  %s\n", now, event->type, site->name,
+	       site->status != NULL ? state_word(site, state) : "deleted",
+	       site->status != NULL ? site->status->reason : "");
 	fflush(stdout);
 	site_free(site);
 	return 0;
