@@ -85,8 +85,7 @@ static void vote_line(struct buf *out, const Tb__SiteNode *n)
 	if (n->vote == TB__VOTE__VOTE_NONE)
 		return;
 	buf_printf(out, "        Vote:\t\t\t%s", vote_text(n->vote));
-	if (n->vote != TB__VOTE__VOTE_ACK && n->vote != TB__VOTE__VOTE_NACK &&
-	    n->last_result != TB__VOTE__VOTE_NONE)
+	if (n->last_result != TB__VOTE__VOTE_NONE)
 		buf_printf(out, " (%s)", vote_text(n->last_result));
 	buf_putc(out, '\n');
 }
