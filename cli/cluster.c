@@ -326,38 +326,24 @@ static int status_wait(struct invocation *inv)
 	return EXIT_OK;
 }
 
-/* {"local":..,"cluster":..,"nodes":..}, each as the server said it. */
+/* The cluster as the server says it; the boards are in "node list -o json". */
 static int status_json(struct invocation *inv)
 {
-	static const char *const paths[] = {"/v1/local", "/v1/cluster", "/v1/nodes"};
-	static const char *const keys[] = {"local", "cluster", "nodes"};
-	struct buf all = {0};
-	int rv = EXIT_OK;
+	struct buf body = {0};
+	Tb__Cluster *cluster;
+	int rv = api_send(inv, &(struct api_request){.path = "/v1/cluster"}, &body);
 
-	for (size_t i = 0; rv == EXIT_OK && i < 3; i++) {
-		struct buf body = {0};
-
-		rv = api_send(inv, &(struct api_request){.path = paths[i]}, &body);
-		while (body.len > 0 && body.data[body.len - 1] == '\n')
-			body.len--;
-		buf_printf(&all, "%s\"%s\":", i == 0 ? "{" : ",", keys[i]);
-		buf_append(&all, body.data, body.len);
-		if (i == 0 && rv == EXIT_OK) {
-			Tb__LocalStatus *local;
-
-			rv = api_decode(&tb__local_status__descriptor, (const char *)body.data,
-					body.len, &local);
-			if (rv == EXIT_OK && local->cluster_id[0] == '\0')
-				i = 3; /* there is nothing more to ask */
-			if (rv == EXIT_OK)
-				tb__local_status__free_unpacked(local, NULL);
-		}
-		buf_free(&body);
+	if (rv == EXIT_OK) {
+		api_print_json(&body);
+		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
+				&cluster);
 	}
-	buf_putc(&all, '}');
-	if (rv == EXIT_OK)
-		api_print_json(&all);
-	buf_free(&all);
+	if (rv == EXIT_OK) {
+		if (cluster->status != NULL && strcmp(cluster->status->state, "no-quorum") == 0)
+			rv = EXIT_NO_QUORUM;
+		tb__cluster__free_unpacked(cluster, NULL);
+	}
+	buf_free(&body);
 	return rv;
 }
 

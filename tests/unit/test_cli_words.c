@@ -271,6 +271,21 @@ static void test_qnetd_text(void **state)
 	status.n_nodes = 1;
 	qnetd_cluster_text(&out, &site, true);
 	assert_string_equal(buf_string(&out), expected);
+	buf_clear(&out);
+	node.vote = TB__VOTE__VOTE_ACK;
+	node.tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_NODE;
+	node.tie_breaker_node = 2;
+	node.keep_active_partition = false;
+	qnetd_cluster_text(&out, &site, false);
+	assert_string_equal(buf_string(&out), "Cluster \"labcluster\":\n"
+					      "    Algorithm:\t\tFifty-Fifty split\n"
+					      "    Tie-breaker:\tNode with node ID 2\n"
+					      "    Node ID 1:\n"
+					      "        Client address:\t\t10.99.2.1:34346\n"
+					      "        Configuration version:\t3\n"
+					      "        Configured node list:\t1, 2\n"
+					      "        Membership node list:\t1\n"
+					      "        Vote:\t\t\tACK (ACK)\n");
 	buf_free(&out);
 }
 
