@@ -2,22 +2,23 @@
  * per handle and kept. A statement that is in use further up the stack (a visitor that lists the
  * same table again) is prepared a second time for that while.
  *
- * Snapshots are written and read record by record, without making messages of the whole model:
- * a row's blob goes in and out byte for byte, so fields of a later release survive. */
+ * In a snapshot a row's blob goes in and out byte for byte, so fields of a later release survive.
+ */
 #include "cluster/store.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <openssl/evp.h>
 #include <sqlite3.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cluster/limits.h"
+#include "cluster/selector.h"
+#include "cluster/snapshot.h"
 #include "lib/hex.h"
 #include "lib/mem.h"
 
@@ -948,85 +949,6 @@ int store_certificates_of(struct store *s, const char *kind, const char *subject
 
 /* --- sites by filter ------------------------------------------------------------------------- */
 
-enum term_kind { TERM_EQUAL, TERM_DIFFERENT, TERM_SET, TERM_UNSET };
-
-struct term {
-	enum term_kind kind;
-	char key[LIMIT_LABEL_KEY + 1];
-	char value[LIMIT_LABEL_VALUE + 1];
-};
-
-struct selector {
-	size_t count;
-	struct term terms[LIMIT_SITE_LABELS];
-};
-
-/* Copies without the spaces around it; -EINVAL if that leaves more than cap - 1 bytes. */
-static int term_part(const char *text, size_t len, char *out, size_t cap)
-{
-	while (len > 0 && *text == ' ') {
-		text++;
-		len--;
-	}
-	while (len > 0 && text[len - 1] == ' ')
-		len--;
-	if (len >= cap)
-		return -EINVAL;
-	memcpy(out, text, len);
-	out[len] = '\0';
-	return 0;
-}
-
-static const char *term_parse(const char *text, size_t len, struct term *ret)
-{
-	const char *equal = memchr(text, '=', len);
-	size_t key_len = equal != NULL ? (size_t)(equal - text) : len;
-	const char *value = equal != NULL ? equal + 1 : "";
-	size_t value_len = equal != NULL ? len - key_len - 1 : 0;
-
-	while (equal == NULL && key_len > 0 && *text == ' ') {
-		text++;
-		key_len--;
-	}
-	ret->kind = equal != NULL ? TERM_EQUAL : TERM_SET;
-	if (equal != NULL && key_len > 0 && text[key_len - 1] == '!') {
-		ret->kind = TERM_DIFFERENT;
-		key_len--;
-	} else if (equal == NULL && key_len > 0 && *text == '!') {
-		ret->kind = TERM_UNSET;
-		text++;
-		key_len--;
-	}
-	if (term_part(text, key_len, ret->key, sizeof(ret->key)) != 0)
-		return "a label key in the selector is longer than 63 bytes";
-	if (ret->key[0] == '\0')
-		return "a part of the label selector has no key; write region=emea,tier!=lab,owner";
-	if (term_part(value, value_len, ret->value, sizeof(ret->value)) != 0)
-		return "a label value in the selector is longer than 63 bytes";
-	return NULL;
-}
-
-/* NULL, or what is wrong. */
-static const char *selector_parse(const char *text, struct selector *ret)
-{
-	ret->count = 0;
-	if (text == NULL || *text == '\0')
-		return NULL;
-	for (;;) {
-		size_t len = strcspn(text, ",");
-		const char *problem;
-
-		if (ret->count == LIMIT_SITE_LABELS)
-			return "a label selector has at most 16 parts";
-		problem = term_parse(text, len, &ret->terms[ret->count++]);
-		if (problem != NULL)
-			return problem;
-		if (text[len] == '\0')
-			return NULL;
-		text += len + 1;
-	}
-}
-
 /* The least string above every string that begins with `prefix`, or NULL if there is none. */
 static char *prefix_end(const char *prefix)
 {
@@ -1053,16 +975,17 @@ static void filter_where(const struct store_site_filter *f, const struct selecto
 	if (bounded)
 		buf_puts(out, " AND s.name < :end");
 	for (size_t i = 0; i < selector->count; i++) {
-		enum term_kind kind = selector->terms[i].kind;
+		enum selector_kind kind = selector->parts[i].kind;
 
 		/* A look-up per row by the table's own key: cheap for each row of a page,
 		 * however many sites carry the label. */
 		buf_printf(out,
 			   " AND %sEXISTS(SELECT 1 FROM site_label WHERE site_id = s.id"
 			   " AND label = :k%zu%s",
-			   kind == TERM_DIFFERENT || kind == TERM_UNSET ? "NOT " : "", i,
-			   kind == TERM_EQUAL || kind == TERM_DIFFERENT ? " AND value = :v" : "");
-		if (kind == TERM_EQUAL || kind == TERM_DIFFERENT)
+			   kind == SELECTOR_DIFFERENT || kind == SELECTOR_UNSET ? "NOT " : "", i,
+			   kind == SELECTOR_EQUAL || kind == SELECTOR_DIFFERENT ? " AND value = :v"
+										: "");
+		if (kind == SELECTOR_EQUAL || kind == SELECTOR_DIFFERENT)
 			buf_printf(out, "%zu", i);
 		buf_putc(out, ')');
 	}
@@ -1104,9 +1027,9 @@ static int filter_prepare(struct store *s, const struct store_site_filter *f, co
 			char name[24];
 
 			snprintf(name, sizeof(name), ":k%zu", i);
-			bind_named(*ret, name, selector.terms[i].key);
+			bind_named(*ret, name, selector.parts[i].key);
 			snprintf(name, sizeof(name), ":v%zu", i);
-			bind_named(*ret, name, selector.terms[i].value);
+			bind_named(*ret, name, selector.parts[i].value);
 		}
 		if (strstr(tail, ":limit") != NULL)
 			sqlite3_bind_int64(*ret, sqlite3_bind_parameter_index(*ret, ":limit"),
@@ -1174,66 +1097,7 @@ int store_sites_count(struct store *s, const struct store_site_filter *filter, u
 	return rv;
 }
 
-/* --- snapshots -------------------------------------------------------------------------------
- *
- * Head, all integers big-endian, then a packed Tb__Snapshot:
- *
- *   0  magic "TBSNAPSH"
- *   8  layout version, 32 bits
- *  12  length of the message in bytes, 64 bits
- *  20  SHA-256 of the message
- *  52  the message
- */
-
-enum { SNAPSHOT_HEAD = 52, SNAPSHOT_VERSION = 1, SHA256_LEN = 32 };
-
-static const char snapshot_magic[8] = {'T', 'B', 'S', 'N', 'A', 'P', 'S', 'H'};
-
-/* Field numbers of Tb__Snapshot, as in command.proto; all below 16, so a tag is one byte. */
-enum { FIELD_VERSION = 1, FIELD_APPLIED = 2, FIELD_RECORD = 3 };
-enum { WIRE_VARINT = 0, WIRE_BYTES = 2 };
-
-static void sha256(const void *data, size_t len, uint8_t out[SHA256_LEN])
-{
-	unsigned out_len = SHA256_LEN;
-	int ok = EVP_Digest(data, len, out, &out_len, EVP_sha256(), NULL);
-
-	assert(ok == 1 && out_len == SHA256_LEN);
-}
-
-static size_t varint_len(uint64_t value)
-{
-	size_t len = 1;
-
-	while (value >= 0x80) {
-		value >>= 7;
-		len++;
-	}
-	return len;
-}
-
-static void varint_put(struct buf *out, uint64_t value)
-{
-	while (value >= 0x80) {
-		buf_put_u8(out, (uint8_t)(value | 0x80));
-		value >>= 7;
-	}
-	buf_put_u8(out, (uint8_t)value);
-}
-
-static void tag_put(struct buf *out, unsigned field, unsigned wire)
-{
-	buf_put_u8(out, (uint8_t)(field << 3 | wire));
-}
-
-static void record_put(struct buf *out, unsigned row, const void *body, size_t len)
-{
-	tag_put(out, FIELD_RECORD, WIRE_BYTES);
-	varint_put(out, 1 + varint_len(len) + len);
-	tag_put(out, row, WIRE_BYTES);
-	varint_put(out, len);
-	buf_append(out, body, len);
-}
+/* --- snapshots ------------------------------------------------------------------------------- */
 
 struct record_writer {
 	struct buf *out;
@@ -1246,7 +1110,7 @@ static int write_body(struct store *s, sqlite3_stmt *statement, void *arg)
 	const void *body = sqlite3_column_blob(statement, 0);
 
 	(void)s;
-	record_put(w->out, w->row, body, (size_t)sqlite3_column_bytes(statement, 0));
+	snapshot_put_record(w->out, w->row, body, (size_t)sqlite3_column_bytes(statement, 0));
 	return 0;
 }
 
@@ -1258,7 +1122,7 @@ static int write_counter(struct store *s, sqlite3_stmt *statement, void *arg)
 	row.name = (char *)(uintptr_t)sqlite3_column_text(statement, 0);
 	row.value = (uint64_t)sqlite3_column_int64(statement, 1);
 	row_pack(s, &row.base);
-	record_put(w->out, w->row, s->pack.data, s->pack.len);
+	snapshot_put_record(w->out, w->row, s->pack.data, s->pack.len);
 	return 0;
 }
 
@@ -1310,12 +1174,7 @@ static int write_model(struct store *s, struct buf *out)
 
 	if (rv != 0)
 		return rv;
-	tag_put(out, FIELD_VERSION, WIRE_VARINT);
-	varint_put(out, SNAPSHOT_VERSION);
-	if (applied != 0) {
-		tag_put(out, FIELD_APPLIED, WIRE_VARINT);
-		varint_put(out, applied);
-	}
+	snapshot_put_start(out, applied);
 	return write_records(s, out);
 }
 
@@ -1334,31 +1193,24 @@ static int written(struct store *s, int (*write)(struct store *s, struct buf *ou
 
 int store_snapshot(struct store *s, struct buf *out)
 {
-	struct buf model = {0};
-	uint8_t sum[SHA256_LEN];
-	int rv = written(s, write_model, &model);
+	struct buf message = {0};
+	int rv = written(s, write_model, &message);
 
-	if (rv == 0) {
-		sha256(model.data, model.len, sum);
-		buf_append(out, snapshot_magic, sizeof(snapshot_magic));
-		buf_put_u32(out, SNAPSHOT_VERSION);
-		buf_put_u64(out, model.len);
-		buf_append(out, sum, sizeof(sum));
-		buf_append(out, model.data, model.len);
-	}
-	mem_wipe(model.data, model.len);
-	buf_free(&model);
+	if (rv == 0)
+		snapshot_seal(&message, out);
+	mem_wipe(message.data, message.len);
+	buf_free(&message);
 	return rv;
 }
 
 int store_digest(struct store *s, char hex[65])
 {
 	struct buf records = {0};
-	uint8_t sum[SHA256_LEN];
+	uint8_t sum[SNAPSHOT_SUM];
 	int rv = written(s, write_records, &records);
 
 	if (rv == 0) {
-		sha256(records.data, records.len, sum);
+		snapshot_sum(records.data, records.len, sum);
 		hex_encode(sum, sizeof(sum), hex);
 	}
 	mem_wipe(records.data, records.len);
@@ -1366,45 +1218,8 @@ int store_digest(struct store *s, char hex[65])
 	return rv;
 }
 
-/* What is left to read of a message. */
-struct wire {
-	const uint8_t *data;
-	size_t len;
-};
-
-static int varint_take(struct wire *w, uint64_t *ret)
-{
-	uint64_t value = 0;
-
-	for (unsigned shift = 0; shift < 64 && w->len > 0; shift += 7) {
-		uint8_t byte = *w->data++;
-
-		w->len--;
-		if (shift == 63 && byte > 1)
-			return -EBADMSG;
-		value |= (uint64_t)(byte & 0x7f) << shift;
-		if (byte < 0x80) {
-			*ret = value;
-			return 0;
-		}
-	}
-	return -EBADMSG;
-}
-
-static int bytes_take(struct wire *w, struct wire *ret)
-{
-	uint64_t len;
-
-	if (varint_take(w, &len) != 0 || len > w->len)
-		return -EBADMSG;
-	*ret = (struct wire){w->data, (size_t)len};
-	w->data += len;
-	w->len -= (size_t)len;
-	return 0;
-}
-
-/* One function per kind of row: the bytes are decoded for the columns and kept as they are. */
-static int restore_row(struct store *s, unsigned row, struct wire body)
+/* The bytes are decoded for the columns, and kept as they are. */
+static int restore_row(struct store *s, const struct snapshot_record *record)
 {
 	static const struct {
 		const ProtobufCMessageDescriptor *type;
@@ -1421,8 +1236,9 @@ static int restore_row(struct store *s, unsigned row, struct wire body)
 		[TB__SNAPSHOT__RECORD__ROW_COUNTER] = {&tb__snapshot__counter__descriptor},
 	};
 	ProtobufCMessage *message;
-	const void *data = body.data;
-	size_t len = body.len;
+	const void *data = record->body;
+	size_t len = record->len;
+	unsigned row = record->row;
 	int rv;
 
 	if (row >= sizeof(types) / sizeof(types[0]) || types[row].type == NULL)
@@ -1473,56 +1289,34 @@ static int restore_row(struct store *s, unsigned row, struct wire body)
 	return rv == -EEXIST ? -EBADMSG : rv;
 }
 
-static int restore_record(struct store *s, struct wire record)
+static int restore_records(struct store *s, struct snapshot_reader *r)
 {
-	uint64_t tag;
-	struct wire body;
+	struct snapshot_record record;
+	int rv;
 
-	if (varint_take(&record, &tag) != 0 || (tag & 7) != WIRE_BYTES || tag >> 3 > 15 ||
-	    bytes_take(&record, &body) != 0 || record.len != 0)
-		return -EBADMSG;
-	return restore_row(s, (unsigned)(tag >> 3), body);
-}
-
-/* Every field of the message; *ret_applied is set if it is there. */
-static int restore_fields(struct store *s, struct wire model, uint64_t *ret_applied)
-{
-	while (model.len > 0) {
-		uint64_t tag;
-		uint64_t version;
-		struct wire record;
-		int rv = varint_take(&model, &tag);
-
-		if (rv == 0 && tag == (FIELD_VERSION << 3 | WIRE_VARINT))
-			rv = varint_take(&model, &version);
-		else if (rv == 0 && tag == (FIELD_APPLIED << 3 | WIRE_VARINT))
-			rv = varint_take(&model, ret_applied);
-		else if (rv == 0 && tag == (FIELD_RECORD << 3 | WIRE_BYTES))
-			rv = bytes_take(&model, &record) != 0 ? -EBADMSG
-							      : restore_record(s, record);
-		else
-			rv = -EBADMSG;
+	while ((rv = snapshot_next(r, &record)) > 0) {
+		rv = restore_row(s, &record);
 		if (rv != 0)
 			return rv;
 	}
-	return 0;
+	return rv;
 }
 
 /* Replaces every row. What was read must come out again byte for byte: that finds records that
  * are twice there or out of order. */
-static int restore_model(struct store *s, struct wire model)
+static int restore_model(struct store *s, struct snapshot_reader model)
 {
+	struct snapshot_reader rest = model;
 	struct buf again = {0};
-	uint64_t applied = 0;
 	int rv = execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
 			    " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
 			    " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
 			    " DELETE FROM request; DELETE FROM counter;");
 
 	if (rv == 0)
-		rv = restore_fields(s, model, &applied);
+		rv = restore_records(s, &rest);
 	if (rv == 0)
-		rv = run(s, SQL_APPLIED_SET, "i", applied);
+		rv = run(s, SQL_APPLIED_SET, "i", rest.applied_index);
 	if (rv == 0)
 		rv = write_model(s, &again);
 	if (rv == 0 && (again.len != model.len || memcmp(again.data, model.data, model.len) != 0))
@@ -1536,47 +1330,20 @@ static int restore_model(struct store *s, struct wire model)
 	return rv;
 }
 
-static uint64_t big_endian(const uint8_t *data, size_t len)
-{
-	uint64_t value = 0;
-
-	while (len-- > 0)
-		value = value << 8 | *data++;
-	return value;
-}
-
-static int snapshot_check(struct store *s, const uint8_t *data, size_t len)
-{
-	uint8_t sum[SHA256_LEN];
-	uint64_t version;
-
-	if (len < SNAPSHOT_HEAD || memcmp(data, snapshot_magic, sizeof(snapshot_magic)) != 0)
-		return failed(s, -EBADMSG, "this is not a snapshot of a Tiebreak cluster");
-	version = big_endian(data + 8, 4);
-	if (version != SNAPSHOT_VERSION)
-		return failed(s, -EBADMSG, "the snapshot has layout %u, this release reads %d",
-			      (unsigned)version, SNAPSHOT_VERSION);
-	if (big_endian(data + 12, 8) != len - SNAPSHOT_HEAD)
-		return failed(s, -EBADMSG, "the snapshot is cut off or has bytes behind its end");
-	sha256(data + SNAPSHOT_HEAD, len - SNAPSHOT_HEAD, sum);
-	if (memcmp(sum, data + 20, sizeof(sum)) != 0)
-		return failed(s, -EBADMSG, "the snapshot is damaged: its checksum does not match");
-	return 0;
-}
-
 int store_restore(struct store *s, const uint8_t *data, size_t len)
 {
-	int rv = snapshot_check(s, data, len);
+	struct snapshot_reader model;
+	const char *problem;
+	int rv = snapshot_open(data, len, &model, &problem);
 
-	if (rv == 0)
-		rv = store_begin(s);
+	if (rv != 0)
+		return failed(s, rv, "%s", problem);
+	rv = store_begin(s);
 	if (rv != 0)
 		return rv;
-	rv = restore_model(s, (struct wire){data + SNAPSHOT_HEAD, len - SNAPSHOT_HEAD});
+	rv = restore_model(s, model);
 	if (rv == 0)
 		return run(s, SQL_COMMIT, "");
-	/* Roll back even if that fails too: the first error is the one to tell. */
-	if (store_rollback(s) != 0)
-		return -EIO;
-	return rv;
+	/* A failed roll-back is worse than what was wrong with the snapshot. */
+	return store_rollback(s) != 0 ? -EIO : rv;
 }
