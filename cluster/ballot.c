@@ -23,6 +23,7 @@ struct slot {
 	uint64_t term;
 	uint64_t vote;
 	uint64_t cut;
+	uint64_t install;
 	uint32_t zero;
 	uint32_t crc; /* of everything before it */
 };
@@ -40,7 +41,8 @@ static void slot_encode(struct slot *s, const struct ballot *b)
 	s->term = htole64(b->term);
 	s->vote = htole64(b->vote);
 	s->cut = htole64(b->cut);
-	s->crc = htole32(crc32(0, s, offsetof(struct slot, crc)));
+	s->install = htole64(b->install);
+	s->crc = htole32(crc_add(0, s, offsetof(struct slot, crc)));
 }
 
 static enum slot_state slot_decode(const uint8_t area[SLOT_STEP], struct ballot *b)
@@ -52,13 +54,14 @@ static enum slot_state slot_decode(const uint8_t area[SLOT_STEP], struct ballot 
 		return SLOT_BLANK;
 	memcpy(&s, area, sizeof(s));
 	if (memcmp(s.magic, slot_magic, sizeof(slot_magic)) != 0 ||
-	    le32toh(s.crc) != crc32(0, &s, offsetof(struct slot, crc)))
+	    le32toh(s.crc) != crc_add(0, &s, offsetof(struct slot, crc)))
 		return SLOT_DAMAGED;
 	b->sequence = le64toh(s.sequence);
 	b->node = le64toh(s.node);
 	b->term = le64toh(s.term);
 	b->vote = le64toh(s.vote);
 	b->cut = le64toh(s.cut);
+	b->install = le64toh(s.install);
 	return SLOT_SOUND;
 }
 

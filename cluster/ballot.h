@@ -1,12 +1,12 @@
-/* ballot.h: the few facts a board may never forget: its term, whom it voted for, and a cut of the
- * log that it has begun.
+/* ballot.h: the few facts a board may never forget: its term, whom it voted for, and what it has
+ * begun to do to its log.
  *
  * The raft library keeps term and vote in two files without a checksum, so that one flipped bit
  * could make a board vote twice. This file takes their place. It is written before anything that
  * follows from it leaves the board.
  *
  *   offset    0  slot of even sequence numbers      each slot: "TBBALLOT", sequence, node, term,
- *   offset 4096  slot of odd sequence numbers       vote, cut (u64, little endian), CRC-32
+ *   offset 4096  slot of odd sequence numbers       vote, cut, install (u64, little endian), CRC
  *
  * A save overwrites the older slot (one sector) and syncs. A slot is blank (all zero), sound or
  * damaged; with any damaged slot the file is refused, since the newer fact may be the lost one. */
@@ -20,6 +20,7 @@ struct ballot {
 	uint64_t term;
 	uint64_t vote; /* 0: nobody in this term */
 	uint64_t cut; /* entries from this index on are being removed; 0: no cut under way */
+	uint64_t install; /* a leader's snapshot up to this index replaces the log; 0: none does */
 };
 
 /* Makes the file in `dir_fd`, durable, with b's values (sequence and fd are set here).

@@ -28,7 +28,8 @@
 #include "cluster/limits.h"
 #include "cluster/logcheck.h"
 #include "cluster/membrane.h"
-#include "lib/crc.h"
+#include "cluster/segment.h"
+#include "cluster/parcel.h"
 #include "lib/list.h"
 #include "lib/mem.h"
 
@@ -39,7 +40,6 @@ enum {
 	INSTALL_MS = 10000, /* a snapshot that is not installed by then is sent again */
 	CATCH_UP_MS = 60000, /* a board that is promoted gets this long per round */
 	RECONNECT_MS = 1000,
-	SEGMENT_SIZE = 8 << 20,
 	SNAPSHOT_ENTRIES = 4096, /* a snapshot at least this often .. */
 	SNAPSHOT_BYTES = 16 << 20, /* .. and when the log in memory has grown to this */
 	TRAILING_ENTRIES = 2048,
@@ -55,25 +55,6 @@ enum {
 	STRANGER_MS = 10000, /* who is not a member is dialled only this long after its last word */
 	MESSAGE_SIZE = 512,
 };
-
-/* An entry: this head, the bytes, zeros up to a multiple of 8 (the library wants that). The index
- * makes a log whose entries have moved recognisable. Length 0: nothing to apply. */
-struct entry_head {
-	uint32_t magic;
-	uint32_t length;
-	uint64_t index;
-};
-static const uint32_t entry_magic = 0x31454254; /* "TBE1" */
-
-/* A snapshot: this head, the model's bytes. */
-struct snapshot_head {
-	char magic[8];
-	uint64_t index;
-	uint64_t length;
-	uint32_t data_crc;
-	uint32_t head_crc; /* of everything before it */
-};
-static const char snapshot_magic[8] = {'T', 'B', 'S', 'N', 'A', 'P', '0', '1'};
 
 struct proposal {
 	struct list link;
@@ -275,7 +256,7 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 		return RAFT_SHUTDOWN;
 	if (buf->len >= sizeof(head))
 		memcpy(&head, buf->base, sizeof(head));
-	if (buf->len < sizeof(head) || le32toh(head.magic) != entry_magic ||
+	if (buf->len < sizeof(head) || le32toh(head.magic) != ENTRY_MAGIC ||
 	    le32toh(head.length) > buf->len - sizeof(head) || le64toh(head.index) != index) {
 		membrane_break(&e->membrane, -EBADMSG,
 			       "entry %llu of the log in %s is not what was written there: remove "
@@ -309,9 +290,9 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_bufs[], unsigned *ret_n)
 {
 	struct engine *e = fsm->data;
-	struct snapshot_head head = {0};
 	struct raft_buffer *bufs;
 	struct buf data = {0};
+	uint8_t *packed;
 	uint64_t trailing;
 	int rv;
 
@@ -336,52 +317,32 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_bufs[], un
 	raft_set_snapshot_threshold(&e->raft, SNAPSHOT_ENTRIES);
 	e->log_bytes = 0;
 	e->log_entries = 0;
-	memcpy(head.magic, snapshot_magic, sizeof(snapshot_magic));
-	head.index = htole64(e->raft.last_applied);
-	head.length = htole64(data.len);
-	head.data_crc = htole32(crc32(0, data.data, data.len));
-	head.head_crc = htole32(crc32(0, &head, offsetof(struct snapshot_head, head_crc)));
-	bufs = mem_array(2, sizeof(*bufs));
-	bufs[0] = (struct raft_buffer){mem_dup(&head, sizeof(head)), sizeof(head)};
-	bufs[1] = (struct raft_buffer){data.data, data.len};
+	bufs = mem_array(1, sizeof(*bufs));
+	bufs[0].len = parcel_pack(e->raft.last_applied, &data, &packed);
+	bufs[0].base = packed;
+	buf_free(&data);
 	*ret_bufs = bufs;
-	*ret_n = data.len > 0 ? 2 : 1;
+	*ret_n = 1;
 	return 0;
 }
 
-static bool snapshot_sound(void *arg, const void *data, size_t len)
+static bool on_sound(void *arg, const void *data, size_t len)
 {
-	struct snapshot_head head;
-
 	(void)arg;
-	if (len < sizeof(head))
-		return false;
-	memcpy(&head, data, sizeof(head));
-	return memcmp(head.magic, snapshot_magic, sizeof(snapshot_magic)) == 0 &&
-	       le32toh(head.head_crc) ==
-		       crc32(0, &head, offsetof(struct snapshot_head, head_crc)) &&
-	       le64toh(head.length) == len - sizeof(head) &&
-	       le32toh(head.data_crc) ==
-		       crc32(0, (const uint8_t *)data + sizeof(head), len - sizeof(head));
+	return parcel_sound(data, len);
 }
 
 static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 {
 	struct engine *e = fsm->data;
-	int rv;
+	struct buf model = {0};
+	int rv = parcel_unpack(buf->base, buf->len, &model);
 
-	if (!snapshot_sound(NULL, buf->base, buf->len)) {
-		membrane_break(&e->membrane, -EBADMSG,
-			       "the newest snapshot in %s is damaged: remove this board from the "
-			       "cluster, empty the directory and join it anew",
-			       e->dir);
-		return RAFT_CORRUPT;
-	}
-	rv = e->events.restore(e->events.arg,
-			       (const uint8_t *)buf->base + sizeof(struct snapshot_head),
-			       buf->len - sizeof(struct snapshot_head));
+	if (rv == 0)
+		rv = e->events.restore(e->events.arg, model.data, model.len);
+	buf_free(&model);
 	if (rv != 0) {
-		membrane_break(&e->membrane, rv, "the model cannot be read from the snapshot in %s",
+		membrane_break(&e->membrane, rv, "the model cannot be read from a snapshot in %s",
 			       e->dir);
 		return RAFT_CORRUPT;
 	}
@@ -426,7 +387,7 @@ static int apply_batch(struct engine *e, const struct raft_buffer *bufs, unsigne
 
 static uint8_t *entry_new(const uint8_t *data, size_t len, size_t *ret_size)
 {
-	struct entry_head head = {htole32(entry_magic), htole32((uint32_t)len), 0};
+	struct entry_head head = {htole32(ENTRY_MAGIC), htole32((uint32_t)len), 0};
 	size_t size = (sizeof(head) + len + 7) & ~(size_t)7;
 	uint8_t *entry = mem_alloc(size);
 
@@ -1173,7 +1134,7 @@ static int library_init(struct engine *e, const char *address, bool wrapped, cha
 	const struct membrane_events events = {
 		.arg = e,
 		.ran = on_ran,
-		.sound = snapshot_sound,
+		.sound = on_sound,
 		.snapshot_failed = on_snapshot_failed,
 	};
 	struct raft_io *io = &e->membrane.io;
@@ -1185,6 +1146,7 @@ static int library_init(struct engine *e, const char *address, bool wrapped, cha
 			       io->errmsg);
 	raft_uv_set_segment_size(io, SEGMENT_SIZE);
 	raft_uv_set_auto_recovery(io, false);
+	(void)raft_uv_set_snapshot_compression(io, false);
 	raft_uv_set_connect_retry_delay(io, RECONNECT_MS);
 	if (wrapped)
 		membrane_init(&e->membrane, &e->raft, &e->ballot, &events);
@@ -1265,6 +1227,7 @@ int engine_bootstrap(const char *dir, uint64_t id, const char *address)
 
 static int start_files(struct engine *e, char *message)
 {
+	struct logcheck check;
 	struct statvfs fs;
 	int rv;
 
@@ -1289,15 +1252,23 @@ static int start_files(struct engine *e, char *message)
 		return explain(message, -ENOSPC,
 			       "%s has less than %u MiB free: make room on that file system",
 			       e->dir, SPACE_START >> 20);
-	rv = logcheck_run(e->dir, e->dir_fd, e->ballot.cut, message, MESSAGE_SIZE);
-	if (rv == 0 && e->ballot.cut != 0) {
-		e->ballot.cut = 0;
-		rv = ballot_save(&e->ballot);
-		if (rv < 0)
-			return explain(message, rv, "cannot write %s/ballot: %s", e->dir,
-				       strerror(-rv));
-	}
-	return rv;
+	check = (struct logcheck){
+		.dir = e->dir,
+		.dir_fd = e->dir_fd,
+		.cut = e->ballot.cut,
+		.install = e->ballot.install,
+	};
+	rv = logcheck_run(&check);
+	if (rv < 0)
+		return explain(message, rv, "%s", check.message);
+	if (e->ballot.cut == 0 && e->ballot.install == 0)
+		return 0;
+	e->ballot.cut = 0;
+	e->ballot.install = 0;
+	rv = ballot_save(&e->ballot);
+	if (rv < 0)
+		return explain(message, rv, "cannot write %s/ballot: %s", e->dir, strerror(-rv));
+	return 0;
 }
 
 int engine_start(uv_loop_t *loop, const char *dir, uint64_t id, const char *address,
@@ -1321,7 +1292,8 @@ int engine_start(uv_loop_t *loop, const char *dir, uint64_t id, const char *addr
 	if (rv != 0 || e->membrane.error != 0) {
 		rv = e->membrane.error != 0
 			     ? explain(message, e->membrane.error, "%s", e->membrane.message)
-			     : explain(message, membrane_errno(rv), "cannot start from %s: %s", dir,
+			     : explain(message, membrane_errno(rv),
+				       "cannot load the log in %s (%s)", dir,
 				       raft_errmsg(&e->raft));
 		files_close(e);
 		raft_close(&e->raft, on_start_undone);

@@ -98,6 +98,14 @@ void membrane_break(struct membrane *m, int error, const char *format, ...)
 	va_end(args);
 }
 
+static void ballot_write(struct membrane *m)
+{
+	int rv = ballot_save(m->ballot);
+
+	if (rv < 0)
+		membrane_break(m, rv, "cannot write the file ballot: %s", strerror(-rv));
+}
+
 bool membrane_quiet(const struct membrane *m)
 {
 	return list_empty(&m->held) && list_empty(&m->flights);
@@ -167,7 +175,7 @@ static void appends_finish(struct list *appends)
 static void flight_done(struct raft_io_append *req, int status);
 
 /* Gives what is held, up to `limit` bytes, to the disk as one batch in one write. With one write
- * at a time, each one batch, nothing sound can lie behind a torn batch (logcheck.h relies on it).
+ * at a time, each one batch, nothing sound can lie behind a torn batch (segment.h relies on it).
  */
 static void submit(struct membrane *m, size_t limit)
 {
@@ -214,13 +222,9 @@ static void submit(struct membrane *m, size_t limit)
  * they are (a start would else remove them). */
 static void cut_done(struct membrane *m)
 {
-	int rv;
-
 	m->cutting = false;
 	m->ballot->cut = 0;
-	rv = ballot_save(m->ballot);
-	if (rv < 0)
-		membrane_break(m, rv, "cannot write the file ballot: %s", strerror(-rv));
+	ballot_write(m);
 }
 
 static void flight_done(struct raft_io_append *req, int status)
@@ -286,11 +290,9 @@ static int membrane_truncate(struct raft_io *io, raft_index index)
 		return 0;
 	submit_all(m);
 	m->ballot->cut = index;
-	rv = ballot_save(m->ballot);
-	if (rv < 0) {
-		membrane_break(m, rv, "cannot write the file ballot: %s", strerror(-rv));
+	ballot_write(m);
+	if (m->error != 0)
 		return 0;
-	}
 	m->cutting = true;
 	rv = m->inner.truncate(io, index);
 	if (rv != 0)
@@ -302,15 +304,11 @@ static int membrane_truncate(struct raft_io *io, raft_index index)
 
 static int membrane_vote(struct membrane *m, raft_term term, raft_id vote)
 {
-	int rv;
-
 	if (m->error != 0)
 		return 0;
 	m->ballot->term = term;
 	m->ballot->vote = vote;
-	rv = ballot_save(m->ballot);
-	if (rv < 0)
-		membrane_break(m, rv, "cannot write the file ballot: %s", strerror(-rv));
+	ballot_write(m);
 	return 0;
 }
 
@@ -682,6 +680,10 @@ static void put_done(struct raft_io_snapshot_put *req, int status)
 		if (status != 0)
 			membrane_break(m, membrane_errno(status),
 				       "cannot write the leader's snapshot");
+		if (m->error == 0) {
+			m->ballot->install = 0;
+			ballot_write(m);
+		}
 		if (m->error != 0)
 			return;
 	}
@@ -704,11 +706,14 @@ static int membrane_snapshot_put(struct raft_io *io, unsigned trailing,
 	m->put.cb = cb;
 	m->put.bufs = snapshot->bufs;
 	m->put.install = trailing == 0;
+	if (m->put.install && m->error == 0) {
+		submit_all(m);
+		m->ballot->install = snapshot->index;
+		ballot_write(m);
+	}
 	m->put.landed = m->error != 0;
 	if (m->error != 0)
 		return 0;
-	if (m->put.install)
-		submit_all(m);
 	rv = m->inner.snapshot_put(io, trailing, &m->put.req, snapshot, put_done);
 	if (rv != 0) {
 		m->put.landed = true;

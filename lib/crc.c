@@ -7,7 +7,7 @@ static const uint32_t table[16] = {
 	0x350c9b64, 0x31cd86d3, 0x3c8ea00a, 0x384fbdbd,
 };
 
-uint32_t crc32(uint32_t crc, const void *data, size_t len)
+uint32_t crc_add(uint32_t crc, const void *data, size_t len)
 {
 	const uint8_t *bytes = data;
 

@@ -5,5 +5,5 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* crc: 0 to begin with, or an earlier result: crc32(crc32(0, a), b) is that of a followed by b. */
-uint32_t crc32(uint32_t crc, const void *data, size_t len);
+/* crc: 0 to begin with, or an earlier result: crc_add(crc_add(0, a), b) is that of a followed by b. */
+uint32_t crc_add(uint32_t crc, const void *data, size_t len);

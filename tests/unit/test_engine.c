@@ -7,16 +7,21 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <dirent.h>
+#include <endian.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cluster/engine.h"
+#include "cluster/segment.h"
 #include "lib/buf.h"
+#include "lib/crc.h"
 #include "lib/mem.h"
 
 enum { BOARDS = 4, WAIT_MS = 20000 };
@@ -664,6 +669,204 @@ static void test_sizes(void **state)
 	free(big);
 }
 
+/* --- what power cuts and bad cards leave --- */
+
+enum { CRASH_ENTRIES = 9000 };
+
+/* A child runs a cluster of one, gets CRASH_ENTRIES entries acknowledged and dies by SIGKILL. */
+static void make_crashed(struct fixture *f, unsigned entries)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		char text[16];
+		unsigned total = 0;
+
+		uv_loop_fork(&f->loop);
+		make_cluster(f, 1);
+		while (total < entries) {
+			for (unsigned i = 0; i < 100; i++) {
+				(void)snprintf(text, sizeof(text), "%07u,", total++);
+				propose(&f->boards[0], text);
+			}
+			wait_answers(f, total);
+		}
+		if (f->ok == entries)
+			(void)kill(getpid(), SIGKILL);
+		_exit(1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+}
+
+static void copy_dir(const char *from, const char *to)
+{
+	char command[600];
+
+	remove_dir(to);
+	(void)snprintf(command, sizeof(command), "cp -a --sparse=always '%s' '%s'", from, to);
+	assert_int_equal(system(command), 0);
+}
+
+static bool model_is_whole(const struct board *b, unsigned entries)
+{
+	char text[16];
+
+	if (b->model.len != (size_t)entries * 8)
+		return false;
+	for (unsigned i = 0; i < entries; i++) {
+		(void)snprintf(text, sizeof(text), "%07u,", i);
+		if (memcmp(b->model.data + (size_t)i * 8, text, 8) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Where the file's zeros at its end begin. */
+static off_t used_size(int fd)
+{
+	struct stat st;
+	uint8_t *data;
+	size_t n;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	data = mem_alloc((size_t)st.st_size + 1);
+	assert_int_equal(pread(fd, data, (size_t)st.st_size, 0), st.st_size);
+	for (n = (size_t)st.st_size; n > 0 && data[n - 1] == 0; n--)
+		;
+	free(data);
+	return (off_t)n;
+}
+
+enum damage { DAMAGE_FLIP, DAMAGE_CUT, DAMAGE_EMPTY };
+
+/* Starts from the damaged directory: either refused, naming the file, or nothing is missing. */
+static void try_damage(struct fixture *f, const char *good, const char *name, enum damage damage,
+		       off_t at, unsigned entries)
+{
+	struct board *b = &f->boards[0];
+	char path[512];
+	uint8_t byte;
+	int fd, rv;
+
+	copy_dir(good, b->dir);
+	(void)snprintf(path, sizeof(path), "%s/%s", b->dir, name);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	if (damage == DAMAGE_FLIP) {
+		assert_int_equal(pread(fd, &byte, 1, at), 1);
+		byte ^= (uint8_t)(1 << (at % 8));
+		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	} else {
+		assert_int_equal(ftruncate(fd, damage == DAMAGE_CUT ? at : 0), 0);
+	}
+	close(fd);
+	rv = board_start(b);
+	if (rv == -EBADMSG) {
+		if (strstr(b->message, b->dir) == NULL ||
+		    strstr(b->message, "join it anew") == NULL)
+			print_message("%s\n", b->message);
+		assert_non_null(strstr(b->message, b->dir));
+		assert_non_null(strstr(b->message, "join it anew"));
+	} else if (rv != 0 || !model_is_whole(b, entries)) {
+		print_message("%s, damage %d at %lld: %d %s, %zu bytes\n", name, (int)damage,
+			      (long long)at, rv, b->message, b->model.len);
+		fail();
+	}
+	if (rv == 0)
+		board_stop(b);
+	else
+		run_ms(f, 1);
+}
+
+static void try_all_damage(struct fixture *f, unsigned entries)
+{
+	struct board *b = &f->boards[0];
+	char good[300];
+	const struct dirent *d;
+	DIR *dir;
+
+	make_crashed(f, entries);
+	(void)snprintf(good, sizeof(good), "%s/good", f->root);
+	assert_int_equal(rename(b->dir, good), 0);
+	copy_dir(good, b->dir);
+	assert_int_equal(board_start(b), 0);
+	assert_true(model_is_whole(b, entries));
+	board_stop(b);
+	dir = opendir(good);
+	assert_non_null(dir);
+	while ((d = readdir(dir)) != NULL) {
+		char path[600];
+		off_t used;
+		int fd;
+
+		if (d->d_name[0] == '.' || strcmp(d->d_name, "lock") == 0)
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/%s", good, d->d_name);
+		fd = open(path, O_RDONLY);
+		assert_true(fd >= 0);
+		used = used_size(fd);
+		close(fd);
+		for (off_t i = 0; i < 24 && used > 0; i++)
+			try_damage(f, good, d->d_name, DAMAGE_FLIP,
+				   i < 8 ? i * 5 % used : used * i / 24, entries);
+		for (off_t i = 1; i < 8 && used > 8; i++)
+			try_damage(f, good, d->d_name, DAMAGE_CUT, used * i / 8, entries);
+		if (strncmp(d->d_name, "open-", 5) != 0 || used == 0)
+			try_damage(f, good, d->d_name, DAMAGE_EMPTY, 0, entries);
+	}
+	closedir(dir);
+}
+
+static void test_damage_log(void **state)
+{
+	try_all_damage(*state, 500);
+}
+
+static void test_damage_snapshot(void **state)
+{
+	try_all_damage(*state, CRASH_ENTRIES);
+}
+
+/* A write that never ended is no damage: what was acknowledged is there, and life goes on. */
+static void test_torn_tail(void **state)
+{
+	struct fixture *f = *state;
+	struct board *b = &f->boards[0];
+	char path[512];
+	uint8_t torn[3000];
+	uint32_t crc;
+	off_t used;
+	int fd;
+
+	make_crashed(f, 500);
+	(void)snprintf(path, sizeof(path), "%s/open-1", b->dir);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	used = (used_size(fd) + 7) / 8 * 8;
+	/* The first sectors of a batch of one entry, the later ones missing. */
+	memset(torn, 'x', sizeof(torn));
+	memset(torn + 8, 0, 24);
+	torn[8] = 1;
+	torn[16] = 1;
+	torn[24] = SEGMENT_COMMAND;
+	torn[29] = 0x10;
+	crc = htole32(crc_add(0, torn + 8, 24));
+	memcpy(torn, &crc, sizeof(crc));
+	assert_true(pwrite(fd, torn, (size_t)((used / 512 + 1) * 512 - used), used) > 0);
+	close(fd);
+	assert_int_equal(board_start(b), 0);
+	assert_true(model_is_whole(b, 500));
+	propose(b, "more");
+	wait_answers(f, 1);
+	assert_int_equal(f->ok, 1);
+	board_stop(b);
+	assert_int_equal(board_start(b), 0);
+	assert_int_equal(b->model.len, 4004);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -677,6 +880,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_model_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damage_log, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damage_snapshot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_torn_tail, setup, teardown),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
