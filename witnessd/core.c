@@ -246,15 +246,18 @@ static void core_barrier_done(void *arg, int status, uint64_t index, void *resul
 
 static void core_barrier(struct core *c)
 {
+	Tb__Entry entry = TB__ENTRY__INIT;
+	uint8_t packed[8];
 	struct barrier *b;
 
 	if (c->barrier_sent || c->fleet != NULL)
 		return;
+	entry.barrier = true;
 	b = mem_zalloc(sizeof(*b));
 	b->c = c;
 	b->term = engine_term(c->engine);
 	c->barrier_sent = true;
-	engine_propose(c->engine, (const uint8_t *)"", 0, core_barrier_done, b);
+	engine_propose(c->engine, packed, tb__entry__pack(&entry, packed), core_barrier_done, b);
 }
 
 static void core_changed(void *arg, enum engine_state state, uint64_t term, uint64_t leader)

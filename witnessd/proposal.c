@@ -262,6 +262,12 @@ void proposal_remote(struct core *c, struct peer *from, const Tb__PeerPropose *r
 	p = proposal_new(c, commands, request->n_commands);
 	p->remote = from;
 	p->remote_id = request->id;
+	for (size_t i = 0; i < p->count; i++) {
+		if (!command_known(p->commands[i])) {
+			proposal_finish(p, -EOPNOTSUPP);
+			return;
+		}
+	}
 	proposal_push(p);
 }
 
