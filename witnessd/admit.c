@@ -521,6 +521,10 @@ static void join_admitted(struct core *c, const Tb__JoinReply *reply)
 	j->key = NULL;
 	c->identity.cert = mem_strdup(reply->certificate);
 	c->identity.ca_cert = mem_strdup(reply->ca_certificate);
+	for (size_t i = 0; i < reply->n_nodes; i++)
+		if (reply->nodes[i]->id != reply->node_id)
+			identity_seed_add(&c->identity, reply->nodes[i]->id,
+					  reply->nodes[i]->address);
 	core_wipe_raft(c);
 	rv = identity_save(c->data_dir, &c->identity, &message);
 	if (rv == 0) {

@@ -123,10 +123,23 @@ static void core_dialed(struct core *c, uint64_t id, int fd)
 		close(fd);
 }
 
+/* Where a board is: as the log says, or before the log has reached this board, as the join said. */
+static const char *core_board_address(const struct core *c, const struct engine_member *members,
+				      unsigned count, uint64_t node)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (members[i].id == node)
+			return members[i].address;
+	for (unsigned i = 0; i < c->identity.seed_count; i++)
+		if (c->identity.seeds[i].node_id == node)
+			return c->identity.seeds[i].address;
+	return NULL;
+}
+
 static void core_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
 {
 	struct engine_member members[LIMIT_NODES];
-	const char *address = "";
+	const char *address;
 	unsigned count;
 
 	if (c->engine == NULL || c->stopping) {
@@ -138,10 +151,14 @@ static void core_accepted(struct core *c, const char *alpn, uint64_t node, int f
 		return;
 	}
 	count = engine_members(c->engine, members, LIMIT_NODES);
-	for (unsigned i = 0; i < count; i++)
-		if (members[i].id == node)
-			address = members[i].address;
-	engine_accept(c->engine, node, address, fd);
+	address = core_board_address(c, members, count, node);
+	if (address != NULL) {
+		engine_accept(c->engine, node, address, fd);
+	} else {
+		log_warning("link-refused", "board %llu is not known here",
+			    (unsigned long long)node);
+		close(fd);
+	}
 }
 
 /* --- the log's callbacks --- */

@@ -113,6 +113,17 @@ static int identity_read_pem(const char *data_dir, const char *name, char **ret,
 	return rv;
 }
 
+void identity_seed_add(struct identity *id, uint64_t node_id, const char *address)
+{
+	struct identity_seed *seed = &id->seeds[id->seed_count];
+
+	if (id->seed_count == LIMIT_NODES || strlen(address) >= sizeof(seed->address))
+		return;
+	seed->node_id = node_id;
+	strcpy(seed->address, address);
+	id->seed_count++;
+}
+
 static int identity_take(struct identity *id, const Tb__LocalIdentity *file)
 {
 	if (strlen(file->cluster_id) != sizeof(id->cluster_id) - 1 || file->node_id == 0 ||
@@ -125,6 +136,8 @@ static int identity_take(struct identity *id, const Tb__LocalIdentity *file)
 	strcpy(id->address, file->address);
 	strcpy(id->qnet_address, file->qnet_address);
 	id->node_id = file->node_id;
+	for (size_t i = 0; i < file->n_seeds && id->seed_count < LIMIT_NODES; i++)
+		identity_seed_add(id, file->seeds[i]->id, file->seeds[i]->address);
 	return 0;
 }
 
@@ -180,9 +193,19 @@ out:
 int identity_save(const char *data_dir, const struct identity *id, const char **ret_message)
 {
 	Tb__LocalIdentity file = TB__LOCAL_IDENTITY__INIT;
+	Tb__Node seeds[LIMIT_NODES];
+	Tb__Node *pointers[LIMIT_NODES];
 	struct buf text = {0};
 	int rv;
 
+	for (unsigned i = 0; i < id->seed_count; i++) {
+		tb__node__init(&seeds[i]);
+		seeds[i].id = id->seeds[i].node_id;
+		seeds[i].address = (char *)id->seeds[i].address;
+		pointers[i] = &seeds[i];
+	}
+	file.n_seeds = id->seed_count;
+	file.seeds = pointers;
 	file.cluster_id = (char *)id->cluster_id;
 	file.node_id = id->node_id;
 	file.node_name = (char *)id->node_name;

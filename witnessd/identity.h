@@ -12,18 +12,31 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cluster/limits.h"
+
+/* Another board, as told when this one joined: until the model names it, its links come from here.
+ */
+struct identity_seed {
+	uint64_t node_id;
+	char address[272];
+};
+
 struct identity {
 	char cluster_id[33];
 	uint64_t node_id;
 	char node_name[65];
 	char address[272];
 	char qnet_address[272];
-	char *key;     /* PEM, owned */
-	char *cert;    /* PEM, owned */
+	char *key; /* PEM, owned */
+	char *cert; /* PEM, owned */
 	char *ca_cert; /* PEM, owned */
+	struct identity_seed seeds[LIMIT_NODES];
+	unsigned seed_count;
 };
 
 /* 0; -ENOENT: a new board; other: *ret_message names file, cause and remedy. */
 int identity_load(const char *data_dir, struct identity *ret, const char **ret_message);
 int identity_save(const char *data_dir, const struct identity *id, const char **ret_message);
+/* Ignored if it does not fit. */
+void identity_seed_add(struct identity *id, uint64_t node_id, const char *address);
 void identity_free(struct identity *id);
