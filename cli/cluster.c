@@ -140,9 +140,11 @@ static int view_fetch(struct invocation *inv, const char *path,
 
 	if (!quiet)
 		return api_call(inv, &(struct api_request){.path = path}, type, ret);
-	if (client_send(inv->client, &request, &response) == 0 && response.status == 200 &&
-	    json_decode(type, (const char *)response.body.data, response.body.len,
-			(ProtobufCMessage **)ret, &error) == 0)
+	if (client_send(inv->client, &request, &response) != 0)
+		rv = EXIT_UNREACHABLE;
+	else if (response.status == 200 &&
+		 json_decode(type, (const char *)response.body.data, response.body.len,
+			     (ProtobufCMessage **)ret, &error) == 0)
 		rv = EXIT_OK;
 	client_response_clear(&response);
 	return rv;
@@ -249,23 +251,16 @@ static void nodes_grid(const Tb__NodeList *list, bool wide)
 static void view_print(const struct view *v, bool wide)
 {
 	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
-	const char *color = state_color(view_state(v));
 
 	if (v->cluster == NULL) {
-		field_print("State", "%s%s%s", v->local->state,
-			    v->local->detail[0] != '\0' ? ": " : "", v->local->detail);
+		field_color("State", v->local->state);
+		field_print("Detail", "%s", v->local->detail);
 		field_print("Version", "%s", v->local->version);
-		if (strcmp(v->local->state, "new") == 0)
-			printf("\nThis board is in no cluster. Make one with \"witnessctl cluster "
-			       "init\", or join one with\n\"witnessctl cluster join ADDRESS "
-			       "--token "
-			       "TOKEN\".\n");
 		return;
 	}
 	field_print("Cluster", "%s", v->cluster->name);
 	if (s != NULL) {
-		printf("State:          %s%s%s\n", color, s->state,
-		       color[0] != '\0' ? "\033[0m" : "");
+		field_color("State", s->state);
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
 		field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable", s->nodes_reachable,
 			    s->nodes);
@@ -299,12 +294,28 @@ static bool wait_is_over(const struct invocation *inv, const struct view *v)
 	       strcmp(v->local->state, wanted) == 0;
 }
 
+/* What a wait saw last, for the one who waited in vain. */
+static void wait_seen(const struct invocation *inv, const struct view *v, int rv, char text[700])
+{
+	if (v->cluster != NULL && v->cluster->status != NULL)
+		snprintf(text, 700,
+			 "the cluster is \"%s\", %" PRIu32 " of %" PRIu32 " boards reachable",
+			 view_state(v), v->cluster->status->nodes_reachable,
+			 v->cluster->status->nodes);
+	else if (v->local != NULL)
+		snprintf(text, 700, "the board is \"%s\"", v->local->state);
+	else
+		snprintf(text, 700, "%s",
+			 rv == EXIT_UNREACHABLE ? client_error(inv->client)
+						: "the board did not answer");
+}
+
 /* Asks until the state is as wanted. While it waits, no answer is no error. */
 static int status_wait(struct invocation *inv)
 {
 	uint64_t limit = option_duration_ms(inv, "timeout", WAIT_DEFAULT_MS);
 	uint64_t until = clock_boottime_ms() + limit;
-	char duration[64];
+	char duration[64], seen[700];
 	bool over = false;
 
 	if (api_client(inv) == NULL)
@@ -312,12 +323,14 @@ static int status_wait(struct invocation *inv)
 	while (!over) {
 		struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
 		struct view v;
+		int rv = view_get(inv, &v, true);
 
-		over = view_get(inv, &v, true) == EXIT_OK && wait_is_over(inv, &v);
+		over = rv == EXIT_OK && wait_is_over(inv, &v);
+		wait_seen(inv, &v, rv, seen);
 		view_free(&v);
 		if (!over && clock_boottime_ms() >= until) {
 			human_duration(limit, duration);
-			complain("waited %s in vain", duration);
+			complain("waited %s in vain: %s", duration, seen);
 			return EXIT_NO_QUORUM;
 		}
 		if (!over)

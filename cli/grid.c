@@ -86,6 +86,14 @@ void field_print(const char *label, const char *format, ...)
 	printf("%s:%*s%s\n", label, (int)(LABEL_WIDTH - strlen(label)), "", text);
 }
 
+void field_color(const char *label, const char *word)
+{
+	const char *color = state_color(word);
+
+	printf("%s:%*s%s%s%s\n", label, (int)(LABEL_WIDTH - strlen(label)), "", color, word,
+	       color[0] != '\0' ? "\033[0m" : "");
+}
+
 const char *state_color(const char *word)
 {
 	static const struct {

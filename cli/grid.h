@@ -16,6 +16,9 @@ void grid_print(struct grid *g, const char *empty);
 /* "Label:   value" with all values in one column; an empty value is left out. */
 void field_print(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same for a word that tells a state, in its colour. */
+void field_color(const char *label, const char *word);
+
 /* Colour for a word that tells a state ("split", "whole", "no-quorum"), "" if none or if stdout is
  * not a terminal or NO_COLOR is set. */
 const char *state_color(const char *word);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/api.h"
 #include "cli/grid.h"
@@ -13,12 +14,46 @@
 
 enum { TTL_DEFAULT_MS = 3600000 };
 
-static void created_print(const Tb__TokenCreated *created, Tb__Role role)
+/* Where the answering board is reached by others, "BOARD:7443" if that cannot be learnt. */
+static void board_address(struct invocation *inv, char address[300])
+{
+	struct client_request local = {.method = "GET", .path = "/v1/local"};
+	struct client_request nodes = {.method = "GET", .path = "/v1/nodes"};
+	struct client_response response = {0};
+	struct json_error error;
+	ProtobufCMessage *message;
+	uint64_t id = 0;
+
+	snprintf(address, 300, "BOARD:%d", CLIENT_PORT);
+	if (client_send(inv->client, &local, &response) == 0 && response.status == 200 &&
+	    json_decode(&tb__local_status__descriptor, (const char *)response.body.data,
+			response.body.len, &message, &error) == 0) {
+		id = ((Tb__LocalStatus *)message)->node_id;
+		protobuf_c_message_free_unpacked(message, NULL);
+	}
+	if (id != 0 && client_send(inv->client, &nodes, &response) == 0 && response.status == 200 &&
+	    json_decode(&tb__node_list__descriptor, (const char *)response.body.data,
+			response.body.len, &message, &error) == 0) {
+		const Tb__NodeList *list = (const Tb__NodeList *)message;
+
+		for (size_t i = 0; i < list->n_items; i++) {
+			if (list->items[i]->id == id)
+				snprintf(address, 300, "%s", list->items[i]->address);
+		}
+		protobuf_c_message_free_unpacked(message, NULL);
+	}
+	client_response_clear(&response);
+}
+
+static void created_print(struct invocation *inv, const Tb__TokenCreated *created, Tb__Role role)
 {
 	const Tb__Token *t = created->token;
-	char expires[64];
+	/* A script's log is no place for it. */
+	const char *shown = isatty(STDERR_FILENO) ? created->secret : "TOKEN";
+	char expires[64], address[300];
 
 	human_relative(t->expires_ms, clock_realtime_ms(), expires);
+	board_address(inv, address);
 	printf("%s\n", created->secret);
 	fflush(stdout);
 	fprintf(stderr, "\nThis token is shown once and is not stored. It expires %s", expires);
@@ -27,13 +62,12 @@ static void created_print(const Tb__TokenCreated *created, Tb__Role role)
 			t->max_uses == 1 ? "" : "s");
 	fprintf(stderr, ". Revoke it with: witnessctl token revoke %s\n", t->id);
 	if (role == TB__ROLE__ROLE_NODE)
-		fprintf(stderr,
-			"On the new board: witnessctl cluster join THIS-BOARD --token TOKEN\n");
+		fprintf(stderr, "On the new board:\n  witnessctl cluster join %s --token %s\n",
+			address, shown);
 	else
 		fprintf(stderr,
-			"Use it as: TIEBREAK_TOKEN=... witnessctl --server "
-			"https://BOARD:%d status\n",
-			CLIENT_PORT);
+			"Use it as:\n  TIEBREAK_TOKEN=%s witnessctl --server https://%s status\n",
+			shown, address);
 }
 
 int run_token_create(struct invocation *inv)
@@ -75,7 +109,7 @@ int run_token_create(struct invocation *inv)
 		if (rv == EXIT_OK && (api_output(inv) == OUTPUT_NAME || created->token == NULL))
 			printf("%s\n", created->secret);
 		else if (rv == EXIT_OK)
-			created_print(created, request.role);
+			created_print(inv, created, request.role);
 		if (rv == EXIT_OK)
 			tb__token_created__free_unpacked(created, NULL);
 	}
