@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/human.h"
+#include "lib/buf.h"
 #include "lib/mem.h"
 
 enum { LABEL_WIDTH = 16 };
@@ -74,16 +75,20 @@ void grid_print(struct grid *g, const char *empty)
 
 void field_print(const char *label, const char *format, ...)
 {
-	char text[1024];
+	struct buf text = {0};
 	va_list args;
+	char *safe;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	buf_vprintf(&text, format, args);
 	va_end(args);
-	if (text[0] == '\0')
-		return;
-	human_safe(text);
-	printf("%s:%*s%s\n", label, (int)(LABEL_WIDTH - strlen(label)), "", text);
+	if (text.len > 0) {
+		safe = mem_strdup(buf_string(&text));
+		human_safe(safe);
+		printf("%s:%*s%s\n", label, (int)(LABEL_WIDTH - strlen(label)), "", safe);
+		free(safe);
+	}
+	buf_free(&text);
 }
 
 void field_color(const char *label, const char *word)

@@ -107,7 +107,13 @@ void human_count(uint64_t value, char text[32])
 void human_safe(char *text)
 {
 	for (; *text != '\0'; text++) {
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+		unsigned char byte = (unsigned char)*text, next = (unsigned char)text[1];
+
+		if (byte < 0x20 || byte == 0x7f) {
 			*text = '?';
+		} else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) { /* U+0080 to U+009F */
+			text[0] = '?';
+			text[1] = '?';
+		}
 	}
 }

@@ -541,7 +541,7 @@ static void export_csv(const struct exporter *e, FILE *out)
 		buf_printf(&text, ",label.%s", e->keys[i]);
 	buf_putc(&text, '\n');
 	for (size_t i = 0; i < e->count; i++) {
-		buf_puts(&text, e->sites[i]->name);
+		csv_write_field(&text, e->sites[i]->name);
 		for (size_t k = 0; site_field_options[k] != NULL; k++) {
 			struct site_field f;
 			char value[256], message[SITE_FIELD_MESSAGE];

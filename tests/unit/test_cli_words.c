@@ -144,8 +144,11 @@ static void test_human(void **state)
 		{86400000ULL + 7200000, "1 day 2 hours"},
 	};
 	char text[64], count[32];
+	char hostile[] = "a\x1b[2J\xc2\x9b\xc3\xa4\x7f\n";
 
 	(void)state;
+	human_safe(hostile);
+	assert_string_equal(hostile, "a?[2J??\xc3\xa4??");
 	for (size_t i = 0; i < sizeof(durations) / sizeof(durations[0]); i++) {
 		human_duration(durations[i].ms, text);
 		assert_string_equal(text, durations[i].text);
