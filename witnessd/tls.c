@@ -457,14 +457,36 @@ static int session_outcome(struct tls_session *s, int rv)
 	}
 }
 
+/* Does the chain that a peer sent lead from its own certificate to `root`, for a server? Otherwise
+ * whoever has seen the root, which is public, could send it along with a certificate of his own.
+ * The time is left out: a board that joins may not know it yet. */
+static bool leads_to_root(const struct tls_session *s, X509 *root)
+{
+	X509_STORE *store = X509_STORE_new();
+	X509_STORE_CTX *check = X509_STORE_CTX_new();
+	bool holds = false;
+
+	if (store && check && X509_STORE_add_cert(store, root) == 1 &&
+	    X509_STORE_CTX_init(check, store, SSL_get0_peer_certificate(s->ssl),
+				SSL_get_peer_cert_chain(s->ssl)) == 1) {
+		X509_STORE_CTX_set_purpose(check, X509_PURPOSE_SSL_SERVER);
+		X509_STORE_CTX_set_flags(check, X509_V_FLAG_NO_CHECK_TIME);
+		holds = X509_verify_cert(check) == 1;
+	}
+	X509_STORE_CTX_free(check);
+	X509_STORE_free(store);
+	ERR_clear_error();
+	return holds;
+}
+
 static void keep_root(struct tls_session *s)
 {
 	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(s->ssl);
 	int count = chain ? sk_X509_num(chain) : 0;
-	const X509 *root =
+	X509 *root =
 		count > 0 ? sk_X509_value(chain, count - 1) : SSL_get0_peer_certificate(s->ssl);
 
-	if (root && X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
+	if (root && (s->context->verify || leads_to_root(s, root)) && X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
 		s->has_root = true;
 	/* Parsed certificates are the greater part of a sleeping session; on the server's side the
 	 * list holds what came above the peer's own, which nobody looks at again. */

@@ -67,5 +67,6 @@ void tls_session_peer(const struct tls_session *s, struct tls_peer *ret);
  * wildcards in the leftmost label, case ignored)? As corosync-qnetd checks cluster names. */
 bool tls_session_peer_matches(const struct tls_session *s, const char *host);
 /* SHA-256 (hex) of the topmost certificate of the chain that the peer sent, for pinning a CA before
- * it is known (join). -ENOENT if none. */
+ * it is known (join). -ENOENT if there is none, or (in a context that does not verify) if the chain
+ * does not lead from the peer's own certificate, one of a server, to it. */
 int tls_session_peer_root_sha256(const struct tls_session *s, char hex[65]);
