@@ -1,0 +1,471 @@
+#include "api_double.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/clock.h"
+#include "lib/mem.h"
+#include "lib/rng.h"
+#include "proto/json.h"
+#include "proto/peer.pb-c.h"
+#include "witnessd/pki.h"
+
+/* --- the core --- */
+
+struct pending {
+	struct list link;
+	core_proposed proposed;
+	core_answered answered;
+	core_controlled controlled;
+	void *arg;
+	int error;
+	struct apply_result result;
+	Tb__PeerAnswer *answer;
+};
+
+static struct pending *pending_new(struct core *c, void *arg)
+{
+	struct pending *p = mem_zalloc(sizeof(*p));
+
+	p->arg = arg;
+	list_append(&c->pending, &p->link);
+	return p;
+}
+
+static void pending_free(struct pending *p)
+{
+	apply_result_free(&p->result);
+	tb__peer_answer__free_unpacked(p->answer, NULL);
+	list_remove(&p->link);
+	free(p);
+}
+
+static void pending_give(struct pending *p)
+{
+	list_remove(&p->link);
+	if (p->proposed != NULL)
+		p->proposed(p->arg, p->error, p->result.results, p->result.count);
+	else if (p->answered != NULL)
+		p->answered(p->arg, p->error, p->answer);
+	else
+		p->controlled(p->arg, p->error, "");
+	pending_free(p);
+}
+
+static const struct core_view *fake_view(const struct core *c)
+{
+	return &c->view;
+}
+
+static const char *fake_path(const struct core *c)
+{
+	return c->path;
+}
+
+static void entry_apply(struct core *c, Tb__Command **commands, size_t count,
+			struct apply_result *ret)
+{
+	Tb__Entry entry = TB__ENTRY__INIT;
+	uint8_t *data;
+	size_t len;
+
+	entry.n_commands = count;
+	entry.commands = commands;
+	len = tb__entry__get_packed_size(&entry);
+	data = mem_alloc(len);
+	tb__entry__pack(&entry, data);
+	assert_int_equal(apply_entry(c->writer, ++c->index, data, len, ret), 0);
+	free(data);
+	c->view.applied_index = c->index;
+}
+
+void core_apply(struct core *c, Tb__Command *command)
+{
+	struct apply_result result;
+
+	command->id.len = 16;
+	command->id.data = mem_alloc(16);
+	rng_fill(command->id.data, 16);
+	command->time_ms = clock_realtime_ms();
+	command->actor = mem_strdup("somebody");
+	entry_apply(c, &command, 1, &result);
+	if (result.results[0]->refusal != 0)
+		print_error("%s: %s\n", result.results[0]->field, result.results[0]->message);
+	assert_int_equal(result.results[0]->refusal, 0);
+	apply_result_free(&result);
+	tb__command__free_unpacked(command, NULL);
+}
+
+static void fake_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
+			 core_proposed done, void *arg)
+{
+	struct pending *p = pending_new(c, arg);
+
+	(void)home;
+	c->proposals++;
+	p->proposed = done;
+	p->error = c->propose_error;
+	if (c->before_apply != NULL) {
+		void (*before)(struct core * core) = c->before_apply;
+
+		c->before_apply = NULL;
+		before(c);
+	}
+	if (p->error == 0)
+		entry_apply(c, commands, count, &p->result);
+	for (size_t i = 0; i < count; i++)
+		tb__command__free_unpacked(commands[i], NULL);
+	free(commands);
+}
+
+static void answer_sites(struct core *c, const Tb__SiteStatusQuery *query, Tb__PeerAnswer *answer)
+{
+	answer->n_rows = query->n_names;
+	answer->rows = mem_array(query->n_names + 1, sizeof(answer->rows[0]));
+	for (size_t i = 0; i < query->n_names; i++) {
+		Tb__SiteStatusRow *row = mem_alloc(sizeof(*row));
+
+		tb__site_status_row__init(row);
+		row->name = mem_strdup(query->names[i]);
+		row->status = mem_alloc(sizeof(*row->status));
+		tb__site_status__init(row->status);
+		/* Those that end in "s" are split. */
+		row->status->state = row->name[strlen(row->name) - 1] == 's'
+					     ? TB__SITE_STATE__SITE_STATE_SPLIT
+					     : c->state;
+		answer->rows[i] = row;
+	}
+}
+
+static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
+{
+	answer->cluster = mem_alloc(sizeof(*answer->cluster));
+	tb__cluster_status__init(answer->cluster);
+	answer->cluster->leader = 1;
+	answer->cluster->sites_whole = 3;
+	answer->cluster->applied_index = c->index;
+	answer->n_nodes = 1;
+	answer->nodes = mem_array(1, sizeof(answer->nodes[0]));
+	answer->nodes[0] = mem_alloc(sizeof(*answer->nodes[0]));
+	tb__node_status_row__init(answer->nodes[0]);
+	answer->nodes[0]->node_id = 1;
+	answer->nodes[0]->status = mem_alloc(sizeof(Tb__NodeStatus));
+	tb__node_status__init(answer->nodes[0]->status);
+	answer->nodes[0]->status->leader = true;
+}
+
+static void fake_query(struct core *c, struct mailbox *home, const Tb__PeerQuery *query,
+		       core_answered done, void *arg)
+{
+	struct pending *p = pending_new(c, arg);
+
+	(void)home;
+	c->queries++;
+	p->answered = done;
+	p->answer = mem_alloc(sizeof(*p->answer));
+	tb__peer_answer__init(p->answer);
+	if (query->what_case == TB__PEER_QUERY__WHAT_SITES)
+		answer_sites(c, query->sites, p->answer);
+	else if (query->what_case == TB__PEER_QUERY__WHAT_CLUSTER)
+		answer_cluster(c, p->answer);
+	else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
+		p->error = -EPERM;
+		p->answer->message = mem_strdup("this is the last board");
+	}
+}
+
+static void fake_init(struct core *c, struct mailbox *home, const Tb__ClusterInitRequest *request,
+		      core_controlled done, void *arg)
+{
+	struct pending *p = pending_new(c, arg);
+
+	(void)home;
+	(void)request;
+	p->controlled = done;
+	p->error = c->path[0] != '\0' ? -EEXIST : 0;
+}
+
+static void fake_join(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
+		      core_controlled done, void *arg)
+{
+	(void)request;
+	fake_init(c, home, NULL, done, arg);
+}
+
+static Tb__LocalStatus *fake_local(struct core *c)
+{
+	Tb__LocalStatus *status = mem_alloc(sizeof(*status));
+
+	tb__local_status__init(status);
+	status->state = mem_strdup(c->path[0] != '\0' ? "serving" : "new");
+	status->node_name = mem_strdup("one");
+	return status;
+}
+
+static const struct api_backend backend = {.view = fake_view,
+					   .model_path = fake_path,
+					   .propose = fake_propose,
+					   .query = fake_query,
+					   .init_cluster = fake_init,
+					   .join_cluster = fake_join,
+					   .local_status = fake_local};
+
+/* --- HTTP --- */
+
+static char *text_or_null(const char *text)
+{
+	return text != NULL ? mem_strdup(text) : NULL;
+}
+
+static void sink_answer(void *conn, const struct api_answer *from)
+{
+	struct answer *a = conn;
+
+	assert_int_equal(a->status, 0);
+	assert_null(a->call); /* the slot is cleared first */
+	a->status = from->status;
+	a->type = text_or_null(from->content_type);
+	a->etag = text_or_null(from->etag);
+	a->location = text_or_null(from->location);
+	a->allow = text_or_null(from->allow);
+	a->retry_after = text_or_null(from->retry_after);
+	a->head = from->head;
+	buf_append(&a->body, from->body, from->body_len);
+}
+
+static void sink_stream_begin(void *conn, const char *content_type)
+{
+	struct answer *a = conn;
+
+	a->streaming = true;
+	a->status = 200;
+	a->type = mem_strdup(content_type);
+}
+
+static size_t sink_stream_write(void *conn, const void *data, size_t len)
+{
+	struct answer *a = conn;
+
+	assert_true(a->streaming && !a->ended);
+	buf_append(&a->body, data, len);
+	return a->queued;
+}
+
+static void sink_stream_end(void *conn)
+{
+	struct answer *a = conn;
+
+	assert_true(a->streaming && !a->ended);
+	a->ended = true;
+}
+
+static const struct api_sink sink = {.answer = sink_answer,
+				     .stream_begin = sink_stream_begin,
+				     .stream_write = sink_stream_write,
+				     .stream_end = sink_stream_end};
+
+void ask_begin(struct world *w, const struct ask *what, struct answer *ret)
+{
+	const char *question = strchr(what->path, '?');
+	char *path = question != NULL ? mem_strndup(what->path, (size_t)(question - what->path))
+				      : mem_strdup(what->path);
+	char *bearer = what->token != NULL ? mem_printf("Bearer %s", what->token) : NULL;
+	struct api_request request = {
+		.method = what->method,
+		.path = path,
+		.query = question != NULL ? question + 1 : "",
+		.authorization = bearer,
+		.content_type = what->content_type,
+		.accept = what->accept,
+		.if_match = what->if_match,
+		.idempotency_key = what->key,
+		.last_event_id = what->last_event_id,
+		.body = (const uint8_t *)what->body,
+		.body_len = what->body != NULL ? strlen(what->body) : 0,
+		.peer_address = what->address != NULL ? what->address : "10.0.0.9:1234",
+		.local = !what->remote && what->token == NULL && what->certificate == NULL,
+		.uid = what->uid,
+		.certificate = what->certificate,
+	};
+
+	*ret = (struct answer){0};
+	api_handle(w->api, &request, ret, &ret->call);
+	free(path);
+	free(bearer);
+}
+
+void ask(struct world *w, const struct ask *what, struct answer *ret)
+{
+	ask_begin(w, what, ret);
+	world_run(w);
+	if (ret->status == 0)
+		print_error("%s %s: no answer\n", what->method, what->path);
+	assert_int_not_equal(ret->status, 0);
+}
+
+void answer_clear(struct answer *a)
+{
+	free(a->type);
+	free(a->etag);
+	free(a->location);
+	free(a->allow);
+	free(a->retry_after);
+	buf_free(&a->body);
+	*a = (struct answer){0};
+}
+
+const char *answer_text(struct answer *a, const char *path)
+{
+	static char text[4096];
+	json_t *root = json_loadb((const char *)a->body.data, a->body.len, 0, NULL);
+	json_t *at = root;
+	char *copy = mem_strdup(path);
+
+	text[0] = '\0';
+	for (char *save = NULL, *part = strtok_r(copy, ".", &save); part != NULL && at != NULL;
+	     part = strtok_r(NULL, ".", &save))
+		at = json_is_array(at) ? json_array_get(at, (size_t)atoi(part))
+				       : json_object_get(at, part);
+	if (json_is_string(at))
+		snprintf(text, sizeof(text), "%s", json_string_value(at));
+	else if (json_is_integer(at))
+		snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(at));
+	else if (at != NULL)
+		snprintf(text, sizeof(text), "%s", json_is_true(at) ? "true" : "?");
+	json_decref(root);
+	free(copy);
+	return text;
+}
+
+/* --- the world --- */
+
+void world_run(struct world *w)
+{
+	while (!list_empty(&w->core.pending))
+		pending_give(list_entry(w->core.pending.next, struct pending, link));
+	uv_run(&w->loop, UV_RUN_NOWAIT);
+}
+
+static void cluster_make(struct core *c)
+{
+	Tb__Command *command = mem_alloc(sizeof(*command));
+	Tb__ClusterInit *init = mem_alloc(sizeof(*init));
+	struct pki_signed ca;
+	struct pki_signed qnet;
+	char *key;
+	char *qnet_key;
+	char sha256[65];
+
+	assert_int_equal(pki_key_new(&key), 0);
+	assert_int_equal(pki_key_new(&qnet_key), 0);
+	assert_int_equal(pki_ca_new("lab CA", key, clock_realtime_ms(), 3650, &ca), 0);
+	assert_int_equal(pki_ca_new("QNet CA", qnet_key, clock_realtime_ms(), 36500, &qnet), 0);
+	pki_sha256(ca.pem, sha256);
+	tb__command__init(command);
+	tb__cluster_init__init(init);
+	command->op_case = TB__COMMAND__OP_CLUSTER_INIT;
+	command->cluster_init = init;
+	init->cluster = mem_alloc(sizeof(*init->cluster));
+	tb__cluster__init(init->cluster);
+	init->cluster->id = mem_strdup("00112233445566778899aabbccddeeff");
+	init->cluster->name = mem_strdup("lab");
+	init->cluster->ca_sha256 = mem_strdup(sha256);
+	init->secrets = mem_alloc(sizeof(*init->secrets));
+	tb__secrets__init(init->secrets);
+	init->secrets->ca_cert = mem_strdup(ca.pem);
+	init->secrets->ca_key = key;
+	init->secrets->qnet_ca_cert = mem_strdup(qnet.pem);
+	init->secrets->qnet_ca_key = qnet_key;
+	init->node = mem_alloc(sizeof(*init->node));
+	tb__node__init(init->node);
+	init->node->id = 1;
+	init->node->name = mem_strdup("one");
+	init->node->address = mem_strdup("10.0.0.1:7443");
+	init->node->qnet_address = mem_strdup("10.0.0.1:5403");
+	init->node->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	core_apply(c, command);
+	pki_signed_free(&ca);
+	pki_signed_free(&qnet);
+}
+
+void world_open(struct world *w, bool cluster)
+{
+	struct core *c = &w->core;
+
+	*w = (struct world){0};
+	uv_loop_init(&w->loop);
+	list_init(&c->pending);
+	c->state = TB__SITE_STATE__SITE_STATE_WHOLE;
+	snprintf(c->dir, sizeof(c->dir), "/tmp/tiebreak-api-XXXXXX");
+	assert_non_null(mkdtemp(c->dir));
+	if (cluster) {
+		snprintf(c->path, sizeof(c->path), "%s/model.db", c->dir);
+		assert_int_equal(store_open(c->path, &c->writer), 0);
+		c->view.node_id = 1;
+		c->view.leader_id = 1;
+		c->view.lease_until_ms = UINT64_MAX;
+		c->view.state = CORE_SERVING;
+		cluster_make(c);
+	}
+	w->metrics = metrics_new();
+	w->api = api_new(&(struct api_config){.loop = &w->loop,
+					      .core = c,
+					      .backend = &backend,
+					      .sink = &sink,
+					      .metrics = w->metrics});
+}
+
+static void closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+void world_close(struct world *w)
+{
+	struct core *c = &w->core;
+	bool over = false;
+	char *line;
+
+	api_close(w->api, closed, &over);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	assert_true(over);
+	assert_int_equal(uv_loop_close(&w->loop), 0);
+	list_for_each_safe (at, &c->pending)
+		pending_free(list_entry(at, struct pending, link));
+	api_free(w->api);
+	store_close(c->writer);
+	metrics_free(w->metrics);
+	line = mem_printf("%s/model.db", c->dir);
+	unlink(line);
+	free(line);
+	line = mem_printf("%s/model.db-wal", c->dir);
+	unlink(line);
+	free(line);
+	line = mem_printf("%s/model.db-shm", c->dir);
+	unlink(line);
+	free(line);
+	assert_int_equal(rmdir(c->dir), 0);
+}
+
+char *token_make(struct world *w, const char *role, const char *site)
+{
+	char *body = mem_printf("{\"role\":\"%s\",\"site\":\"%s\"}", role, site);
+	struct answer a;
+	char *text;
+
+	ask(w, &(struct ask){.method = "POST", .path = "/v1/tokens", .body = body}, &a);
+	if (a.status != 201)
+		print_error("%s\n", buf_string(&a.body));
+	assert_int_equal(a.status, 201);
+	text = mem_strdup(answer_text(&a, "secret"));
+	answer_clear(&a);
+	free(body);
+	return text;
+}

@@ -1,0 +1,77 @@
+/* api_double.h: the API with a stand-in for the core and for HTTP: commands go through the real
+ * apply into a real store in a file, soft state is what the test says, answers are kept. */
+#pragma once
+#include "cluster/apply.h"
+#include "lib/list.h"
+#include "witnessd/api.h"
+
+struct core {
+	struct core_view view;
+	struct store *writer;
+	char dir[64];
+	char path[128]; /* "" while not in a cluster */
+	uint64_t index;
+	struct list pending; /* answers not given yet */
+	int propose_error; /* != 0: the next proposals fail with it, unapplied */
+	Tb__SiteState state; /* what the leader says of every site */
+	unsigned queries;
+	unsigned proposals;
+	/* Before the next proposal is applied, once. */
+	void (*before_apply)(struct core *c);
+};
+
+struct answer {
+	int status; /* 0: none yet */
+	char *type;
+	char *etag;
+	char *location;
+	char *allow;
+	char *retry_after;
+	bool head;
+	struct buf body;
+	/* streams */
+	bool streaming;
+	bool ended;
+	size_t queued; /* what stream_write says */
+	void *call; /* slot */
+};
+
+struct ask {
+	const char *method;
+	const char *path; /* with the query */
+	const char *body; /* NULL: none */
+	const char *token;
+	const struct tls_peer *certificate;
+	const char *if_match;
+	const char *key;
+	const char *last_event_id;
+	const char *accept;
+	const char *content_type;
+	const char *address; /* NULL: 10.0.0.9:1234 */
+	bool remote; /* not by the Unix socket */
+	unsigned uid;
+};
+
+struct world {
+	uv_loop_t loop;
+	struct core core;
+	struct api *api;
+	struct metrics *metrics;
+};
+
+/* A board in a cluster "lab" with CA keys and one node "one"; or, without `cluster`, a new one. */
+void world_open(struct world *w, bool cluster);
+void world_close(struct world *w);
+/* Does the core's work until nothing is pending. */
+void world_run(struct world *w);
+/* Sends a request and runs until it is answered (or streams). */
+void ask(struct world *w, const struct ask *what, struct answer *ret);
+/* The same without running. */
+void ask_begin(struct world *w, const struct ask *what, struct answer *ret);
+void answer_clear(struct answer *a);
+/* The value of a member of the body, as text ("" if absent); valid until the next call. */
+const char *answer_text(struct answer *a, const char *path);
+/* Makes a token by the API; the text is the caller's. */
+char *token_make(struct world *w, const char *role, const char *site);
+/* Applies a command as if somebody else had sent it. */
+void core_apply(struct core *c, Tb__Command *command);

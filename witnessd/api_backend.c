@@ -1,0 +1,12 @@
+/* api_backend.c: the real core behind the API; a file of its own, so that tests can do without. */
+#include "witnessd/api.h"
+
+const struct api_backend api_backend_core = {
+	.view = core_view,
+	.model_path = core_model_path,
+	.propose = core_propose,
+	.query = core_query,
+	.init_cluster = core_init_cluster,
+	.join_cluster = core_join_cluster,
+	.local_status = core_local_status,
+};

@@ -1,0 +1,103 @@
+/* api_metrics.c: the numbers of this board for Prometheus. The registry has what is counted; what
+ * the core and the leader know is asked for at each scrape. */
+#include <string.h>
+
+#include "lib/clock.h"
+#include "witnessd/api_call.h"
+
+static void gauge(struct buf *out, bool open, const char *name, const char *help, double value)
+{
+	metrics_head(out, open, METRIC_GAUGE, name, help);
+	metrics_sample(out, open, METRIC_GAUGE, name, "", value);
+}
+
+static void state_write(const struct core_view *view, bool open, struct buf *out)
+{
+	static const char *const words[] = {
+		[CORE_NEW] = "new",	    [CORE_JOINING] = "joining",
+		[CORE_SERVING] = "serving", [CORE_NO_QUORUM] = "no-quorum",
+		[CORE_FAILED] = "failed",
+	};
+	int state = view->state;
+
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_state",
+		     "State of this board (1: this one).");
+	for (int i = CORE_NEW; i <= CORE_FAILED; i++) {
+		char label[32] = "state=\"";
+
+		strcat(strcat(label, words[i]), "\"");
+		metrics_sample(out, open, METRIC_GAUGE, "tiebreak_state", label, state == i);
+	}
+}
+
+static void board_write(const struct core_view *view, bool open, struct buf *out)
+{
+	uint64_t until_ms = view->lease_until_ms;
+	uint64_t now_ms = clock_boottime_ms();
+
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_build_info", "Version of the daemon.");
+	metrics_sample(out, open, METRIC_GAUGE, "tiebreak_build_info",
+		       "version=\"" TIEBREAK_VERSION "\"", 1);
+	state_write(view, open, out);
+	gauge(out, open, "tiebreak_raft_term", "Newest raft term.", (double)view->term);
+	gauge(out, open, "tiebreak_raft_applied_index", "Last log entry in this board's model.",
+	      (double)view->applied_index);
+	gauge(out, open, "tiebreak_raft_leader", "1 if this board leads.",
+	      view->node_id != 0 && view->leader_id == view->node_id);
+	gauge(out, open, "tiebreak_lease_remaining_seconds", "Until the lease ends; 0: none.",
+	      until_ms > now_ms ? (double)(until_ms - now_ms) / 1000 : 0);
+}
+
+static void sites_write(const Tb__ClusterStatus *c, bool open, struct buf *out)
+{
+	const struct {
+		const char *label;
+		uint32_t count;
+	} states[] = {
+		{"state=\"whole\"", c->sites_whole},
+		{"state=\"degraded\"", c->sites_degraded},
+		{"state=\"split\"", c->sites_split},
+		{"state=\"offline\"", c->sites_offline},
+		{"state=\"undecided\"", c->sites_undecided},
+	};
+
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_sites",
+		     "Sites by state, as the leader sees them.");
+	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		metrics_sample(out, open, METRIC_GAUGE, "tiebreak_sites", states[i].label,
+			       states[i].count);
+	gauge(out, open, "tiebreak_cluster_sessions", "Attached site nodes of the whole cluster.",
+	      c->sessions);
+	gauge(out, open, "tiebreak_cluster_nodes", "Boards of the cluster.", c->nodes);
+	gauge(out, open, "tiebreak_cluster_nodes_reachable", "Boards that the leader reaches.",
+	      c->nodes_reachable);
+}
+
+static void metrics_answered(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	static const char open_type[] =
+		"application/openmetrics-text; version=1.0.0; charset=utf-8";
+	const struct api_config *config = &call->api->config;
+	bool open = call->accept_open_metrics;
+	struct buf text = {0};
+
+	board_write(config->backend->view(config->core), open, &text);
+	if (error == 0 && answer->cluster != NULL)
+		sites_write(answer->cluster, open, &text);
+	gauge(&text, open, "tiebreak_api_streams", "Open watches of this board.",
+	      (double)api_watch_count(call->api->watch));
+	metrics_write(config->metrics, open, &text);
+	metrics_process(&text, open);
+	metrics_end(&text, open);
+	api_answer_typed(call, open ? open_type : call->route->content_type, &text);
+	buf_free(&text);
+}
+
+void api_metrics(struct api_call *call)
+{
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+
+	query.what_case = TB__PEER_QUERY__WHAT_CLUSTER;
+	query.cluster = true;
+	api_query(call, &query, metrics_answered);
+}
