@@ -1,0 +1,366 @@
+/* front.c: the thread, its listeners and its certificates. */
+#include "witnessd/front.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "witnessd/api_call.h"
+#include "witnessd/core.h"
+#include "witnessd/front_internal.h"
+
+enum { TICK_MS = 1000, MAILBOX_LIMIT = 10000, HANDSHAKE_BUDGET_US = 2000, BACKLOG = 128 };
+
+static _Thread_local char message[512];
+
+/* --- certificates --- */
+
+static const char *const server_alpn[] = {ALPN_HTTP, ALPN_PEER, ALPN_RAFT, ALPN_JOIN, NULL};
+static const char *const peer_alpn[] = {ALPN_PEER, NULL};
+static const char *const raft_alpn[] = {ALPN_RAFT, NULL};
+static const char *const join_alpn[] = {ALPN_JOIN, NULL};
+
+static int context_make(const struct tls_options *options, struct tls_context **slot)
+{
+	struct tls_context *made;
+	const char *why = "";
+	int rv = tls_context_new(options, &made, &why);
+
+	if (rv != 0) {
+		log_error("tls", "the board's certificate cannot be used: %s", why);
+		return rv;
+	}
+	tls_context_free(*slot);
+	*slot = made;
+	return 0;
+}
+
+/* The CA goes with the board's certificate, so that a board that joins can compare it with its
+ * token. */
+static int contexts_make(struct front *f)
+{
+	const struct identity *id = &f->identity;
+	char *chain = mem_printf("%s%s%s", id->cert,
+				 id->cert[strlen(id->cert) - 1] == '\n' ? "" : "\n", id->ca_cert);
+	struct tls_options options = {.certificate = chain,
+				      .key = id->key,
+				      .ca = id->ca_cert,
+				      .clock_floor_ms = core_view(f->core)->clock_floor_ms};
+	int rv;
+
+	options.alpn = peer_alpn;
+	rv = context_make(&options, &f->peer_context);
+	options.alpn = raft_alpn;
+	if (rv == 0)
+		rv = context_make(&options, &f->raft_context);
+	options.server = true;
+	options.ask_client_certificate = true;
+	options.alpn = server_alpn;
+	if (rv == 0)
+		rv = context_make(&options, &f->server_context);
+	free(chain);
+	return rv;
+}
+
+/* --- listeners --- */
+
+static unsigned streams_max(const struct front *f)
+{
+	return f->connections_max + FRONT_JOINERS_MAX + 4 * LIMIT_NODES;
+}
+
+static void tls_open(struct front *f)
+{
+	const struct stream_listen how = {.address = f->listen_address,
+					  .tls = f->server_context,
+					  .limit = streams_max(f),
+					  .backlog = BACKLOG,
+					  .events = &front_entrant_events,
+					  .accepted = front_accepted,
+					  .arg = f};
+	const char *why = "";
+
+	if (f->tls_listener != NULL || f->server_context == NULL || f->stopping)
+		return;
+	if (stream_listen(f->group, &how, &f->tls_listener, &why) != 0) {
+		log_error("listen", "%s", why);
+		f->tls_listener = NULL;
+		return;
+	}
+	f->port = stream_listener_port(f->tls_listener);
+	log_notice("listening", "API and boards on %s (port %u)", f->listen_address, f->port);
+}
+
+static void identity_take(struct front *f)
+{
+	struct identity fresh = {0};
+	const char *why = "";
+
+	if (identity_load(f->data_dir, &fresh, &why) != 0)
+		return; /* no identity yet; the core has told what is wrong with it */
+	identity_free(&f->identity);
+	f->identity = fresh;
+	if (contexts_make(f) != 0)
+		return;
+	if (f->tls_listener != NULL)
+		stream_listener_set_tls(f->tls_listener, f->server_context);
+	else
+		tls_open(f);
+}
+
+/* An accepted connection of the probe: nothing is served there. */
+static void probe_accepted(struct stream *s, void *arg)
+{
+	(void)arg;
+	stream_abort(s);
+}
+
+static void probe_closed(struct stream *s, enum stream_end end, const char *detail)
+{
+	(void)s;
+	(void)end;
+	(void)detail;
+}
+
+/* The port is opened much later, when nobody watches any more; whether it is free is found now. */
+static int port_probe(struct front *f, const char **ret_message)
+{
+	static const struct stream_events events = {.closed = probe_closed};
+	const struct stream_listen how = {.address = f->listen_address,
+					  .limit = 1,
+					  .backlog = 1,
+					  .events = &events,
+					  .accepted = probe_accepted};
+	struct stream_listener *probe;
+	int rv = stream_listen(f->group, &how, &probe, ret_message);
+
+	if (rv == 0)
+		stream_listener_close(probe);
+	return rv;
+}
+
+static int socket_open(struct front *f, const char **ret_message)
+{
+	char *address = mem_printf("unix:%s", f->socket_path);
+	const struct stream_listen how = {
+		.address = address, .limit = f->connections_max, .backlog = BACKLOG, .mode = 0600};
+	int rv = http_server_listen(f->http, &how, &f->unix_listener, ret_message);
+
+	free(address);
+	return rv;
+}
+
+/* --- letters --- */
+
+static void model_open(struct letter *letter)
+{
+	struct front *f = list_entry(letter, struct front, model_letter);
+
+	atomic_flag_clear(&f->model_posted);
+	if (!f->stopping)
+		api_model_changed(f->api);
+}
+
+void front_model_changed(struct front *f, uint64_t applied_index)
+{
+	(void)applied_index;
+	if (!atomic_flag_test_and_set(&f->model_posted))
+		mailbox_answer(&f->mailbox, &f->model_letter);
+}
+
+static void identity_open(struct letter *letter)
+{
+	struct front *f = list_entry(letter, struct front, identity_letter);
+
+	atomic_flag_clear(&f->identity_posted);
+	if (f->stopping)
+		return;
+	api_identity_changed(f->api);
+	identity_take(f);
+}
+
+void front_identity_changed(struct front *f)
+{
+	if (!atomic_flag_test_and_set(&f->identity_posted))
+		mailbox_answer(&f->mailbox, &f->identity_letter);
+}
+
+static void tick(uv_timer_t *timer)
+{
+	struct front *f = timer->data;
+
+	tls_open(f);
+	front_links_expire(f, uv_now(&f->loop));
+}
+
+/* --- life --- */
+
+/* Down the list of what was opened, each step when the one before is over. */
+
+static void mailbox_gone(struct mailbox *m)
+{
+	struct front *f = list_entry(m, struct front, mailbox);
+
+	uv_close((uv_handle_t *)&f->ticker, NULL);
+}
+
+static void group_gone(void *arg)
+{
+	struct front *f = arg;
+
+	mailbox_close(&f->mailbox, mailbox_gone);
+}
+
+static void http_gone(void *arg)
+{
+	struct front *f = arg;
+
+	stream_group_free(f->group, group_gone, f);
+}
+
+static void api_gone_by(void *arg)
+{
+	struct front *f = arg;
+
+	http_server_free(f->http, http_gone, f);
+}
+
+static void stop_open(struct letter *letter)
+{
+	struct front *f = list_entry(letter, struct front, stop_letter);
+
+	f->stopping = true;
+	uv_timer_stop(&f->ticker);
+	stream_listener_close(f->unix_listener);
+	if (f->tls_listener != NULL)
+		stream_listener_close(f->tls_listener);
+	f->port = 0;
+	api_close(f->api, api_gone_by, f);
+}
+
+static void *front_run(void *arg)
+{
+	struct front *f = arg;
+
+	uv_run(&f->loop, UV_RUN_DEFAULT);
+	return NULL;
+}
+
+static void front_free(struct front *f)
+{
+	int rv = uv_loop_close(&f->loop);
+
+	assert(rv == 0);
+	api_free(f->api);
+	api_http_free(&f->api_http);
+	api_limiter_free(f->join_limiter);
+	front_links_free(f);
+	tls_context_free(f->server_context);
+	tls_context_free(f->peer_context);
+	tls_context_free(f->raft_context);
+	tls_context_free(f->join_context);
+	identity_free(&f->identity);
+	metrics_free(f->metrics);
+	free(f->data_dir);
+	free(f->listen_address);
+	free(f->socket_path);
+	free(f);
+}
+
+static struct front *front_new(const struct config *config, struct core *core)
+{
+	struct front *f = mem_zalloc(sizeof(*f));
+	const struct http_limits limits = {.connections = (unsigned)config->connections_max};
+	const struct tls_options join_options = {.alpn = join_alpn};
+	int rv = uv_loop_init(&f->loop);
+
+	assert(rv == 0);
+	f->core = core;
+	f->data_dir = mem_strdup(config->data_dir);
+	f->listen_address = mem_strdup(config->listen);
+	f->socket_path = mem_printf("%s/witnessd.sock", config->run_dir);
+	f->connections_max = (unsigned)config->connections_max;
+	f->model_letter.open = model_open;
+	f->identity_letter.open = identity_open;
+	f->stop_letter.open = stop_open;
+	atomic_flag_clear(&f->model_posted);
+	atomic_flag_clear(&f->identity_posted);
+	list_init(&f->links);
+	mailbox_init(&f->mailbox, &f->loop, MAILBOX_LIMIT);
+	uv_timer_init(&f->loop, &f->ticker);
+	f->ticker.data = f;
+	f->metrics = metrics_new();
+	f->handshake_failures =
+		metrics_series(f->metrics, METRIC_COUNTER, "tiebreak_tls_handshake_failures",
+			       "TLS handshakes that failed at the API port.", "");
+	f->group = stream_group_new(&f->loop, HANDSHAKE_BUDGET_US);
+	f->join_limiter = api_limiter_new();
+	context_make(&join_options, &f->join_context);
+	f->api = api_new(&(struct api_config){.loop = &f->loop,
+					      .home = &f->mailbox,
+					      .core = core,
+					      .backend = &api_backend_core,
+					      .sink = &api_http_sink,
+					      .metrics = f->metrics});
+	api_http_init(&f->api_http, f->api);
+	f->http = http_server_new(f->group, &f->api_http.handler, &limits);
+	return f;
+}
+
+/* Nothing runs yet: the same way down, on the caller's thread. */
+static void front_discard(struct front *f)
+{
+	f->stopping = true;
+	if (f->unix_listener != NULL)
+		stream_listener_close(f->unix_listener);
+	api_close(f->api, api_gone_by, f);
+	uv_run(&f->loop, UV_RUN_DEFAULT);
+	front_free(f);
+}
+
+int front_start(const struct config *config, struct core *core, struct front **ret,
+		const char **ret_message)
+{
+	struct front *f = front_new(config, core);
+	const char *why = "";
+	int rv = port_probe(f, &why);
+
+	if (rv == 0)
+		rv = socket_open(f, &why);
+	if (rv == 0) {
+		uv_timer_start(&f->ticker, tick, TICK_MS, TICK_MS);
+		rv = -pthread_create(&f->thread, NULL, front_run, f);
+		why = "no thread could be made";
+	}
+	if (rv != 0) {
+		snprintf(message, sizeof(message), "%s", why);
+		*ret_message = message;
+		front_discard(f);
+		return rv;
+	}
+	*ret = f;
+	return 0;
+}
+
+void front_stop(struct front *f)
+{
+	if (f == NULL)
+		return;
+	mailbox_answer(&f->mailbox, &f->stop_letter);
+	pthread_join(f->thread, NULL);
+	front_free(f);
+}
+
+struct metrics *front_metrics(struct front *f)
+{
+	return f->metrics;
+}
+
+unsigned front_port(const struct front *f)
+{
+	return f->port;
+}

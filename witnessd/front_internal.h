@@ -1,0 +1,73 @@
+/* front_internal.h: what the files of the front share: front.c (thread, listeners, TLS), and
+ * front_link.c (incoming and outgoing links, admission). All of it runs in the front's thread. */
+#pragma once
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "lib/list.h"
+#include "witnessd/api_http.h"
+#include "witnessd/config.h"
+#include "witnessd/front.h"
+#include "witnessd/identity.h"
+#include "witnessd/stream.h"
+
+#define ALPN_HTTP "http/1.1"
+#define ALPN_PEER "tiebreak-peer/1"
+#define ALPN_RAFT "tiebreak-raft/1"
+#define ALPN_JOIN "tiebreak-join/1"
+
+enum {
+	FRONT_DIAL_MS = 5000,
+	FRONT_JOIN_MS = 30000, /* for a whole admission */
+	FRONT_JOINERS_MAX = 16,
+	FRONT_JOIN_BYTES = 64 << 10, /* of a JoinRequest or JoinReply */
+};
+
+struct front {
+	pthread_t thread;
+	uv_loop_t loop;
+	struct mailbox mailbox;
+	uv_timer_t ticker;
+	struct core *core;
+	char *data_dir;
+	char *listen_address;
+	char *socket_path;
+	unsigned connections_max;
+	struct metrics *metrics;
+	struct metric *handshake_failures;
+
+	struct stream_group *group;
+	struct http_server *http;
+	struct api *api;
+	struct api_http api_http;
+	struct api_limiter *join_limiter;
+
+	struct stream_listener *unix_listener;
+	struct stream_listener *tls_listener; /* NULL: no identity yet, or the port is taken */
+	_Atomic unsigned port;
+	struct identity identity; /* node_id 0: none yet */
+	struct tls_context *server_context; /* NULL: none yet */
+	struct tls_context *peer_context; /* outgoing, by ALPN */
+	struct tls_context *raft_context;
+	struct tls_context *join_context;
+
+	struct list links; /* struct link_end: streams on their way to be links */
+	unsigned joiners; /* of them, boards that want in */
+
+	struct letter model_letter;
+	struct letter identity_letter;
+	struct letter stop_letter;
+	atomic_flag model_posted;
+	atomic_flag identity_posted;
+	bool stopping;
+};
+
+/* --- front_link.c --- */
+
+extern const struct stream_events front_entrant_events;
+/* A new connection at the TLS port. */
+void front_accepted(struct stream *s, void *arg);
+/* Ends admissions that take too long. */
+void front_links_expire(struct front *f, uint64_t now_ms);
+/* Frees what is left; the streams are gone by then. */
+void front_links_free(struct front *f);
