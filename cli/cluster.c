@@ -51,9 +51,8 @@ int run_cluster_init(struct invocation *inv)
 		printf("cluster \"%s\" is made and this board serves it (id %s)\n", cluster->name,
 		       cluster->id);
 		printf("\nOne board alone is one failure away from silence. For each further "
-		       "board:\n"
-		       "  here:   witnessctl token create --role node\n"
-		       "  there:  witnessctl cluster join THIS-BOARD --token TOKEN\n");
+		       "board, run\n\"witnessctl token create --role node\" here, and there what "
+		       "that prints.\n");
 		tb__cluster__free_unpacked(cluster, NULL);
 	}
 	buf_free(&body);

@@ -62,16 +62,18 @@ void human_relative(int64_t realtime_ms, int64_t now_ms, char text[64])
 		snprintf(text, 64, "never");
 		return;
 	}
-	if (realtime_ms / 1000 == now_ms / 1000) {
+	if (realtime_ms > now_ms - 500 && realtime_ms < now_ms + 500) {
 		snprintf(text, 64, "now");
 		return;
 	}
 	if (realtime_ms > now_ms) {
-		human_duration((uint64_t)(realtime_ms - now_ms), duration);
+		/* To the nearest second: what was made to last an hour is not said to last 59
+		 * minutes. */
+		human_duration((uint64_t)(realtime_ms - now_ms + 500) / 1000 * 1000, duration);
 		snprintf(text, 64, "in %.50s", duration);
 		return;
 	}
-	human_duration((uint64_t)(now_ms - realtime_ms), duration);
+	human_duration((uint64_t)(now_ms - realtime_ms + 500) / 1000 * 1000, duration);
 	snprintf(text, 64, "%.50s ago", duration);
 }
 
