@@ -146,11 +146,31 @@ static int exit_code(long status)
 	}
 }
 
+/* The API's remedies speak of HTTP; these are the same in this program's words. */
+static const char *remedy(const Tb__Problem *p)
+{
+	static const struct {
+		const char *api, *ours;
+	} remedies[] = {
+		{"send \"Authorization: ",
+		 "give --token (or TIEBREAK_TOKEN), or --cert, --key and --ca"},
+		{"GET /v1/sites ", "witnessctl site list shows the names"},
+		{"GET /v1/nodes ", "witnessctl node list shows names and ids"},
+		{"POST /v1/sites ", "witnessctl site create makes one"},
+	};
+
+	for (size_t i = 0; i < sizeof(remedies) / sizeof(remedies[0]); i++) {
+		if (strncmp(p->remedy, remedies[i].api, strlen(remedies[i].api)) == 0)
+			return remedies[i].ours;
+	}
+	return p->remedy;
+}
+
 static void print_problem(const Tb__Problem *p, const char *what)
 {
 	const char *head = p->detail[0] != '\0' ? p->detail : p->title;
 	char *text = mem_printf("%s%s%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "",
-				head, p->remedy[0] != '\0' ? "; " : "", p->remedy);
+				head, remedy(p)[0] != '\0' ? "; " : "", remedy(p));
 
 	human_safe(text);
 	complain("%s", text);

@@ -25,6 +25,19 @@ void human_time(int64_t realtime_ms, char text[32])
 	strftime(text, 32, "%Y-%m-%d %H:%M:%S", &parts);
 }
 
+/* To the nearest of the smaller unit that is shown, so that what was made to last 90 days is not
+ * said to last 89 days and 23 hours a moment later. */
+static uint64_t rounded(uint64_t ms)
+{
+	size_t i = 0;
+
+	while (units[i].ms > ms)
+		i++;
+	if (units[i].ms > 1000)
+		i++;
+	return (ms + units[i].ms / 2) / units[i].ms * units[i].ms;
+}
+
 void human_duration(uint64_t ms, char text[64])
 {
 	size_t used = 0;
@@ -34,6 +47,7 @@ void human_duration(uint64_t ms, char text[64])
 		snprintf(text, 64, "0 seconds");
 		return;
 	}
+	ms = rounded(ms);
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]) && parts < 2; i++) {
 		uint64_t count = ms / units[i].ms;
 
@@ -44,8 +58,6 @@ void human_duration(uint64_t ms, char text[64])
 				break;
 			continue;
 		}
-		if (parts > 0 && units[i].ms == 1)
-			break;
 		used += (size_t)snprintf(text + used, 64 - used, "%s%" PRIu64 " %s%s",
 					 parts > 0 ? " " : "", count, units[i].word,
 					 count == 1 ? "" : "s");
@@ -69,11 +81,11 @@ void human_relative(int64_t realtime_ms, int64_t now_ms, char text[64])
 	if (realtime_ms > now_ms) {
 		/* To the nearest second: what was made to last an hour is not said to last 59
 		 * minutes. */
-		human_duration((uint64_t)(realtime_ms - now_ms + 500) / 1000 * 1000, duration);
+		human_duration((uint64_t)(realtime_ms - now_ms), duration);
 		snprintf(text, 64, "in %.50s", duration);
 		return;
 	}
-	human_duration((uint64_t)(now_ms - realtime_ms + 500) / 1000 * 1000, duration);
+	human_duration((uint64_t)(now_ms - realtime_ms), duration);
 	snprintf(text, 64, "%.50s ago", duration);
 }
 

@@ -80,7 +80,7 @@ many() {
 	board
 	run witnessctl site show nowhere
 	[ $status -eq 4 ]
-	[[ $output == *'there is no site "nowhere"; GET'* ]]
+	[[ $output == *'there is no site "nowhere"; witnessctl site list'* ]]
 	run witnessctl status
 	[ $status -eq 5 ]
 	[[ $output == *no-quorum* ]]

@@ -135,12 +135,15 @@ static void test_human(void **state)
 		{1, "1 millisecond"},
 		{250, "250 milliseconds"},
 		{8000, "8 seconds"},
-		{8500, "8 seconds"},
+		{8400, "8 seconds"},
+		{8500, "9 seconds"},
 		{61000, "1 minute 1 second"},
 		{3600000, "1 hour"},
+		{3599700, "1 hour"},
 		{3605000, "1 hour"},
 		{3900000, "1 hour 5 minutes"},
 		{90 * 86400000ULL, "90 days"},
+		{90 * 86400000ULL - 1500, "90 days"},
 		{86400000ULL + 7200000, "1 day 2 hours"},
 	};
 	char text[64], count[32];
