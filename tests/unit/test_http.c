@@ -245,6 +245,7 @@ static const struct {
 	{RAW(POST "Transfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n"), "400"},
 	{RAW(POST "Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n\r\n"), "400"},
 	{RAW(POST "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n"), "400"},
+	{RAW(POST "Transfer-Encoding: chunked\r\n\r\n\r\n\r\n"), "400"},
 	{RAW(POST "Transfer-Encoding: chunked\r\n\r\nffffffff\r\n"), "413"},
 	{RAW("POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
 	     "chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
