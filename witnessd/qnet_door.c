@@ -82,6 +82,7 @@ struct qnet_door {
 	struct mailbox mailbox;
 	struct stream_group *streams;
 	struct stream_listener *listener; /* NULL while not serving */
+	uint64_t over_limit; /* of the listener, as counted so far */
 	_Atomic unsigned port;
 	struct tls_context *tls[2]; /* [1] asks for a client certificate; NULL: no keys yet */
 	bool held; /* the core said: do not serve */
@@ -348,6 +349,7 @@ static void stop_serving(struct qnet_door *d)
 		return;
 	stream_listener_close(d->listener);
 	d->listener = NULL;
+	d->over_limit = 0;
 	d->port = 0;
 	d->counters.leases_lost++;
 	log_notice("sites-closed", "no lease: site sessions are closed, connects are refused");
@@ -395,6 +397,14 @@ static void start_serving(struct qnet_door *d)
 	log_notice("sites-open", "serving site nodes on %s", d->listen);
 }
 
+static void count_over_limit(struct qnet_door *d)
+{
+	uint64_t over = d->listener != NULL ? stream_listener_over_limit(d->listener) : 0;
+
+	d->counters.refused_limit += over - d->over_limit;
+	d->over_limit = over;
+}
+
 static void door_tick(uv_timer_t *timer)
 {
 	struct qnet_door *d = timer->data;
@@ -402,6 +412,7 @@ static void door_tick(uv_timer_t *timer)
 	if (!may_act(d))
 		return;
 	start_serving(d);
+	count_over_limit(d);
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	sweep_step(d);
 }
@@ -849,6 +860,8 @@ static void door_free(struct qnet_door *d)
 	hash_free(&d->origins);
 	qnet_out_free(&d->out);
 	free(d->listen);
+	if (d->up.stopped != NULL)
+		d->up.stopped(d->up.arg);
 	free(d);
 }
 

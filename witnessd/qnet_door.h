@@ -73,6 +73,9 @@ struct qnet_door_upcalls {
 	int (*secrets)(void *arg, Tb__Secrets **ret);
 	/* Could the change up to now concern sessions that are open (revocation, site, policy)? */
 	bool (*concerns)(void *arg);
+	/* The door is gone (also after a failed start); nothing is called any more. NULL: not
+	 * needed. */
+	void (*stopped)(void *arg);
 };
 int qnet_door_start_in(const struct qnet_door_config *config,
 		       const struct qnet_door_upcalls *upcalls, struct qnet_door **ret,

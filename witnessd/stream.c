@@ -314,6 +314,13 @@ static void fail(struct stream *s, enum stream_end end, const char *detail)
 	finish(s);
 }
 
+/* A read, write or socket call said no. */
+static void fail_errno(struct stream *s, int error)
+{
+	fail(s, error == UV_ECONNRESET || error == UV_EPIPE ? STREAM_END_RESET : STREAM_END_LOST,
+	     uv_strerror(error));
+}
+
 void stream_abort(struct stream *s)
 {
 	struct linger at_once = {.l_onoff = 1, .l_linger = 0};
@@ -366,7 +373,7 @@ static void update_reading(struct stream *s)
 	}
 	int rv = uv_read_start(&s->uv.stream, read_room, bytes_read);
 	if (rv < 0)
-		fail(s, STREAM_END_RESET, uv_strerror(rv));
+		fail_errno(s, rv);
 }
 
 static void deliver(struct stream *s, const uint8_t *bytes, size_t len)
@@ -412,7 +419,7 @@ static void take_off(struct stream *s)
 		s->flight = NULL;
 		buf_free(&f->bytes);
 		free(f);
-		fail(s, STREAM_END_RESET, uv_strerror(rv));
+		fail_errno(s, rv);
 	}
 }
 
@@ -425,7 +432,7 @@ static void send_bytes(struct stream *s, const uint8_t *data, size_t len)
 		uv_buf_t bytes = uv_buf_init((char *)data, (unsigned)len);
 		int rv = uv_try_write(&s->uv.stream, &bytes, 1);
 		if (rv < 0 && rv != UV_EAGAIN) {
-			fail(s, STREAM_END_RESET, uv_strerror(rv));
+			fail_errno(s, rv);
 			return;
 		}
 		size_t gone = rv > 0 ? (size_t)rv : 0;
@@ -472,7 +479,7 @@ static void sent(uv_write_t *request, int status)
 	if (s->state == CLOSED)
 		return;
 	if (status < 0) {
-		fail(s, STREAM_END_RESET, uv_strerror(status));
+		fail_errno(s, status);
 		return;
 	}
 	if (s->outbox.len > 0) {
@@ -678,7 +685,7 @@ static void thrown_away(struct stream *s, ssize_t len)
 static void peer_ended(struct stream *s, ssize_t why)
 {
 	if (why != UV_EOF) {
-		fail(s, STREAM_END_RESET, uv_strerror((int)why));
+		fail_errno(s, (int)why);
 		return;
 	}
 	s->peer_fin = true;
@@ -852,7 +859,7 @@ struct stream *stream_new_accepted(struct stream_group *g, struct stream_listene
 	address_format(peer, s->peer_address);
 	if (rv < 0) {
 		close(fd);
-		fail(s, STREAM_END_RESET, uv_strerror(rv));
+		fail_errno(s, rv);
 	} else if (tls) {
 		begin_handshake(s, tls);
 	}

@@ -18,7 +18,8 @@ struct stream_group; /* the streams of one loop: budget, limits */
 
 enum stream_end {
 	STREAM_END_PEER, /* FIN or TLS close from the other side */
-	STREAM_END_RESET, /* ECONNRESET, EPIPE, unreachable */
+	STREAM_END_RESET, /* ECONNRESET, EPIPE: the other side's own kernel has ended it */
+	STREAM_END_LOST, /* unreachable, timed out, our own trouble: the peer may not know */
 	STREAM_END_TLS, /* handshake or record failure */
 	STREAM_END_TIMEOUT, /* connect or handshake deadline */
 	STREAM_END_LOCAL, /* stream_close or stream_abort */
