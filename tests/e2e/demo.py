@@ -11,7 +11,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from boards import Cluster, Failure, die_with_parent, wait_for
 
-LOAD = "../tests/bench/qnet_load"
+LOAD = "qnet_load"
 
 
 def heading(number, text):
