@@ -623,7 +623,8 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 
 	if (s->retry_ms > f->now_ms)
 		due = s->retry_ms;
-	if (s->proof_ms != 0 && s->proof_ms < due)
+	/* A site whose grant is on its way is settled again when that is known. */
+	if (s->proof_ms != 0 && s->known && s->pending_epoch == 0 && s->proof_ms < due)
 		due = s->proof_ms;
 	for (unsigned i = 0; i < s->member_count; i++) {
 		const struct member *m = &s->members[i];
