@@ -3,23 +3,26 @@
 
 enum {
 	LIMIT_SITES = 20000,
-	LIMIT_SITE_NODES = 64,       /* nodes of one site, configured or attached */
+	LIMIT_SITE_NODES = 64, /* nodes of one site, configured or attached */
 	LIMIT_SITE_LABELS = 16,
-	LIMIT_NAME = 64,             /* bytes of a site, node, token name: [A-Za-z0-9][A-Za-z0-9._-]* */
-	LIMIT_LABEL_KEY = 63,        /* [A-Za-z0-9][A-Za-z0-9._/-]* */
-	LIMIT_LABEL_VALUE = 63,      /* UTF-8 without control characters, may be empty */
-	LIMIT_NODES = 7,             /* boards */
+	LIMIT_NAME = 64, /* bytes of a site, node, token name: [A-Za-z0-9][A-Za-z0-9._-]* */
+	LIMIT_LABEL_KEY = 63, /* [A-Za-z0-9][A-Za-z0-9._/-]* */
+	LIMIT_LABEL_VALUE = 63, /* UTF-8 without control characters, may be empty */
+	LIMIT_NODES = 7, /* boards */
 	LIMIT_TOKENS = 1000,
 	LIMIT_CERTIFICATES = 50000,
-	LIMIT_EVENTS = 10000,        /* kept in the ring */
-	LIMIT_REQUESTS = 20000,      /* command ids remembered for retries */
-	LIMIT_BULK = 256,            /* sites in one command */
-	LIMIT_PAGE = 1000,           /* items of one API page */
-	LIMIT_ENTRY = 1 << 20,       /* bytes of one log entry */
-	LIMIT_MESSAGE = 200,         /* bytes of an event's or reason's sentence */
+	LIMIT_EVENTS = 10000, /* kept in the ring */
+	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */
+	LIMIT_BULK = 256, /* sites in one command */
+	LIMIT_PAGE = 1000, /* items of one API page */
+	LIMIT_ENTRY = 1 << 20, /* bytes of one log entry */
+	LIMIT_MESSAGE = 200, /* bytes of an event's or reason's sentence */
 
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,
 	LEASE_LENGTH_MS = 3000,
-	LEASE_RENEW_MS = 500,
+	/* A grant counts from the newest contact of a majority, one renewal ago: at 250 ms a lease
+	 * has 2.75 to 3 s left, longer than an election takes, so that sites keep their sessions.
+	 */
+	LEASE_RENEW_MS = 250,
 };

@@ -579,8 +579,11 @@ static int core_open(struct core *c)
 			"\"witnessctl cluster join\"");
 		return 0;
 	}
-	if (rv == 0)
+	if (rv == 0) {
+		/* The others must reach this board before its model can know the site keys. */
+		c->listeners.identity_changed(c->listeners.arg);
 		rv = core_serve(c, false, &message);
+	}
 	if (rv != 0 && message != c->start_message)
 		snprintf(c->start_message, sizeof(c->start_message), "%s", message);
 	return rv;

@@ -68,6 +68,7 @@ void lead_start(struct core *c)
 		   (unsigned long long)c->fleet_term);
 	c->door_stale = true;
 	c->listeners.door_report(c->listeners.arg);
+	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
 }

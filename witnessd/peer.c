@@ -34,6 +34,7 @@ struct peer {
 	uint64_t node;
 	uint64_t term; /* of the leadership that the link serves; 0: not greeted yet */
 	bool outgoing;
+	bool greeted; /* its hello was good, but this board was not ready to lead */
 	bool closing;
 	bool echoed; /* the leader's clock was sent back once without waiting for the tick */
 	struct buf in;
@@ -139,6 +140,8 @@ struct peer *peer_find(struct core *c, uint64_t node)
 
 /* --- what a leader hears --- */
 
+static void peer_greet(struct peer *p);
+
 static void peer_greeted_by_follower(struct peer *p, const Tb__PeerHello *hello)
 {
 	struct core *c = p->core;
@@ -152,9 +155,22 @@ static void peer_greeted_by_follower(struct peer *p, const Tb__PeerHello *hello)
 		return;
 	}
 	if (!core_leading(c)) {
-		peer_close(p); /* it tries again when it knows better, or we lead */
+		/* Elected, but the barrier is not applied yet: the greeting follows then. Otherwise
+		 * the follower tries again when it knows better. */
+		if (engine_state(c->engine) == ENGINE_LEADER)
+			p->greeted = true;
+		else
+			peer_close(p);
 		return;
 	}
+	peer_greet(p);
+}
+
+/* The link serves this leadership from here on. */
+static void peer_greet(struct peer *p)
+{
+	struct core *c = p->core;
+
 	/* A second link of the same board replaces the first, which it no longer uses. */
 	list_for_each_safe (at, &c->peers) {
 		struct peer *old = list_entry(at, struct peer, link);
@@ -164,6 +180,16 @@ static void peer_greeted_by_follower(struct peer *p, const Tb__PeerHello *hello)
 	}
 	p->term = c->fleet_term;
 	peer_hello(p, c->fleet_term);
+}
+
+void peer_greet_waiting(struct core *c)
+{
+	list_for_each_safe (at, &c->peers) {
+		struct peer *p = list_entry(at, struct peer, link);
+
+		if (p->greeted && p->term == 0)
+			peer_greet(p);
+	}
 }
 
 static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
@@ -198,6 +224,8 @@ static void peer_leader_frame(struct peer *p, const Tb__PeerFrame *frame)
 		peer_greeted_by_follower(p, frame->hello);
 		return;
 	}
+	if (p->greeted && p->term == 0)
+		return; /* early: it will be said again after the greeting */
 	if (p->term == 0 || p->term != c->fleet_term || c->fleet == NULL) {
 		peer_close(p); /* the leadership that it was greeted in is over */
 		return;
