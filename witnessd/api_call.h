@@ -300,6 +300,9 @@ void api_watch_start(struct api_call *call, bool sites);
 void api_watch_changed(struct api_watch *w);
 void api_watch_drained(struct api_call *call);
 void api_watch_gone(struct api_call *call);
+/* Keeps connections alive through whatever is between, and ends those whose token or certificate no
+ * longer holds; the watch's own timer calls it, and tests do. */
+void api_watch_beat(struct api_watch *w);
 size_t api_watch_count(const struct api_watch *w);
 
 /* --- the end of a call (api.c) --- */

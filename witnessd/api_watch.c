@@ -549,11 +549,8 @@ size_t api_watch_count(const struct api_watch *w)
 	return w->count;
 }
 
-/* Keeps connections alive through whatever is between, and ends those whose token is no more. */
-static void heartbeat(uv_timer_t *timer)
+void api_watch_beat(struct api_watch *w)
 {
-	struct api_watch *w = timer->data;
-
 	list_for_each_safe (at, &w->streams) {
 		struct api_stream *s = list_entry(at, struct api_stream, link);
 
@@ -562,6 +559,11 @@ static void heartbeat(uv_timer_t *timer)
 		else if (!s->full)
 			stream_write(s, ":\n\n", 3);
 	}
+}
+
+static void heartbeat(uv_timer_t *timer)
+{
+	api_watch_beat(timer->data);
 }
 
 struct api_watch *api_watch_new(struct api *a)
