@@ -437,6 +437,8 @@ void world_close(struct world *w)
 	uv_run(&w->loop, UV_RUN_DEFAULT);
 	assert_true(over);
 	assert_int_equal(uv_loop_close(&w->loop), 0);
+	while (w->late && !list_empty(&c->pending))
+		pending_give(list_entry(c->pending.next, struct pending, link));
 	list_for_each_safe (at, &c->pending)
 		pending_free(list_entry(at, struct pending, link));
 	api_free(w->api);

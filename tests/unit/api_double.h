@@ -57,6 +57,7 @@ struct world {
 	struct core core;
 	struct api *api;
 	struct metrics *metrics;
+	bool late; /* on closing, the core's answers still come before the mailbox closes */
 };
 
 /* A board in a cluster "lab" with CA keys and one node "one"; or, without `cluster`, a new one. */

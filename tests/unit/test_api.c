@@ -1073,17 +1073,24 @@ static void test_idempotency_elsewhere(void **state)
 static void test_close_with_open_calls(void **state)
 {
 	struct world *w = *state;
-	struct answer a;
-	struct answer b;
 
-	ask_begin(w, &(struct ask){"GET", "/v1/sites"}, &a);
-	ask_begin(w, &(struct ask){"POST", "/v1/sites", "{\"name\":\"x\"}"}, &b);
-	assert_int_equal(b.status, 0);
-	world_close(w);
-	assert_int_equal(b.status, 503);
-	answer_clear(&a);
-	answer_clear(&b);
-	world_open(w, true);
+	for (int late = 0; late < 2; late++) {
+		struct answer a;
+		struct answer b;
+
+		site_make(w, "berlin", "emea");
+		ask_begin(w, &(struct ask){"GET", "/v1/sites"}, &a);
+		ask_begin(w, &(struct ask){"POST", "/v1/sites", "{\"name\":\"x\"}"}, &b);
+		assert_int_equal(a.status, 0);
+		assert_int_equal(b.status, 0);
+		w->late = late;
+		world_close(w);
+		assert_int_equal(a.status, 503);
+		assert_int_equal(b.status, 503);
+		answer_clear(&a);
+		answer_clear(&b);
+		world_open(w, true);
+	}
 }
 
 static void test_metrics(void **state)

@@ -342,16 +342,22 @@ static void test_changes_overlap(void **state)
 static void test_close_ends_streams(void **state)
 {
 	struct world *w = *state;
-	struct answer a;
-	struct answer b;
 
-	ask(w, &(struct ask){"GET", "/v1/events?watch=1"}, &a);
-	ask_begin(w, &(struct ask){"GET", "/v1/sites?watch=1&after=0"}, &b);
-	world_close(w);
-	assert_true(a.ended && b.ended);
-	answer_clear(&a);
-	answer_clear(&b);
-	world_open(w, true);
+	for (int late = 0; late < 2; late++) {
+		struct answer a;
+		struct answer b;
+
+		site_make(w, "berlin", "emea");
+		ask(w, &(struct ask){"GET", "/v1/events?watch=1"}, &a);
+		ask_begin(w, &(struct ask){"GET", "/v1/sites?watch=1&after=0"}, &b);
+		assert_false(list_empty(&w->core.pending));
+		w->late = late;
+		world_close(w);
+		assert_true(a.ended && b.ended);
+		answer_clear(&a);
+		answer_clear(&b);
+		world_open(w, true);
+	}
 }
 
 static void test_no_leader(void **state)
