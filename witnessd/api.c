@@ -275,7 +275,10 @@ static int call_model(struct api_call *call)
 {
 	if (call->route->before_init || api_store(call->api) != NULL)
 		return 0;
-	api_problem_error(call, -ENOTCONN, NULL);
+	if (call->api->config.backend->view(call->api->config.core)->state == CORE_STARTING)
+		api_problem_error(call, -EINPROGRESS, NULL);
+	else
+		api_problem_error(call, -ENOTCONN, NULL);
 	return -ENOTCONN;
 }
 

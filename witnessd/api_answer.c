@@ -227,6 +227,8 @@ static const struct error_meaning {
 	 "look at the object, or send the same request again with the same Idempotency-Key"},
 	{-ENOTCONN, 503, "this board is not in a cluster",
 	 "run \"witnessctl cluster init\" or \"witnessctl cluster join\" on it"},
+	{-EINPROGRESS, 503, "this board is starting and still reads its log",
+	 "try again in a few seconds, or ask another board"},
 	{-ENOENT, 404, "there is no such object", NULL},
 	{-EEXIST, 409, "there is one already", NULL},
 	{-EBUSY, 409, "another change of this kind is under way", "try again in a moment"},

@@ -14,8 +14,11 @@ static void gauge(struct buf *out, bool open, const char *name, const char *help
 static void state_write(const struct core_view *view, bool open, struct buf *out)
 {
 	static const char *const words[] = {
-		[CORE_NEW] = "new",	    [CORE_JOINING] = "joining",
-		[CORE_SERVING] = "serving", [CORE_NO_QUORUM] = "no-quorum",
+		[CORE_NEW] = "new",
+		[CORE_STARTING] = "starting",
+		[CORE_JOINING] = "joining",
+		[CORE_SERVING] = "serving",
+		[CORE_NO_QUORUM] = "no-quorum",
 		[CORE_FAILED] = "failed",
 	};
 	int state = view->state;

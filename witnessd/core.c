@@ -66,12 +66,15 @@ const struct core_view *core_view(const struct core *c)
 
 const char *core_model_path(const struct core *c)
 {
-	return atomic_load(&c->view.state) == CORE_NEW ? "" : c->model_path;
+	int state = atomic_load(&c->view.state);
+
+	return state == CORE_NEW || state == CORE_STARTING ? "" : c->model_path;
 }
 
 Tb__LocalStatus *core_local_status(struct core *c)
 {
-	static const char *const words[] = {"new", "joining", "serving", "no-quorum", "failed"};
+	static const char *const words[] = {"new",     "starting",  "joining",
+					    "serving", "no-quorum", "failed"};
 	Tb__LocalStatus *status = mem_alloc(sizeof(*status));
 
 	tb__local_status__init(status);
@@ -580,6 +583,7 @@ static int core_open(struct core *c)
 		return 0;
 	}
 	if (rv == 0) {
+		core_set_state(c, CORE_STARTING, "reading the log");
 		/* The others must reach this board before its model can know the site keys. */
 		c->listeners.identity_changed(c->listeners.arg);
 		rv = core_serve(c, false, &message);

@@ -28,7 +28,8 @@ struct core_view {
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
 };
-enum core_state { CORE_NEW, CORE_JOINING, CORE_SERVING, CORE_NO_QUORUM, CORE_FAILED };
+/* STARTING: it has an identity and reads its log. */
+enum core_state { CORE_NEW, CORE_STARTING, CORE_JOINING, CORE_SERVING, CORE_NO_QUORUM, CORE_FAILED };
 
 const struct core_view *core_view(const struct core *c);
 /* Path of the model database, for readers of their own. "" while CORE_NEW. */

@@ -486,7 +486,8 @@ static void keep_root(struct tls_session *s)
 	X509 *root =
 		count > 0 ? sk_X509_value(chain, count - 1) : SSL_get0_peer_certificate(s->ssl);
 
-	if (root && (s->context->verify || leads_to_root(s, root)) && X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
+	if (root && (s->context->verify || leads_to_root(s, root)) &&
+	    X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
 		s->has_root = true;
 	/* Parsed certificates are the greater part of a sleeping session; on the server's side the
 	 * list holds what came above the peer's own, which nobody looks at again. */

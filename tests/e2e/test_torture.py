@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The short form of torture.py, and what a bad disk does to one board."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,11 @@ def write_some(board, prefix, count):
     for number in range(count):
         board.ctl("site", "create", f"{prefix}-{number}")
 
+
+
+def names_after(board):
+    done = board.ctl("site", "list", "--prefix", "after", "-o", "json", check=False)
+    return {site["name"] for site in json.loads(done.stdout)["items"]} if done.returncode == 0 else None
 
 
 def damaged(cluster, damage):
@@ -40,8 +46,8 @@ def damaged(cluster, damage):
     if segments[-1].split("-")[0].lstrip("0") not in board.last_log() and raft not in board.last_log():
         raise Failure(f"board3 does not name the damaged file: {board.last_log()}")
     write_some(cluster.board(1), "late", 5)
-    if len(cluster.board(2).json("site", "list")["items"]) != 25:
-        raise Failure("the others lost something")
+    wait_for(10, "the others lost something",
+             lambda: len(cluster.board(2).json("site", "list")["items"]) == 25)
 
 
 def bit_flipped(cluster):
@@ -73,12 +79,14 @@ def disk_full(cluster):
                 ballast.flush()
         except OSError:
             pass
-    cluster.board(1).json("site", "list")
-    body = "\n".join(["name,label.text"] + [f"fill-{n},{'x' * 60}" for n in range(9000)])
-    cluster.board(1).ctl("site", "import", "-", "--quiet", stdin=body, timeout=120, check=False)
+    # More than the log has set aside: 14 long labels make some 10 MB of each import.
+    columns = ",".join(["name"] + [f"label.l{n}" for n in range(14)])
+    for letter in "abcd":
+        rows = "\n".join(",".join([f"fill-{n}"] + [letter * 60] * 14) for n in range(9000))
+        cluster.board(1).ctl("site", "import", "-", "--quiet", stdin=f"{columns}\n{rows}\n", timeout=120)
     write_some(cluster.board(2), "after", 3)
-    names = {site["name"] for site in cluster.board(1).json("site", "list")["items"]}
-    if not {"after-0", "after-1", "after-2"} <= names:
+    after = names_after(cluster.board(2))
+    if after != {"after-0", "after-1", "after-2"}:
         raise Failure("the others lost a write")
     time.sleep(1)
     if board.running() and "space" not in open(board.log, errors="replace").read():
@@ -88,7 +96,7 @@ def disk_full(cluster):
         board.stop()
     board.start()
     wait_for(30, "board3 does not catch up when its disk has room again",
-             lambda: {site["name"] for site in board.json("site", "list")["items"]} == names)
+             lambda: names_after(board) == after)
 
 
 if __name__ == "__main__":
