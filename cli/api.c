@@ -75,7 +75,7 @@ static size_t servers_collect(const struct invocation *inv, const char *servers[
 	return count;
 }
 
-struct client *api_client(struct invocation *inv)
+struct client *api_client_new(const struct invocation *inv)
 {
 	const char *servers[CLIENT_SERVERS_MAX];
 	struct client_options options = {
@@ -89,9 +89,8 @@ struct client *api_client(struct invocation *inv)
 	};
 	const char *token = first_of(global_text(inv, "token"), "TIEBREAK_TOKEN");
 	char *token_text = NULL, *message = NULL;
+	struct client *client = NULL;
 
-	if (inv->client != NULL)
-		return inv->client;
 	if (options.socket == NULL)
 		options.socket = CLIENT_SOCKET;
 	if (inv->command->local && option_given(inv, "server")) {
@@ -108,10 +107,17 @@ struct client *api_client(struct invocation *inv)
 			return NULL;
 		options.token = token_text;
 	}
-	if (client_new(&options, &inv->client, &message) != 0)
+	if (client_new(&options, &client, &message) != 0)
 		complain("%s", message);
 	free(message);
 	free(token_text);
+	return client;
+}
+
+struct client *api_client(struct invocation *inv)
+{
+	if (inv->client == NULL)
+		inv->client = api_client_new(inv);
 	return inv->client;
 }
 

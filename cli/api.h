@@ -12,6 +12,8 @@ enum { API_RETRY_MS = 10000 }; /* writes, while the cluster changes its leader *
 /* Made from the options at first use and kept in `inv`. NULL: told on stderr, exit with
  * EXIT_USAGE. */
 struct client *api_client(struct invocation *inv);
+/* One more, owned by the caller; a client serves one thread. */
+struct client *api_client_new(const struct invocation *inv);
 
 struct api_request {
 	const char *method; /* NULL: "GET" */

@@ -1,9 +1,13 @@
 /* import.c: `site import`. The file is read and checked whole; only then is it sent, in batches
  * that are each all or nothing. A batch is sent again under the same idempotency key when the
  * answer is lost, so a change of leader in the middle costs a pause and nothing else; an import
- * that was broken off is simply run again: what is there already is "unchanged". */
+ * that was broken off is simply run again: what is there already is "unchanged".
+ *
+ * A few batches are on their way at once, since most of each one's time is waiting for disks and
+ * other boards. No name is in two batches, so their order does not matter. */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +24,25 @@
 #include "lib/text.h"
 #include "proto/json.h"
 
-enum { IMPORT_RETRY_MS = 60000 };
+enum { IMPORT_RETRY_MS = 60000, SENDERS = 4, SHOW_EVERY_MS = 100 };
 
 struct totals {
 	uint64_t created, changed, unchanged;
+};
+
+/* Shared by the senders; all behind the lock but what never changes. */
+struct import {
+	const struct invocation *inv;
+	const struct site_file *file;
+	char run[33]; /* random: names this run in the idempotency keys */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	size_t next; /* first site that nobody has taken */
+	size_t done; /* sites written */
+	unsigned senders; /* at work */
+	int result; /* EXIT_OK until the first batch fails */
+	struct totals totals;
+	struct progress progress;
 };
 
 static int file_read(const struct invocation *inv, struct site_file *ret)
@@ -94,13 +113,19 @@ static int batch_refused(const struct invocation *inv, const struct site_file *f
 	return told ? EXIT_REFUSED : api_refusal(response, NULL);
 }
 
-static int batch_send(struct invocation *inv, const struct site_file *file, size_t first,
-		      size_t count, const char *run, struct totals *totals)
+/* One batch on its way: what was answered. */
+struct batch {
+	size_t first, count;
+	int rv; /* of client_send */
+	struct client_response response;
+	Tb__SiteBulkResult *result; /* NULL: it was not done */
+};
+
+static void batch_send(struct import *im, struct client *client, struct batch *b)
 {
 	Tb__SiteBulk bulk = TB__SITE_BULK__INIT;
 	Tb__Site *sites[LIMIT_BULK];
-	Tb__SiteBulkResult *result = NULL;
-	struct client_response response = {0};
+	struct json_error error;
 	struct buf body = {0};
 	char key[96];
 	struct client_request request = {
@@ -109,34 +134,76 @@ static int batch_send(struct invocation *inv, const struct site_file *file, size
 		.idempotency_key = key,
 		.retry_ms = IMPORT_RETRY_MS,
 	};
-	int rv;
 
-	for (size_t i = 0; i < count; i++)
-		sites[i] = file->entries[first + i]->site;
+	for (size_t i = 0; i < b->count; i++)
+		sites[i] = im->file->entries[b->first + i]->site;
 	bulk.sites = sites;
-	bulk.n_sites = count;
-	bulk.dry_run = option_given(inv, "dry-run");
+	bulk.n_sites = b->count;
+	bulk.dry_run = option_given(im->inv, "dry-run");
 	json_encode(&bulk.base, &body);
 	request.body = body.data;
 	request.body_len = body.len;
-	snprintf(key, sizeof(key), "%.16s-%.16s-%zu", file->sha256, run, first / LIMIT_BULK);
-	rv = client_send(inv->client, &request, &response);
-	if (rv != 0)
-		rv = api_failure(inv->client, rv);
-	else if (response.status < 200 || response.status > 299)
-		rv = batch_refused(inv, file, first, &response);
-	else
-		rv = api_decode(&tb__site_bulk_result__descriptor, (const char *)response.body.data,
-				response.body.len, &result);
-	if (result != NULL) {
-		totals->created += result->created;
-		totals->changed += result->changed;
-		totals->unchanged += result->unchanged;
-		tb__site_bulk_result__free_unpacked(result, NULL);
-	}
+	snprintf(key, sizeof(key), "%.16s-%.16s-%zu", im->file->sha256, im->run,
+		 b->first / LIMIT_BULK);
+	b->rv = client_send(client, &request, &b->response);
+	if (b->rv == 0 && b->response.status >= 200 && b->response.status <= 299)
+		(void)json_decode(&tb__site_bulk_result__descriptor,
+				  (const char *)b->response.body.data, b->response.body.len,
+				  (ProtobufCMessage **)&b->result, &error);
 	buf_free(&body);
-	client_response_clear(&response);
-	return rv;
+}
+
+/* Under the lock. Only the first failure is told: the others have the same cause, as a rule. */
+static void batch_count(struct import *im, struct client *client, const struct batch *b)
+{
+	if (b->result != NULL) {
+		im->done += b->count;
+		im->totals.created += b->result->created;
+		im->totals.changed += b->result->changed;
+		im->totals.unchanged += b->result->unchanged;
+		return;
+	}
+	if (im->result != EXIT_OK)
+		return;
+	progress_end(&im->progress);
+	im->result = b->rv != 0 ? api_failure(client, b->rv)
+				: batch_refused(im->inv, im->file, b->first, &b->response);
+}
+
+static bool batch_take(struct import *im, struct batch *b)
+{
+	size_t left = im->file->count - im->next;
+
+	*b = (struct batch){.first = im->next, .count = left < LIMIT_BULK ? left : LIMIT_BULK};
+	im->next += b->count;
+	return b->count > 0 && im->result == EXIT_OK;
+}
+
+/* A sender: takes batches until there are none or one has failed. */
+static void *batches_send(void *arg)
+{
+	struct import *im = arg;
+	struct client *client = api_client_new(im->inv);
+	struct batch b;
+
+	pthread_mutex_lock(&im->lock);
+	if (client == NULL) /* the options were good a moment ago; a file has changed */
+		im->result = EXIT_USAGE;
+	while (batch_take(im, &b)) {
+		pthread_mutex_unlock(&im->lock);
+		batch_send(im, client, &b);
+		pthread_mutex_lock(&im->lock);
+		batch_count(im, client, &b);
+		client_response_clear(&b.response);
+		if (b.result != NULL)
+			tb__site_bulk_result__free_unpacked(b.result, NULL);
+		pthread_cond_signal(&im->changed);
+	}
+	im->senders--;
+	pthread_cond_signal(&im->changed);
+	pthread_mutex_unlock(&im->lock);
+	client_free(client);
+	return NULL;
 }
 
 static void summary_print(const struct invocation *inv, const struct site_file *file,
@@ -164,43 +231,75 @@ static void summary_print(const struct invocation *inv, const struct site_file *
 	       dry_run ? "; nothing was written" : "", duration);
 }
 
+/* Waits for the senders and shows how far they are. */
+static void senders_watch(struct import *im)
+{
+	pthread_mutex_lock(&im->lock);
+	while (im->senders > 0) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until); /* what pthread_cond_timedwait goes by */
+		until.tv_nsec += SHOW_EVERY_MS * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (im->result == EXIT_OK)
+			progress_show(&im->progress, im->done);
+		pthread_cond_timedwait(&im->changed, &im->lock, &until);
+	}
+	progress_end(&im->progress);
+	pthread_mutex_unlock(&im->lock);
+}
+
+static void all_send(struct import *im)
+{
+	pthread_t threads[SENDERS];
+	size_t batches = (im->file->count + LIMIT_BULK - 1) / LIMIT_BULK;
+	unsigned count = 0;
+
+	pthread_mutex_lock(&im->lock);
+	while (count < SENDERS && count < batches &&
+	       pthread_create(&threads[count], NULL, batches_send, im) == 0)
+		count++;
+	im->senders = count;
+	pthread_mutex_unlock(&im->lock);
+	if (count == 0)
+		abort(); /* no room for one thread: as without memory */
+	senders_watch(im);
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+}
+
 int run_site_import(struct invocation *inv)
 {
 	struct site_file file = {0};
-	struct progress progress;
-	struct totals totals = {0};
+	struct import im = {
+		.inv = inv,
+		.file = &file,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.changed = PTHREAD_COND_INITIALIZER,
+	};
 	uint64_t start = clock_boottime_ms();
-	size_t done = 0;
-	char run[33];
 	int rv;
 
-	if (api_client(inv) == NULL)
+	if (api_client(inv) == NULL) /* before the file is read: is the command line good? */
 		return EXIT_USAGE;
 	rv = file_read(inv, &file);
 	if (rv != EXIT_OK) {
 		site_file_free(&file);
 		return rv;
 	}
-	/* The key names this run too: the same file again must be looked at again, since others may
-	 * have changed sites in between. */
-	api_random_key(run);
-	progress_start(&progress, option_given(inv, "dry-run") ? "checking" : "importing",
+	/* The same file again must be looked at again, since others may have changed sites in
+	 * between: so the keys are of this run. */
+	api_random_key(im.run);
+	progress_start(&im.progress, option_given(inv, "dry-run") ? "checking" : "importing",
 		       file.count, option_given(inv, "quiet"));
-	while (rv == EXIT_OK && done < file.count) {
-		size_t count = file.count - done < LIMIT_BULK ? file.count - done : LIMIT_BULK;
-
-		progress_show(&progress, done);
-		rv = batch_send(inv, &file, done, count, run, &totals);
-		if (rv == EXIT_OK)
-			done += count;
-	}
-	progress_end(&progress);
-	if (rv == EXIT_OK)
-		summary_print(inv, &file, &totals, clock_boottime_ms() - start);
+	all_send(&im);
+	if (im.result == EXIT_OK)
+		summary_print(inv, &file, &im.totals, clock_boottime_ms() - start);
 	else if (!option_given(inv, "dry-run"))
 		complain("stopped: %zu of %zu sites are written (%" PRIu64 " created, %" PRIu64
 			 " changed) and stay so; an import may be repeated",
-			 done, file.count, totals.created, totals.changed);
+			 im.done, file.count, im.totals.created, im.totals.changed);
 	site_file_free(&file);
-	return rv;
+	return im.result;
 }

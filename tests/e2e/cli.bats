@@ -128,7 +128,7 @@ many() {
 	many 300 >sites.csv
 	[[ $(witnessctl site import sites.csv) == "300 sites: 300 created"* ]]
 	[ "$(wc -l <requests)" -eq 5 ]
-	[ "$(jq -r '.headers."Idempotency-Key"' requests | sort | uniq -c | awk '{print $1}' | tr '\n' ' ')" = "4 1 " ]
+	[ "$(jq -r '.headers."Idempotency-Key"' requests | sort -u | wc -l)" -eq 2 ]
 }
 
 @test "import: standard input, a file that is no text, one that is endless" {
