@@ -215,8 +215,10 @@ static void conn_apply(struct conn *c, enum qnet_state before, enum qnet_verdict
 			deadlines_set(&d->deadlines, &c->deadline, c->session.deadline_ms);
 		}
 	}
+	d->counters.echoes += out->echoes;
 	buf_clear(&out->wire);
 	out->replies = 0;
+	out->echoes = 0;
 	out->why = NULL;
 	if (out->event_count >= EVENT_BATCH)
 		events_flush(d);
@@ -226,20 +228,19 @@ static uint64_t conn_overdue(struct deadline *item, void *arg)
 {
 	struct conn *c = list_entry(item, struct conn, deadline);
 	struct qnet_door *d = arg;
-	bool silent = c->session.state == QNET_OPEN;
-	enum qnet_state before = c->session.state;
 	enum qnet_verdict verdict;
 
 	if (c->session.deadline_ms > now_ms(d))
 		return c->session.deadline_ms;
 	verdict = qnet_session_overdue(&c->session, &d->out);
-	if (silent) {
+	if (verdict == QNET_ABORT) {
 		d->counters.silent++;
-		conn_close_session(c, TB__DOOR_CLOSED__REASON__SILENT);
-		stream_abort(c->stream);
-		before = QNET_CLOSED;
+		log_client(d, c, "client-silent", d->out.why);
+		d->out.why = NULL;
+		conn_abort(c, TB__DOOR_CLOSED__REASON__SILENT);
+	} else {
+		conn_apply(c, c->session.state, verdict);
 	}
-	conn_apply(c, before, verdict);
 	return 0;
 }
 
@@ -466,16 +467,12 @@ static void on_data(struct stream *s, const uint8_t *bytes, size_t len)
 	enum qnet_state before = c->session.state;
 	enum qnet_verdict verdict;
 	struct qnet_world w;
-	uint64_t heard_before;
 	size_t used;
 
 	if (before == QNET_CLOSED || !may_act(d))
 		return;
 	w = world_now(d);
-	heard_before = c->session.heard_ms;
 	verdict = qnet_session_receive(&c->session, &w, bytes, len, &used, &d->out);
-	if (before == QNET_OPEN && c->session.heard_ms != heard_before)
-		d->counters.echoes++;
 	conn_apply(c, before, verdict);
 	if (verdict == QNET_START_TLS && c->session.state == QNET_SECURING)
 		stream_start_tls(s, d->tls[c->session.policy.certificate], bytes + used,

@@ -474,6 +474,7 @@ static void on_echo(struct qnet_session *s, const struct qnet_world *w, const ui
 {
 	qnet_encode_echo_reply(bytes, len, &out->wire);
 	out->replies++;
+	out->echoes++;
 	if (s->heartbeat_next_ms != 0) {
 		s->heartbeat_ms = s->heartbeat_next_ms;
 		s->heartbeat_next_ms = 0;

@@ -123,6 +123,7 @@ enum qnet_verdict {
 struct qnet_out {
 	struct buf wire; /* to send */
 	unsigned replies; /* messages in it */
+	unsigned echoes; /* of these */
 	Tb__DoorEvent **events; /* owned, in order */
 	size_t event_count;
 	size_t event_cap;
