@@ -749,7 +749,8 @@ static void do_list_reply(struct qnet_session *s, const Tb__DoorListReply *order
 				 .ring = ring_of(order->ring),
 				 .vote = (uint8_t)order->vote};
 
-	if (s->state != QNET_OPEN || !vote_good(order->vote))
+	if (s->state != QNET_OPEN || !vote_good(order->vote) || order->kind < 0 ||
+	    order->kind > TB__DOOR_LIST__KIND__QUORUM)
 		return;
 	note_vote(s, m.vote, &m.ring);
 	reply(out, &m);
@@ -782,7 +783,9 @@ static void do_heuristics_reply(struct qnet_session *s, const Tb__DoorHeuristics
 				 .vote = (uint8_t)order->vote,
 				 .heuristics = (uint8_t)order->heuristics};
 
-	if (s->state != QNET_OPEN || !vote_good(order->vote))
+	if (s->state != QNET_OPEN || !vote_good(order->vote) ||
+	    (order->heuristics != TB__HEURISTICS__HEURISTICS_PASS &&
+	     order->heuristics != TB__HEURISTICS__HEURISTICS_FAIL))
 		return;
 	note_vote(s, m.vote, &m.ring);
 	reply(out, &m);
