@@ -128,7 +128,7 @@ static int pair_parse(const char *pair, size_t len, const struct api_param *para
 	char *text;
 	int rv;
 
-	if (http_decode(pair, name_len, true, &name) != 0) {
+	if (name_len == 0 || http_decode(pair, name_len, true, &name) != 0) {
 		snprintf(ret->name, sizeof(ret->name), "query");
 		snprintf(ret->message, sizeof(ret->message), "a parameter's name is not readable");
 		return -EINVAL;
