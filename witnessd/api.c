@@ -118,6 +118,7 @@ static int call_identify(struct api_call *call, const struct api_request *reques
 	uint64_t now = clock_boottime_ms();
 	const char *why;
 	unsigned retry_s;
+	int rv;
 
 	if (call->route->role == API_OPEN)
 		return 0;
@@ -126,17 +127,17 @@ static int call_identify(struct api_call *call, const struct api_request *reques
 		api_answer_too_many(call, retry_s);
 		return -EACCES;
 	}
-	if (api_identify(a, request, &call->who, &why) != 0) {
-		if (request->local) {
-			api_problem(call, 403, NULL, "%s", why);
-			return -EACCES;
-		}
+	rv = api_identify(a, request, &call->who, &why);
+	if (rv == 0)
+		return 0;
+	if (request->local) {
+		api_problem(call, 403, NULL, "%s", why);
+	} else if (rv != -ENOENT || api_hold(call, request) != 0) {
 		api_limiter_failed(a->limiter, request->peer_address, now);
 		log_notice("api-refused", "%s: %s", request->peer_address, why);
 		api_answer_unauthorized(call, why);
-		return -EACCES;
 	}
-	return 0;
+	return -EACCES;
 }
 
 static const char *role_word(const struct api_route *route)
@@ -282,6 +283,14 @@ static int call_model(struct api_call *call)
 	return -ENOTCONN;
 }
 
+void api_serve(struct api_call *call, const struct api_request *request)
+{
+	if (call_identify(call, request) == 0 && call_authorize(call) == 0 &&
+	    call_params(call, request) == 0 && call_if_match(call, request) == 0 &&
+	    call_model(call) == 0 && call_key(call, request) == 0 && call_body(call, request) == 0)
+		call->route->handle(call);
+}
+
 void api_handle(struct api *a, const struct api_request *request, void *conn, void **slot)
 {
 	struct api_call *call = mem_zalloc(sizeof(*call));
@@ -298,11 +307,8 @@ void api_handle(struct api *a, const struct api_request *request, void *conn, vo
 	list_append(&a->calls, &call->link);
 	if (slot != NULL)
 		*slot = call;
-	if (call_route(call, request) == 0 && call_identify(call, request) == 0 &&
-	    call_authorize(call) == 0 && call_params(call, request) == 0 &&
-	    call_if_match(call, request) == 0 && call_model(call) == 0 &&
-	    call_key(call, request) == 0 && call_body(call, request) == 0)
-		call->route->handle(call);
+	if (call_route(call, request) == 0)
+		api_serve(call, request);
 }
 
 /* --- the end of a call --- */
@@ -336,6 +342,7 @@ void api_call_end(struct api_call *call, int status)
 		mem_wipe(call->body.data, call->body.len);
 	buf_free(&call->body);
 	api_values_free(call->params, API_PARAMS_MAX);
+	api_held_free(call->held);
 	free(call->idempotency_key);
 	free(call->last_event_id);
 	free(call->arg);
@@ -416,8 +423,10 @@ void api_identity_changed(struct api *a)
 
 void api_model_changed(struct api *a)
 {
-	if (!a->closing)
-		api_watch_changed(a->watch);
+	if (a->closing)
+		return;
+	api_hold_retry(a, uv_now(a->config.loop));
+	api_watch_changed(a->watch);
 }
 
 /* --- life --- */
@@ -428,6 +437,9 @@ struct api *api_new(const struct api_config *config)
 
 	a->config = *config;
 	list_init(&a->calls);
+	list_init(&a->held);
+	uv_timer_init(config->loop, &a->hold_timer);
+	a->hold_timer.data = a;
 	a->limiter = api_limiter_new();
 	a->memory = api_memory_new();
 	a->watch = api_watch_new(a);
@@ -436,9 +448,15 @@ struct api *api_new(const struct api_config *config)
 	return a;
 }
 
-static void watch_closed(struct api *a)
+static void maybe_closed(struct api *a)
 {
-	a->closed(a->closed_arg);
+	if (--a->open_handles == 0)
+		a->closed(a->closed_arg);
+}
+
+static void hold_timer_closed(uv_handle_t *handle)
+{
+	maybe_closed(handle->data);
 }
 
 /* The core may still hold the call: it stays, without a connection. */
@@ -464,7 +482,10 @@ void api_close(struct api *a, void (*closed)(void *arg), void *arg)
 	a->closing = true;
 	a->closed = closed;
 	a->closed_arg = arg;
-	api_watch_close(a->watch, watch_closed);
+	a->open_handles = 2;
+	api_watch_close(a->watch, maybe_closed);
+	uv_close((uv_handle_t *)&a->hold_timer, hold_timer_closed);
+	api_hold_end(a);
 	list_for_each_safe (at, &a->calls)
 		call_cancel(list_entry(at, struct api_call, link));
 }

@@ -128,10 +128,12 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 	}
 	*ret_why = "this cluster does not know that token";
 	if (s == NULL || store_cluster_get(s, &cluster) != 0)
-		return -EACCES;
+		return -ENOENT;
 	if (strcasecmp(cluster->ca_sha256, parts.ca_sha256) != 0) {
 		*ret_why = "this token belongs to another cluster";
-	} else if (store_token_get(s, parts.id, &token) == 0 && token->secret_sha256.len == 32 &&
+	} else if (store_token_get(s, parts.id, &token) != 0) {
+		rv = -ENOENT;
+	} else if (token->secret_sha256.len == 32 &&
 		   CRYPTO_memcmp(token->secret_sha256.data, parts.secret_sha256, 32) == 0) {
 		const char *problem = token_problem(a, token);
 
@@ -177,7 +179,7 @@ static int certificate_holds(struct api *a, const char *serial, const char **ret
 
 	if (s == NULL || store_certificate_get(s, serial, &certificate) != 0) {
 		*ret_why = "this cluster does not know that client certificate";
-		return -EACCES;
+		return -ENOENT;
 	}
 	if (certificate->revoked) {
 		*ret_why = "this client certificate was revoked";
@@ -191,13 +193,15 @@ static int identify_certificate(struct api *a, const struct tls_peer *peer,
 				struct api_principal *ret, const char **ret_why)
 {
 	Tb__Role role;
+	int rv;
 
 	if (client_role(peer->uri, &role) != 0) {
 		*ret_why = "this client certificate is not one for the API";
 		return -EACCES;
 	}
-	if (certificate_holds(a, peer->serial, ret_why) != 0)
-		return -EACCES;
+	rv = certificate_holds(a, peer->serial, ret_why);
+	if (rv != 0)
+		return rv;
 	ret->role = role;
 	snprintf(ret->actor, sizeof(ret->actor), "cert:%s", peer->common_name);
 	snprintf(ret->serial, sizeof(ret->serial), "%s", peer->serial);

@@ -73,6 +73,7 @@ struct api_value {
 };
 
 struct api_stream;
+struct api_held;
 
 struct api_call {
 	struct list link; /* api.calls */
@@ -93,6 +94,7 @@ struct api_call {
 	bool accept_open_metrics;
 	uint64_t started_us;
 	struct api_stream *stream; /* NULL: not a watch */
+	struct api_held *held; /* NULL: was never held back */
 	void *state; /* the handler's, between its steps */
 	void (*state_free)(void *state);
 	/* What goes on when the core has answered. */
@@ -111,7 +113,11 @@ struct api {
 	struct api_watch *watch;
 	struct buf openapi; /* made at first use */
 	struct metric_histogram *duration;
+	struct list held; /* requests whose credentials are not known yet */
+	unsigned held_count;
+	uv_timer_t hold_timer;
 	bool closing;
+	unsigned open_handles; /* while closing */
 	void (*closed)(void *arg);
 	void *closed_arg;
 };
@@ -228,13 +234,27 @@ bool api_limiter_blocked(struct api_limiter *l, const char *address, uint64_t no
 void api_limiter_failed(struct api_limiter *l, const char *address, uint64_t now_ms);
 
 /* 0 and who it is (role NONE: no credentials at all); -EACCES and a sentence: credentials that do
- * not hold. */
+ * not hold; -ENOENT and a sentence: ones that this board's model does not know (yet). */
 int api_identify(struct api *a, const struct api_request *request, struct api_principal *ret,
 		 const char **ret_why);
 /* Does what made this principal still hold? */
 bool api_principal_holds(struct api *a, const struct api_principal *who);
 /* May it use the route? */
 bool api_allowed(const struct api_principal *who, const struct api_route *route, const char *arg);
+
+/* --- credentials not known yet (api_hold.c) --- */
+
+/* Holds the call back; goes on by api_serve when its credentials are known or time is up. -EBUSY:
+ * it was held already, or too many are. */
+int api_hold(struct api_call *call, const struct api_request *request);
+/* The model has changed, or time has passed: `now_ms` of uv_now (its own timer calls it, and tests
+ * do). */
+void api_hold_retry(struct api *a, uint64_t now_ms);
+/* Ends them all. */
+void api_hold_end(struct api *a);
+void api_held_free(struct api_held *h);
+/* From who asks to the handler (api.c). */
+void api_serve(struct api_call *call, const struct api_request *request);
 
 /* --- answers by idempotency key (api_memory.c) --- */
 

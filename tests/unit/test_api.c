@@ -362,6 +362,64 @@ static void test_bad_tokens(void **state)
 	free(good);
 }
 
+/* A token that another board has just made: the verdict waits for the model. */
+static void test_unknown_token_waits(void **state)
+{
+	struct world *w = *state;
+	char *other = token_make(w, "viewer", "");
+	Tb__Command *command = mem_alloc(sizeof(*command));
+	Tb__Token *token = mem_alloc(sizeof(*token));
+	uint8_t secret[TOKEN_SECRET] = {7};
+	char text[TOKEN_TEXT + 1];
+	struct token_parts parts;
+	struct answer a;
+	struct answer b;
+
+	token_parse(other, &parts);
+	token_format("0123456789abcdef", secret, parts.ca_sha256, text);
+	ask_begin(w, &(struct ask){"GET", "/v1/cluster", .token = text}, &a);
+	ask_begin(w, &(struct ask){"GET", "/v1/cluster", .token = text}, &b);
+	world_run(w);
+	assert_int_equal(a.status, 0);
+	api_model_changed(w->api); /* something else */
+	assert_int_equal(a.status, 0);
+	tb__command__init(command);
+	tb__token__init(token);
+	command->op_case = TB__COMMAND__OP_TOKEN_ADD;
+	command->token_add = mem_alloc(sizeof(*command->token_add));
+	tb__token_add__init(command->token_add);
+	command->token_add->token = token;
+	token->id = mem_strdup("0123456789abcdef");
+	token->role = TB__ROLE__ROLE_VIEWER;
+	token->secret_sha256.len = 32;
+	token->secret_sha256.data = mem_alloc(32);
+	token_secret_sha256(secret, token->secret_sha256.data);
+	core_apply(&w->core, command);
+	api_model_changed(w->api);
+	world_run(w);
+	assert_int_equal(a.status, 200);
+	assert_int_equal(b.status, 200);
+	answer_clear(&a);
+	answer_clear(&b);
+	/* One that stays unknown is refused in the end, or when the API closes. */
+	text[4] = 'f';
+	ask_begin(w, &(struct ask){"GET", "/v1/cluster", .token = text}, &a);
+	ask_begin(w, &(struct ask){"POST", "/v1/sites", "{}", .token = text, .key = "k"}, &b);
+	api_hold_retry(w->api, uv_now(&w->loop) + 999);
+	assert_int_equal(a.status, 0);
+	api_hold_retry(w->api, uv_now(&w->loop) + 1000);
+	assert_int_equal(a.status, 401);
+	assert_int_equal(b.status, 401);
+	answer_clear(&a);
+	answer_clear(&b);
+	ask_begin(w, &(struct ask){"POST", "/v1/sites", "{}", .token = text}, &b);
+	world_close(w);
+	assert_int_equal(b.status, 503);
+	answer_clear(&b);
+	world_open(w, true);
+	free(other);
+}
+
 static void test_tokens_expire(void **state)
 {
 	struct world *w = *state;
@@ -1134,6 +1192,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_socket_is_for_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_tokens, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tokens_expire, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_token_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_token_list_hides, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_attempts_are_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_client_certificates, setup, teardown),
