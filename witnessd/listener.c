@@ -17,7 +17,7 @@
 #include "witnessd/stream_group.h"
 
 enum {
-	ACCEPTS_PER_TURN = 64,
+	ACCEPTS_PER_TURN = 32,
 	BACKLOG_DEFAULT = 1024,
 	COMPLAIN_EVERY_MS = 10 * 1000,
 };

@@ -1,6 +1,7 @@
-/* What an idle TLS session costs: a server in this process, clients with certificates in a child.
- * Prints numbers, asserts none. Usage: stream_memory [sessions] [chain] ("chain": clients send
- * their CA's certificate too, as NSS does). */
+/* What an idle TLS session costs, and what its handshake does to others on the same loop: a server
+ * in this process, clients with certificates in a child. Prints numbers, asserts none.
+ * Usage: stream_memory [sessions] [at once] [chain]; "at once": handshakes that clients keep open
+ * (300 is the storm after a switch reboot); "chain": clients send their CA too, as NSS does. */
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "tests/unit/test_certs.h"
 #include "witnessd/stream.h"
 
-enum { DAY = 86400, ABREAST = 64 };
+enum { DAY = 86400, TIMER_MS = 2 };
 
 struct bench {
 	uv_loop_t loop;
@@ -21,9 +22,13 @@ struct bench {
 	struct tls_context *tls;
 	char address[64];
 	unsigned wanted;
+	unsigned at_once;
 	unsigned begun;
 	unsigned ready;
 	unsigned closed;
+	uv_timer_t timer; /* something that should not wait, like a heartbeat */
+	uint64_t timer_ns;
+	uint64_t worst_gap_ns;
 };
 
 static size_t rss_kib(void)
@@ -90,7 +95,7 @@ static void client_run(struct bench *b)
 {
 	uv_loop_init(&b->loop);
 	b->group = stream_group_new(&b->loop, 2000);
-	for (int i = 0; i < ABREAST; i++)
+	for (unsigned i = 0; i < b->at_once; i++)
 		client_next(b);
 	uv_run(&b->loop, UV_RUN_DEFAULT);
 	_exit(0);
@@ -116,6 +121,16 @@ static struct tls_context *context(const struct test_cert *own, const struct tes
 	return c;
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+	struct bench *b = timer->data;
+	uint64_t now = uv_hrtime();
+
+	if (b->timer_ns != 0 && now - b->timer_ns > b->worst_gap_ns)
+		b->worst_gap_ns = now - b->timer_ns;
+	b->timer_ns = now;
+}
+
 static void measure(struct bench *b, pid_t child)
 {
 	size_t rss = rss_kib();
@@ -123,6 +138,9 @@ static void measure(struct bench *b, pid_t child)
 	uint64_t start = uv_hrtime();
 	struct rusage before, after;
 
+	uv_timer_init(&b->loop, &b->timer);
+	b->timer.data = b;
+	uv_timer_start(&b->timer, on_timer, TIMER_MS, TIMER_MS);
 	getrusage(RUSAGE_SELF, &before);
 	while (b->ready < b->wanted && b->closed == 0)
 		uv_run(&b->loop, UV_RUN_ONCE);
@@ -139,14 +157,16 @@ static void measure(struct bench *b, pid_t child)
 	       (double)(mallinfo2().uordblks + mallinfo2().hblkhd - heap.uordblks - heap.hblkhd) /
 		       1024 / b->ready);
 	printf("server CPU per session %.2f ms\n", cpu_ms / b->ready);
+	printf("worst gap of a %d ms timer %.1f ms\n", TIMER_MS, (double)b->worst_gap_ns / 1e6);
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
 }
 
 int main(int argc, char **argv)
 {
-	struct bench b = {.wanted = argc > 1 ? (unsigned)atoi(argv[1]) : 2000};
-	bool chain = argc > 2 && strcmp(argv[2], "chain") == 0;
+	struct bench b = {.wanted = argc > 1 ? (unsigned)atoi(argv[1]) : 2000,
+			  .at_once = argc > 2 ? (unsigned)atoi(argv[2]) : 64};
+	bool chain = argc > 3 && strcmp(argv[3], "chain") == 0;
 	struct test_cert ca = test_cert_new("Cluster CA", NULL, NULL, -DAY, DAY, 0);
 	struct test_cert own =
 		test_cert_new("site-00001", &ca, "URI:tiebreak:client/site", -DAY, DAY, 0);
@@ -168,7 +188,9 @@ int main(int argc, char **argv)
 	}
 	pid_t child = fork();
 	if (child == 0) {
-		struct bench client = {.wanted = b.wanted, .tls = context(&own, &ca, false, chain)};
+		struct bench client = {.wanted = b.wanted,
+				       .at_once = b.at_once,
+				       .tls = context(&own, &ca, false, chain)};
 
 		snprintf(client.address, sizeof(client.address), "127.0.0.1:%u",
 			 stream_listener_port(l));
