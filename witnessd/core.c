@@ -451,26 +451,14 @@ struct door_letter {
 	size_t count;
 };
 
-/* Counts sessions, and drops what a door said before the reset that was asked for. */
+/* Drops what a door said before the reset that it was asked for. */
 static size_t core_door_filter(struct core *c, Tb__DoorEvent **events, size_t count)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		switch (events[i]->what_case) {
-		case TB__DOOR_EVENT__WHAT_RESET:
+		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET)
 			c->door_stale = false;
-			c->sessions = events[i]->reset->sessions;
-			break;
-		case TB__DOOR_EVENT__WHAT_OPEN:
-			c->sessions++;
-			break;
-		case TB__DOOR_EVENT__WHAT_CLOSED:
-			c->sessions -= c->sessions > 0;
-			break;
-		default:
-			break;
-		}
 		if (c->door_stale)
 			tb__door_event__free_unpacked(events[i], NULL);
 		else

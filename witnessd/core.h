@@ -73,6 +73,8 @@ struct core_listeners {
 	void (*door_orders)(void *arg, Tb__DoorOrder **orders, size_t count);
 	/* Send a reset and a report of every session: there is a new leader or a new link to it. */
 	void (*door_report)(void *arg);
+	/* Site nodes attached to this board now. */
+	uint32_t (*door_sessions)(void *arg);
 	/* The lease was gained (open the socket) or lost (close all sessions and the socket). */
 	void (*door_serve)(void *arg, bool on);
 	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.

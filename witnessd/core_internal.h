@@ -93,7 +93,6 @@ struct core {
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
 	bool door_stale; /* drop the door's events until its reset */
-	uint32_t sessions;
 
 	/* as the leader */
 	bool barrier_sent;

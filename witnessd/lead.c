@@ -500,7 +500,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 		status->leader = true;
 		status->reachable = true;
 		status->applied_index = engine_applied(c->engine);
-		status->sessions = c->sessions;
+		status->sessions = c->listeners.door_sessions(c->listeners.arg);
 		r->leader_name = mem_strdup(node->name);
 	} else if (member != NULL) {
 		uint64_t age = member->renewed_ms != 0 ? now - member->renewed_ms : UINT32_MAX;
@@ -642,6 +642,8 @@ static void answer_remove(struct core *c, struct query *q)
 
 void lead_answer(struct core *c, struct query *q)
 {
+	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
+
 	switch (q->query->what_case) {
 	case TB__PEER_QUERY__WHAT_SITES:
 		answer_sites(c, q);
@@ -653,6 +655,10 @@ void lead_answer(struct core *c, struct query *q)
 		if (c->membership_busy) {
 			query_refuse(q, -EBUSY,
 				     "the membership is changing; try again in a moment");
+			break;
+		}
+		if (q->query->transfer->node_id == c->identity.node_id) {
+			query_finish(q, 0, &done);
 			break;
 		}
 		q->held = true;

@@ -234,6 +234,14 @@ static void on_door_report(void *arg)
 	qnet_door_report(((struct daemon *)arg)->door);
 }
 
+static uint32_t on_door_sessions(void *arg)
+{
+	struct qnet_door_stats stats;
+
+	qnet_door_stats(((struct daemon *)arg)->door, &stats);
+	return (uint32_t)stats.sessions[QNET_OPEN];
+}
+
 static void on_door_serve(void *arg, bool on)
 {
 	qnet_door_serve(((struct daemon *)arg)->door, on);
@@ -297,6 +305,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.identity_changed = on_identity_changed,
 		.door_orders = on_door_orders,
 		.door_report = on_door_report,
+		.door_sessions = on_door_sessions,
 		.door_serve = on_door_serve,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,

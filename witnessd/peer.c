@@ -461,7 +461,7 @@ void peer_renew(struct core *c)
 	renew.sent_ms = clock_boottime_ms();
 	renew.leader_ms = c->lease.term == renew.term ? c->lease.leader_ms : 0;
 	renew.applied_index = engine_applied(c->engine);
-	renew.sessions = c->sessions;
+	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;
 	peer_send(c->up, &frame);
