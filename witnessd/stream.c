@@ -695,6 +695,20 @@ static void peer_ended(struct stream *s, ssize_t why)
 		close_in_order(s, STREAM_END_PEER, s->tls ? "closed without a TLS close" : "");
 }
 
+/* libuv takes a hang-up right behind data for the peer's FIN without reading on. It may be a reset,
+ * or our own kernel that gave up; who asks whether the peer knows (S1) must not be told a FIN. */
+static ssize_t end_or_error(struct stream *s)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+	uv_os_fd_t fd;
+
+	if (uv_fileno(&s->uv.handle, &fd) == 0 &&
+	    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error != 0)
+		return -error;
+	return UV_EOF;
+}
+
 static void bytes_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buffer)
 {
 	struct stream *s = stream->data;
@@ -704,6 +718,8 @@ static void bytes_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buffer)
 		return;
 	if (len < 0)
 		s->reading = false; /* libuv has stopped by itself */
+	if (len == UV_EOF)
+		len = end_or_error(s);
 	if (s->state == FLUSHING || s->state == LINGERING) {
 		thrown_away(s, len);
 	} else if (len < 0) {

@@ -17,7 +17,7 @@ struct stream_listener;
 struct stream_group; /* the streams of one loop: budget, limits */
 
 enum stream_end {
-	STREAM_END_PEER, /* FIN or TLS close; a reset right behind data may look like it */
+	STREAM_END_PEER, /* FIN or TLS close from the other side */
 	STREAM_END_RESET, /* ECONNRESET, EPIPE: the other side's own kernel has ended it */
 	STREAM_END_LOST, /* unreachable, timed out, our own trouble: the peer may not know */
 	STREAM_END_TLS, /* handshake or record failure */

@@ -403,6 +403,23 @@ static void test_abort_resets(void **state)
 	free(bytes);
 }
 
+/* A reset right behind data is a reset, not an end in order. */
+static void test_reset_behind_data(void **state)
+{
+	const struct linger at_once = {.l_onoff = 1};
+	struct fixture *f = *state;
+
+	listen_on(f, "127.0.0.1:0", NULL, 0);
+	int fd = raw_dial(f);
+	run_until(f, f->there.ready);
+	assert_int_equal(write(fd, "last words", 10), 10);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	close(fd);
+	run_until(f, f->there.closed);
+	assert_int_equal(f->there.got.len, 10);
+	assert_int_equal(f->there.why, STREAM_END_RESET);
+}
+
 /* close sends all that was queued, even if the peer sent bytes that nobody reads any more. */
 static void test_close_flushes(void **state)
 {
@@ -729,6 +746,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_expired_certificate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_handshake_deadline, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort_resets, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reset_behind_data, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_close_flushes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_linger_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cork, setup, teardown),
