@@ -17,6 +17,7 @@
 #include "witnessd/config.h"
 #include "witnessd/core.h"
 #include "witnessd/directory.h"
+#include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
 #include "witnessd/notify.h"
 #include "witnessd/qnet_door.h"
@@ -322,8 +323,10 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 	rv = front_start(config, d->core, &d->front, ret_message);
 	if (rv == 0)
 		rv = qnet_door_start(config, d->core, &d->door, ret_message);
-	if (rv == 0)
+	if (rv == 0) {
+		metrics_collect(front_metrics(d->front), door_metrics_write, d->door);
 		rv = core_start(d->core, ret_message);
+	}
 	return rv;
 }
 
@@ -332,10 +335,11 @@ static void daemon_stop(struct daemon *d)
 	if (d->core == NULL)
 		return;
 	core_stop(d->core);
-	if (d->door != NULL)
-		qnet_door_stop(d->door);
+	/* Before the door, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
+	if (d->door != NULL)
+		qnet_door_stop(d->door);
 	core_free(d->core);
 }
 

@@ -250,6 +250,36 @@ static void test_openapi(void **state)
 	answer_clear(&a);
 }
 
+/* The page for people has the table as it is. After a change: MANUAL=write test_api. */
+static void test_manual(void **state)
+{
+	static const char path[] = TEST_DATA "/../../../docs/API.md";
+	static const char mark[] = "checks it -->\n";
+	FILE *file = fopen(path, getenv("MANUAL") != NULL ? "r+" : "r");
+	struct buf text = {0};
+	struct buf table = {0};
+	const char *at;
+
+	(void)state;
+	assert_non_null(file);
+	buf_reserve(&text, 1 << 20);
+	text.len = fread(text.data, 1, 1 << 20, file);
+	api_manual(&table);
+	at = strstr(buf_string(&text), mark);
+	assert_non_null(at);
+	at += strlen(mark);
+	if (getenv("MANUAL") != NULL) {
+		assert_int_equal(fseek(file, at - (char *)text.data, SEEK_SET), 0);
+		assert_int_equal(fwrite(table.data, 1, table.len, file), table.len);
+		assert_int_equal(ftruncate(fileno(file), ftell(file)), 0);
+	} else {
+		assert_string_equal(at, buf_string(&table));
+	}
+	fclose(file);
+	buf_free(&text);
+	buf_free(&table);
+}
+
 /* --- who may what --- */
 
 enum who { NOBODY, VIEWER, OPERATOR, ADMIN, BOARD, SITE, SOCKET, WHO_COUNT };
@@ -1185,6 +1215,7 @@ int main(void)
 		cmocka_unit_test(test_table_is_sound),
 		cmocka_unit_test(test_limiter_forgets),
 		cmocka_unit_test(test_page_round_trip),
+		cmocka_unit_test(test_manual),
 		cmocka_unit_test_setup_teardown(test_every_route, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_methods, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_openapi, setup, teardown),
