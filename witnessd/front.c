@@ -2,18 +2,30 @@
 #include "witnessd/front.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "witnessd/api_call.h"
 #include "witnessd/core.h"
 #include "witnessd/front_internal.h"
+#include "witnessd/pki.h"
 
-enum { TICK_MS = 1000, MAILBOX_LIMIT = 10000, HANDSHAKE_BUDGET_US = 2000, BACKLOG = 128 };
+enum {
+	TICK_MS = 1000,
+	FLOOR_STEP_MS = 60000,
+	MAILBOX_LIMIT = 10000,
+	HANDSHAKE_BUDGET_US = 2000,
+	BACKLOG = 128
+};
 
 static _Thread_local char message[512];
 
@@ -39,6 +51,43 @@ static int context_make(const struct tls_options *options, struct tls_context **
 	return 0;
 }
 
+/* When the newest file in there was written, by the clock of then. */
+static int64_t newest_file_ms(const char *path)
+{
+	DIR *dir = opendir(path);
+	const struct dirent *entry;
+	struct stat file;
+	int64_t newest = 0;
+
+	if (dir == NULL)
+		return 0;
+	while ((entry = readdir(dir)) != NULL)
+		if (fstatat(dirfd(dir), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(file.st_mode) && file.st_mtime * INT64_C(1000) > newest)
+			newest = file.st_mtime * INT64_C(1000);
+	closedir(dir);
+	return newest;
+}
+
+/* A board without a clock battery starts in the past, when no certificate is valid yet, and hears
+ * the time of the log only from boards whose certificates it accepts. It was last running when it
+ * last wrote to its data directory. (A clock that was far ahead then would make everything look
+ * expired, so a time behind the end of the own certificate is not believed.) */
+static int64_t clock_floor(const struct front *f)
+{
+	char *raft = mem_printf("%s/raft", f->data_dir);
+	int64_t floor_ms = core_view(f->core)->clock_floor_ms;
+	int64_t files[] = {newest_file_ms(f->data_dir), newest_file_ms(raft)};
+	int64_t end_ms = 0;
+
+	pki_not_after_ms(f->identity.cert, &end_ms);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+		if (files[i] < end_ms && files[i] > floor_ms)
+			floor_ms = files[i];
+	free(raft);
+	return floor_ms;
+}
+
 /* The CA goes with the board's certificate, so that a board that joins can compare it with its
  * token. */
 static int contexts_make(struct front *f)
@@ -49,8 +98,10 @@ static int contexts_make(struct front *f)
 	struct tls_options options = {.certificate = chain,
 				      .key = id->key,
 				      .ca = id->ca_cert,
-				      .clock_floor_ms = core_view(f->core)->clock_floor_ms};
+				      .clock_floor_ms = clock_floor(f)};
 	int rv;
+
+	f->floor_ms = options.clock_floor_ms;
 
 	options.alpn = peer_alpn;
 	rv = context_make(&options, &f->peer_context);
@@ -95,6 +146,27 @@ static void tls_open(struct front *f)
 	log_notice("listening", "API and boards on %s (port %u)", f->listen_address, f->port);
 }
 
+static void contexts_take(struct front *f)
+{
+	if (contexts_make(f) != 0)
+		return;
+	if (f->tls_listener != NULL)
+		stream_listener_set_tls(f->tls_listener, f->server_context);
+	else
+		tls_open(f);
+}
+
+/* While our own clock is behind, boards that joined since have certificates that are not valid yet
+ * by the time that the contexts hold. */
+static void floor_raise(struct front *f)
+{
+	int64_t floor_ms = core_view(f->core)->clock_floor_ms;
+
+	if (f->server_context != NULL && floor_ms > f->floor_ms + FLOOR_STEP_MS &&
+	    clock_realtime_ms() < floor_ms)
+		contexts_take(f);
+}
+
 static void identity_take(struct front *f)
 {
 	struct identity fresh = {0};
@@ -104,12 +176,7 @@ static void identity_take(struct front *f)
 		return; /* no identity yet; the core has told what is wrong with it */
 	identity_free(&f->identity);
 	f->identity = fresh;
-	if (contexts_make(f) != 0)
-		return;
-	if (f->tls_listener != NULL)
-		stream_listener_set_tls(f->tls_listener, f->server_context);
-	else
-		tls_open(f);
+	contexts_take(f);
 }
 
 /* An accepted connection of the probe: nothing is served there. */
@@ -194,6 +261,7 @@ static void tick(uv_timer_t *timer)
 	struct front *f = timer->data;
 
 	tls_open(f);
+	floor_raise(f);
 	front_links_expire(f, uv_now(&f->loop));
 }
 

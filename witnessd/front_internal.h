@@ -46,6 +46,7 @@ struct front {
 	struct stream_listener *tls_listener; /* NULL: no identity yet, or the port is taken */
 	_Atomic unsigned port;
 	struct identity identity; /* node_id 0: none yet */
+	int64_t floor_ms; /* of the contexts: certificates are checked at this time or later */
 	struct tls_context *server_context; /* NULL: none yet */
 	struct tls_context *peer_context; /* outgoing, by ALPN */
 	struct tls_context *raft_context;

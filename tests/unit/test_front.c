@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -202,6 +203,8 @@ struct board {
 };
 
 static struct authority ca, other_ca;
+static const int64_t day_ms = 86400000;
+static int64_t signed_ahead_ms; /* the time at which certificates are made, from now */
 
 static void authority_make(struct authority *a)
 {
@@ -237,8 +240,8 @@ static void board_identity(struct board *b, uint64_t node, enum pki_use use,
 					    .common_name = "board",
 					    .uri = uri,
 					    .use = use,
-					    .now_ms = clock_realtime_ms(),
-					    .not_after_ms = clock_realtime_ms() + 86400000},
+					    .now_ms = clock_realtime_ms() + signed_ahead_ms,
+					    .not_after_ms = clock_realtime_ms() + 30 * day_ms},
 			 &cert, &why),
 		0);
 	free(request);
@@ -474,6 +477,68 @@ static void test_link_refused(void **state)
 	board_close(&a);
 }
 
+static void file_touch(const struct board *b, const char *name, int64_t ms)
+{
+	struct timespec times[2] = {{.tv_sec = ms / 1000}, {.tv_sec = ms / 1000}};
+	char *path = mem_printf("%s/%s", b->dir, name);
+
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	free(path);
+}
+
+/* Our clock is days behind the cluster's: no certificate is valid yet. What the board wrote last
+ * tells it that it is later. */
+static void test_clock_behind(void **state)
+{
+	struct board a;
+	struct board b;
+
+	(void)state;
+	signed_ahead_ms = 5 * day_ms;
+	for (int days = 0; days <= 6; days += 6) {
+		board_open(&a);
+		board_open(&b);
+		board_identity(&a, 1, PKI_NODE, &ca, &ca);
+		board_identity(&b, 2, PKI_NODE, &ca, &ca);
+		file_touch(&a, "node.crt", clock_realtime_ms() + days * day_ms);
+		file_touch(&b, "node.crt", clock_realtime_ms() + days * day_ms);
+		board_serve(&a);
+		board_serve(&b);
+		front_link_dial(b.front, 7, a.address, "tiebreak-peer/1", 1);
+		core_wait(&b.core, is_dialed);
+		if (days == 0)
+			assert_int_equal(b.core.dialed_fd, -EPROTO);
+		else
+			assert_true(b.core.dialed_fd >= 0);
+		board_close(&b);
+		board_close(&a);
+	}
+	signed_ahead_ms = 0;
+}
+
+/* The clock was far ahead once, when a file was written: that time is not believed, or every
+ * certificate would be expired for ever. */
+static void test_clock_was_ahead(void **state)
+{
+	struct board a;
+	struct board b;
+
+	(void)state;
+	board_open(&a);
+	board_open(&b);
+	board_identity(&a, 1, PKI_NODE, &ca, &ca);
+	board_identity(&b, 2, PKI_NODE, &ca, &ca);
+	file_touch(&a, "node.crt", clock_realtime_ms() + 10000 * day_ms);
+	file_touch(&b, "node.crt", clock_realtime_ms() + 10000 * day_ms);
+	board_serve(&a);
+	board_serve(&b);
+	front_link_dial(b.front, 7, a.address, "tiebreak-peer/1", 1);
+	core_wait(&b.core, is_dialed);
+	assert_true(b.core.dialed_fd >= 0);
+	board_close(&b);
+	board_close(&a);
+}
+
 /* --- admission --- */
 
 static void join(struct board *b, const char *address, const char *pin)
@@ -564,6 +629,8 @@ int main(void)
 		cmocka_unit_test(test_port_taken),
 		cmocka_unit_test(test_link),
 		cmocka_unit_test(test_link_refused),
+		cmocka_unit_test(test_clock_behind),
+		cmocka_unit_test(test_clock_was_ahead),
 		cmocka_unit_test(test_join),
 		cmocka_unit_test(test_join_imposter),
 	};
