@@ -16,6 +16,11 @@
 
 struct core;
 
+/* A clock outside 2026 .. 2056 is wrong, not early or late: it neither stamps commands nor makes
+ * certificates (DESIGN S6). */
+#define CORE_CLOCK_FIRST_MS INT64_C(1767225600000)
+#define CORE_CLOCK_LAST_MS INT64_C(2713910400000)
+
 /* What the doors may read at any time without asking. */
 struct core_view {
 	/* Own boot clock; 0: none. A door accepts sites and sends ACKs only before this time (S2). */

@@ -31,11 +31,6 @@ enum {
 	CORE_CA_DAYS = 36500,
 };
 
-/* A clock outside 2026 .. 2056 is wrong, not early or late: it neither stamps commands nor makes
- * certificates (DESIGN S6). */
-#define CORE_CLOCK_FIRST_MS INT64_C(1767225600000)
-#define CORE_CLOCK_LAST_MS INT64_C(2713910400000)
-
 struct peer;
 struct proposal;
 

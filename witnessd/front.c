@@ -51,8 +51,9 @@ static int context_make(const struct tls_options *options, struct tls_context **
 	return 0;
 }
 
-/* When the newest file in there was written, by the clock of then. */
-static int64_t newest_file_ms(const char *path)
+/* When the newest file in there was written, by the clock of then; later than `end_ms` does not
+ * count. */
+static int64_t newest_file_ms(const char *path, int64_t end_ms)
 {
 	DIR *dir = opendir(path);
 	const struct dirent *entry;
@@ -63,7 +64,8 @@ static int64_t newest_file_ms(const char *path)
 		return 0;
 	while ((entry = readdir(dir)) != NULL)
 		if (fstatat(dirfd(dir), entry->d_name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    S_ISREG(file.st_mode) && file.st_mtime * INT64_C(1000) > newest)
+		    S_ISREG(file.st_mode) && file.st_mtime * INT64_C(1000) > newest &&
+		    file.st_mtime * INT64_C(1000) < end_ms)
 			newest = file.st_mtime * INT64_C(1000);
 	closedir(dir);
 	return newest;
@@ -77,13 +79,14 @@ static int64_t clock_floor(const struct front *f)
 {
 	char *raft = mem_printf("%s/raft", f->data_dir);
 	int64_t floor_ms = core_view(f->core)->clock_floor_ms;
-	int64_t files[] = {newest_file_ms(f->data_dir), newest_file_ms(raft)};
 	int64_t end_ms = 0;
+	int64_t file_ms;
 
 	pki_not_after_ms(f->identity.cert, &end_ms);
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
-		if (files[i] < end_ms && files[i] > floor_ms)
-			floor_ms = files[i];
+	file_ms = newest_file_ms(f->data_dir, end_ms);
+	floor_ms = file_ms > floor_ms ? file_ms : floor_ms;
+	file_ms = newest_file_ms(raft, end_ms);
+	floor_ms = file_ms > floor_ms ? file_ms : floor_ms;
 	free(raft);
 	return floor_ms;
 }
