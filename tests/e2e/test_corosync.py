@@ -50,7 +50,7 @@ class Boards:
     def enroll(self, site, nodes):
         """As after `witnessctl site enroll`: its two files on every node."""
         out = os.path.join(self.lab.dir, site)
-        self.board(1).ctl("site", "create", site, "--tls", "required")
+        self.board(2).ctl("site", "create", site, "--tls", "required")
         self.board(2).ctl("site", "enroll", site, "--out", out)
         for node in nodes:
             node.import_certificates(f"{out}/qnetd-cacert.crt", f"{out}/qdevice-net-node.p12")
@@ -179,17 +179,16 @@ class Site:
         wait_for(LIMIT, f"{self.name} does not get whole", all_votes)
 
     def one_side(self):
-        """Waits until one node has its ring and the vote, and the other was told that it has not.
-        Both in this order, as the winner may come first only when the other's time is over."""
+        """Waits until one node goes on alone with the witness's vote, and the others were told that
+        they do not."""
         def decided():
             winners = [node for node in self.nodes if node.settled(True)]
             losers = [node for node in self.nodes if node.settled(False)]
-            return winners[0] if len(winners) == 1 and len(losers) == len(self.nodes) - 1 and \
-                self.since(winners[0], "formed") else None
-        winner = wait_for(LIMIT, f"{self.name}: no side gets the vote", decided)
-        wait_for(LIMIT, f"{winner.name} is quorate but not by the witness's vote",
-                 lambda: (winner.quorum() or {}).get("votes") == 2)
-        return winner
+            if len(winners) != 1 or len(losers) != len(self.nodes) - 1:
+                return None
+            quorum = winners[0].quorum()
+            return winners[0] if quorum and (quorum["nodes"], quorum["votes"]) == (1, 2) else None
+        return wait_for(LIMIT, f"{self.name}: no side gets the vote", decided)
 
     def never_lost(self, nodes):
         for node in nodes:
@@ -248,6 +247,7 @@ def pulled_plug(site, node):
     time.sleep(HEARTBEAT)
     site.mark = quorum_log.now()
     node.cut()
+    wait_for(LIMIT, f"{node.name} does not notice that it has no link", lambda: site.since(node, "lost"))
     if site.one_side() is node:
         raise Failure("a node without any link was given the vote")
 
@@ -360,8 +360,8 @@ def ffsplit(cluster):
     site.do("node 1 comes back", birth, first)
     site.do("split", lowest_wins)
     site.do("heal", heal)
-    site.do("split, for the pulled plug", split)
-    site.do("pulled plug of the node that holds the vote", pulled_plug, site.winner)
+    site.do("split", split)
+    site.do("pulled plug of the node that has the vote of a split site", pulled_plug, site.winner)
     site.do("heal", heal)
     site.do("pulled plug of the preferred node of a whole site", pulled_plug, first)
     site.do("heal", heal)
