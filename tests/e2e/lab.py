@@ -67,10 +67,10 @@ nodelist {{
 """
 
 
-def run(command, **how):
+def run(command, **environment):
     """A command that has to succeed: what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
-                          env={**os.environ, "PATH": PATH}, **how)
+                          env={**os.environ, "PATH": PATH, **environment})
     if done.returncode != 0:
         raise Failure(f"{' '.join(command)} ended with {done.returncode}: "
                       f"{(done.stderr.strip() or done.stdout.strip())[-500:]}")

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 import quorum_log
 from boards import Cluster, Failure, main, wait_for
-from lab import PEERS, PORT, WITNESS, Lab, run
+from lab import PEERS, PORT, Lab, run
 
 HEARTBEAT = 4  # seconds, by the lab's device timeout
 LIMIT = 60  # seconds; generous, for a machine with other things to do
@@ -54,6 +54,19 @@ class Boards:
         self.board(2).ctl("site", "enroll", site, "--out", out)
         for node in nodes:
             node.import_certificates(f"{out}/qnetd-cacert.crt", f"{out}/qdevice-net-node.p12")
+
+    def enroll_by_request(self, site, nodes):
+        """With our corosync-qnetd-certutil in the place of Debian's; it makes the site, too."""
+        nssdb = os.path.join(self.lab.dir, "nssdb")
+        certutil = [os.path.join(self.cluster.bin, "corosync-qnetd-certutil")]
+        there = {"TIEBREAK_SOCKET": self.board(3).socket, "TIEBREAK_QNETD_NSSDB": nssdb}
+
+        def sign(request):
+            run([*certutil, "-s", "-c", request, "-n", site], **there)
+            self.board(3).ctl("site", "set", site, "--tls", "required")
+            return os.path.join(nssdb, f"cluster-{site}.crt")
+        run([*certutil, "-i"], **there)
+        enroll_by_request(site, nodes, os.path.join(nssdb, "qnetd-cacert.crt"), sign)
 
     def check_attached(self, site, nodes):
         """Every node is known to be here with TLS and the site's certificate."""
@@ -126,13 +139,13 @@ def enroll_by_request(site, nodes, ca, sign):
 # --- a site and what can be told of it ---
 
 class Site:
-    def __init__(self, name, algorithm, lab, witness):
+    def __init__(self, name, algorithm, lab, witness, enroll=None):
         self.name = name
         self.lab = lab
         self.witness = witness
         self.nodes = lab.nodes
         self.mark = quorum_log.now()
-        witness.enroll(name, self.nodes)
+        (enroll or witness.enroll)(name, self.nodes)
         for node in self.nodes:
             node.configure(name, algorithm)
             node.hosts(witness.addresses(node.number))
@@ -333,6 +346,23 @@ def witness_back(site):
     site.never_lost(site.nodes)
 
 
+def wrong_certificate(site, node):
+    """It is turned away, again and again, and its neighbour does not notice."""
+    node.kill()
+    node.forget_certificates()
+    site.witness.enroll("foreign", [node])
+    node.start()
+    wait_for(LIMIT, "nobody was refused for a wrong certificate",
+             lambda: any("certificate" in line and site.name in line for board in
+                         site.witness.cluster.boards.values() for line in open(board.log, errors="replace")))
+    wait_for(LIMIT, f"{site.name}: the nodes do not see each other",
+             lambda: (node.quorum() or {}).get("nodes") == 2 and node.settled(True))
+    shown = site.witness.cluster.any().json("site", "show", site.name)
+    if [here["nodeId"] for here in shown["status"]["nodes"]] != [site.other(node).number]:
+        raise Failure(f"attached are {shown['status']['nodes']}")
+    site.never_lost([site.other(node)])
+
+
 # --- the tests ---
 
 def make_lab(cluster):
@@ -349,9 +379,7 @@ def checker_knows_two_sides(cluster):
         raise Failure(f"the checker finds {[str(overlap) for overlap in found]}")
 
 
-def ffsplit(cluster):
-    lab = make_lab(cluster)
-    site = Site("site-1", "ffsplit", lab, Boards(cluster, lab))
+def every_scenario(site):
     first, second = site.nodes
     site.do("cold start", cold_start)
     site.do("node 2 dies", death, second)
@@ -373,18 +401,18 @@ def ffsplit(cluster):
     site.do("board joined, heal", board_joined)
     site.do("all boards stopped", no_witness)
     site.do("all boards started", witness_back)
+    site.do("node 2 with another site's certificate", wrong_certificate, second)
+
+
+def ffsplit(cluster):
+    lab = make_lab(cluster)
+    every_scenario(Site("site-1", "ffsplit", lab, Boards(cluster, lab)))
 
 
 def lms(cluster):
     lab = make_lab(cluster)
-    site = Site("site-2", "lms", lab, Boards(cluster, lab))
-    site.do("cold start", cold_start)
-    site.do("split", split)
-    site.do("heal", heal)
-    site.do("pulled plug of the preferred node", pulled_plug, site.nodes[0])
-    site.do("heal", heal)
-    site.do("split, leader killed", leader_killed_in_split, True)
-    site.do("board back, heal", board_back)
+    boards = Boards(cluster, lab)
+    every_scenario(Site("site-2", "lms", lab, boards, boards.enroll_by_request))
 
 
 def qnetd():
