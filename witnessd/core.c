@@ -435,6 +435,7 @@ static void core_tick(uv_timer_t *timer)
 		return;
 	if (engine_state(c->engine) == ENGINE_LEADER)
 		core_barrier(c);
+	peer_drop_silent(c);
 	lead_tick(c);
 	peer_dial_leader(c);
 	peer_renew(c);

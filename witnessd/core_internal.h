@@ -124,7 +124,8 @@ uint64_t core_dial(struct core *c, uint64_t node, const char *address, const cha
 void peer_dial_leader(struct core *c); /* keep the link to the leader up */
 void peer_dialed(struct core *c, int fd); /* answer to the control dial */
 void peer_accepted(struct core *c, uint64_t node, int fd);
-void peer_greet_waiting(struct core *c);             /* this board leads now */
+void peer_drop_silent(struct core *c); /* every tick */
+void peer_greet_waiting(struct core *c); /* this board leads now */
 void peer_close_all(struct core *c);
 struct peer *peer_find(struct core *c, uint64_t node); /* incoming, greeted, current term */
 void peer_send(struct peer *p, const Tb__PeerFrame *frame);

@@ -69,6 +69,7 @@ int link_pump(struct stream *tls, int *ret_fd)
 	l->ends[0] = tls;
 	l->ends[1] = stream_adopt(stream_group_of(tls), pair[0], &link_events, l);
 	stream_set_events(tls, &link_events, l);
+	stream_silence_limit(tls, LINK_SILENCE_MS);
 	*ret_fd = pair[1];
 	return 0;
 }

@@ -4,7 +4,12 @@
 #pragma once
 #include "witnessd/stream.h"
 
-enum { LINK_QUEUE_MAX = 256 * 1024 };
+enum {
+	LINK_QUEUE_MAX = 256 * 1024,
+	/* A board that takes nothing for so long is gone or cut off: its link is closed, so that
+	 * the next one is dialed as soon as it is back, and not when TCP tries again. */
+	LINK_SILENCE_MS = 5000,
+};
 
 /* Joins a stream that is ready (and of which nothing was read) with one end of a new socketpair;
  * *ret_fd is the other end, non-blocking, the caller's. From here on the pump owns the stream.

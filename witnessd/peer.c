@@ -8,6 +8,9 @@
  *        <-------------------------- hello(term)
  *   link is "up": door reports, renewals, proposals
  *
+ * Both speak at least once in a tick, so that a link that is silent for a whole lease is dead, even
+ * if nobody has closed it (a cut cable): it is closed, and the leader forgets the board's sessions.
+ *
  * A follower obeys orders only on the link to the leader of the newest term it knows. */
 #include <errno.h>
 #include <stdlib.h>
@@ -37,6 +40,7 @@ struct peer {
 	bool greeted; /* its hello was good, but this board was not ready to lead */
 	bool closing;
 	bool echoed; /* the leader's clock was sent back once without waiting for the tick */
+	uint64_t heard_ms; /* boot clock; the last bytes from the other board */
 	struct buf in;
 };
 
@@ -368,6 +372,7 @@ static void peer_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *bytes)
 		return;
 	}
 	p->in.len += (size_t)got;
+	p->heard_ms = clock_boottime_ms();
 	peer_frames(p);
 }
 
@@ -378,6 +383,7 @@ static struct peer *peer_new(struct core *c, uint64_t node, int fd, bool outgoin
 	p->core = c;
 	p->node = node;
 	p->outgoing = outgoing;
+	p->heard_ms = clock_boottime_ms();
 	list_init(&p->link);
 	if (uv_pipe_init(&c->loop, &p->pipe, 0) != 0)
 		abort();
@@ -397,6 +403,23 @@ void peer_accepted(struct core *c, uint64_t node, int fd)
 
 	if (p != NULL)
 		list_append(&c->peers, &p->link);
+}
+
+void peer_drop_silent(struct core *c)
+{
+	uint64_t now = clock_boottime_ms();
+
+	list_for_each_safe (at, &c->peers) {
+		struct peer *p = list_entry(at, struct peer, link);
+
+		if (now - p->heard_ms <= LEASE_LENGTH_MS)
+			continue;
+		log_warning("link-silent",
+			    "nothing heard from board %llu for a whole lease: "
+			    "closing the link",
+			    (unsigned long long)p->node);
+		peer_close(p);
+	}
 }
 
 /* --- the follower's link --- */

@@ -24,6 +24,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1096,6 +1098,14 @@ int stream_peer_uid(const struct stream *s, unsigned *ret_uid)
 		return -ENOTSUP;
 	*ret_uid = peer.uid;
 	return 0;
+}
+
+void stream_silence_limit(struct stream *s, unsigned ms)
+{
+	uv_os_fd_t fd;
+
+	if (s->uv.handle.type == UV_TCP && uv_fileno(&s->uv.handle, &fd) == 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
 void stream_pause(struct stream *s)

@@ -87,6 +87,9 @@ const char *stream_peer_address(const struct stream *s);
 struct tls_session *stream_tls(struct stream *s);
 /* Peer of a Unix socket: uid, or -ENOTSUP. */
 int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
+/* Ends the stream when the peer has acknowledged no byte of what was written for `ms`, which TCP
+ * alone waits for a quarter of an hour for. A hint: nothing happens on a Unix socket. */
+void stream_silence_limit(struct stream *s, unsigned ms);
 
 /* In the clear so far: everything after the bytes consumed so far is TLS; the context says
  * whether we are its server or its client. Called from `data`, `rest` is what came behind the
