@@ -13,8 +13,8 @@
 #include "cluster/store.h"
 
 struct apply_result {
-	size_t count;                 /* one per command of the entry */
-	Tb__CommandResult **results;  /* owned; the commands' order */
+	size_t count; /* one per command of the entry */
+	Tb__CommandResult **results; /* owned; the commands' order */
 	/* What changed, for whoever watches; owned. Names of sites put or deleted, grants set. */
 	size_t site_count;
 	char **sites;

@@ -94,15 +94,15 @@ typedef int (*store_visit_token)(void *arg, const Tb__Token *row);
 typedef int (*store_visit_site)(void *arg, const Tb__Site *row, const Tb__Grant *grant_or_null);
 typedef int (*store_visit_event)(void *arg, const Tb__Event *row);
 typedef int (*store_visit_certificate)(void *arg, const Tb__Certificate *row);
-int store_nodes(struct store *s, store_visit_node visit, void *arg);    /* by id */
-int store_tokens(struct store *s, store_visit_token visit, void *arg);  /* by created, id */
+int store_nodes(struct store *s, store_visit_node visit, void *arg); /* by id */
+int store_tokens(struct store *s, store_visit_token visit, void *arg); /* by created, id */
 
 struct store_site_filter {
-	const char *after_name;    /* NULL or the last name of the page before; rows are by name */
+	const char *after_name; /* NULL or the last name of the page before; rows are by name */
 	const char *label_selector; /* NULL or "region=emea,tier!=lab,owner,!old": all must hold;
 				     * != also holds where the label is not set */
-	const char *name_prefix;   /* NULL */
-	uint32_t limit;             /* 0: none; store_sites_count ignores it */
+	const char *name_prefix; /* NULL */
+	uint32_t limit; /* 0: none; store_sites_count ignores it */
 };
 /* -EINVAL and *ret_problem (static text, if not NULL) for a malformed selector. */
 int store_sites(struct store *s, const struct store_site_filter *filter, store_visit_site visit,

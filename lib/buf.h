@@ -10,8 +10,8 @@
 
 struct buf {
 	uint8_t *data; /* NULL while cap is 0 */
-	size_t len;    /* bytes in use */
-	size_t cap;    /* len <= cap */
+	size_t len; /* bytes in use */
+	size_t cap; /* len <= cap */
 };
 
 void buf_free(struct buf *b);

@@ -5,5 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* crc: 0 to begin with, or an earlier result: crc_add(crc_add(0, a), b) is that of a followed by b. */
+/* crc: 0 to begin with, or an earlier result: crc_add(crc_add(0, a), b) is that of a followed by b.
+ */
 uint32_t crc_add(uint32_t crc, const void *data, size_t len);

@@ -10,7 +10,8 @@ struct list {
 };
 
 #define list_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-#define list_for_each(pos, head) for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
+#define list_for_each(pos, head)                                                                   \
+	for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 /* `pos` may be removed in the body. */
 #define list_for_each_safe(pos, head)                                                              \
 	for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head);              \

@@ -14,5 +14,6 @@ int text_to_duration_ms(const char *text, uint64_t *ret_ms);
 bool text_is_utf8(const void *data, size_t len);
 /* Damerau-Levenshtein distance, for "did you mean". Both at most 64 bytes, else SIZE_MAX. */
 size_t text_distance(const char *a, const char *b);
-/* The candidate (NULL-terminated list) nearest to `word`, NULL if none is near enough to be meant. */
+/* The candidate (NULL-terminated list) nearest to `word`, NULL if none is near enough to be meant.
+ */
 const char *text_nearest(const char *word, const char *const *candidates);

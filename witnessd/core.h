@@ -23,18 +23,26 @@ struct core;
 
 /* What the doors may read at any time without asking. */
 struct core_view {
-	/* Own boot clock; 0: none. A door accepts sites and sends ACKs only before this time (S2). */
+	/* Own boot clock; 0: none. A door accepts sites and sends ACKs only before this time (S2).
+	 */
 	_Atomic uint64_t lease_until_ms;
-	_Atomic uint64_t node_id;     /* 0: not in a cluster */
-	_Atomic uint64_t leader_id;   /* 0: not known */
+	_Atomic uint64_t node_id; /* 0: not in a cluster */
+	_Atomic uint64_t leader_id; /* 0: not known */
 	_Atomic uint64_t term;
 	_Atomic uint64_t applied_index;
-	_Atomic int state;            /* enum core_state */
+	_Atomic int state; /* enum core_state */
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
 };
 /* STARTING: it has an identity and reads its log. */
-enum core_state { CORE_NEW, CORE_STARTING, CORE_JOINING, CORE_SERVING, CORE_NO_QUORUM, CORE_FAILED };
+enum core_state {
+	CORE_NEW,
+	CORE_STARTING,
+	CORE_JOINING,
+	CORE_SERVING,
+	CORE_NO_QUORUM,
+	CORE_FAILED
+};
 
 const struct core_view *core_view(const struct core *c);
 /* Path of the model database, for readers of their own. "" while CORE_NEW. */
@@ -45,7 +53,8 @@ const char *core_model_path(const struct core *c);
  * -EAGAIN no leader within the deadline (nothing happened); -ETIMEDOUT it may or may not happen:
  * propose the same ids again to learn; -ENOTCONN not in a cluster.
  * results: one per command, valid during `done`. */
-typedef void (*core_proposed)(void *arg, int error, Tb__CommandResult *const *results, size_t count);
+typedef void (*core_proposed)(void *arg, int error, Tb__CommandResult *const *results,
+			      size_t count);
 void core_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg);
 
@@ -67,7 +76,8 @@ Tb__LocalStatus *core_local_status(struct core *c);
 /* A door's events, in order. Taken over. */
 void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
-/* What the core calls in other threads (each posts a letter to its own mailbox); set before start. */
+/* What the core calls in other threads (each posts a letter to its own mailbox); set before start.
+ */
 struct core_listeners {
 	void *arg;
 	/* The model changed up to this index (coalesced). */
@@ -86,17 +96,17 @@ struct core_listeners {
 	 * `request` is taken over; answered by core_join_answered with the same id. */
 	void (*join_dial)(void *arg, uint64_t dial_id, const char *address, const char *pin,
 			  Tb__JoinRequest *request);
-	/* Make an outgoing TLS link to a board: a connected local socket, plain bytes, comes back by
-	 * core_link_dialed with the same id, or an error. */
+	/* Make an outgoing TLS link to a board: a connected local socket, plain bytes, comes back
+	 * by core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
 };
 
 struct core_config {
-	const char *data_dir;  /* identity and raft log; claimed by main (directory.h) */
-	const char *run_dir;   /* model database and sockets; tmpfs */
+	const char *data_dir; /* identity and raft log; claimed by main (directory.h) */
+	const char *run_dir; /* model database and sockets; tmpfs */
 	const char *node_name; /* default name of this board */
-	const char *address;   /* default host:port that other boards and clients reach us by */
+	const char *address; /* default host:port that other boards and clients reach us by */
 	const char *qnet_address;
 };
 /* Made before the doors, which need it; nothing runs yet. `listeners` is copied; its functions are

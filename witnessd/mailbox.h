@@ -28,7 +28,8 @@ struct mailbox {
 
 /* In the thread of `loop`, or before it runs. */
 int mailbox_init(struct mailbox *m, uv_loop_t *loop, size_t limit);
-/* Any thread. 0: the letter is the receiver's. -EAGAIN full, -ESHUTDOWN closed: still the sender's. */
+/* Any thread. 0: the letter is the receiver's. -EAGAIN full, -ESHUTDOWN closed: still the sender's.
+ */
 int mailbox_post(struct mailbox *m, struct letter *letter);
 /* The same past the limit, for answers to what was admitted already; only -ESHUTDOWN. */
 int mailbox_answer(struct mailbox *m, struct letter *letter);

@@ -27,12 +27,13 @@ enum pki_use { PKI_NODE, PKI_CLIENT, PKI_QNET_SERVER, PKI_QNET_CLIENT };
 struct pki_sign {
 	const char *ca_cert;
 	const char *ca_key;
-	const void *request;     /* PEM or DER PKCS#10; its signature is checked, its names ignored */
+	const void *request; /* PEM or DER PKCS#10; its signature is checked, its names ignored */
 	size_t request_len;
 	const char *common_name;
-	const char *uri;         /* URI SAN, NULL none */
-	const char *const *dns;  /* DNS SANs, NULL-terminated, NULL none */
-	enum pki_use use;        /* chooses key usage and extended key usage; RSA >= 2048 allowed for sites */
+	const char *uri; /* URI SAN, NULL none */
+	const char *const *dns; /* DNS SANs, NULL-terminated, NULL none */
+	enum pki_use
+		use; /* chooses key usage and extended key usage; RSA >= 2048 allowed for sites */
 	int64_t now_ms;
 	int64_t not_after_ms;
 };

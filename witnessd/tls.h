@@ -14,14 +14,14 @@ struct tls_context;
 struct tls_session;
 
 struct tls_options {
-	const char *certificate;     /* PEM chain; NULL: a client without one */
-	const char *key;             /* PEM */
-	const char *ca;              /* PEM: peers are verified against it; NULL: not verified */
+	const char *certificate; /* PEM chain; NULL: a client without one */
+	const char *key; /* PEM */
+	const char *ca; /* PEM: peers are verified against it; NULL: not verified */
 	bool server;
 	bool ask_client_certificate; /* server: ask; never require here: doors decide */
-	const char *const *alpn;     /* NULL-terminated, in order of preference; NULL: none used */
-	const char *server_name;     /* client: SNI and name to verify; NULL: none */
-	int64_t clock_floor_ms;      /* certificates are checked at max(now, this) (DESIGN S6); 0: now */
+	const char *const *alpn; /* NULL-terminated, in order of preference; NULL: none used */
+	const char *server_name; /* client: SNI and name to verify; NULL: none */
+	int64_t clock_floor_ms; /* certificates are checked at max(now, this) (DESIGN S6); 0: now */
 };
 
 /* 0, or -EINVAL and *ret_message (static or thread's own) naming what is wrong with the PEM. */
@@ -57,9 +57,9 @@ const char *tls_session_alpn(const struct tls_session *s);
 struct tls_peer {
 	bool present;
 	char common_name[128];
-	char serial[64];          /* lower-case hex */
-	char uri[256];            /* first URI SAN, "" if none */
-	char sha256[65];          /* of the DER */
+	char serial[64]; /* lower-case hex */
+	char uri[256]; /* first URI SAN, "" if none */
+	char sha256[65]; /* of the DER */
 	int64_t not_after_ms;
 };
 void tls_session_peer(const struct tls_session *s, struct tls_peer *ret);

@@ -46,8 +46,9 @@ static void test_durations(void **state)
 		int rv;
 		uint64_t ms;
 	} cases[] = {
-		{"250ms", 0, 250}, {"3s", 0, 3000},	{"90d", 0, 7776000000ULL}, {"5", -EINVAL, 0},
-		{"s", -EINVAL, 0}, {"3 s", -EINVAL, 0}, {"99999999d", -ERANGE, 0}, {"1w", -EINVAL, 0},
+		{"250ms", 0, 250},	   {"3s", 0, 3000},    {"90d", 0, 7776000000ULL},
+		{"5", -EINVAL, 0},	   {"s", -EINVAL, 0},  {"3 s", -EINVAL, 0},
+		{"99999999d", -ERANGE, 0}, {"1w", -EINVAL, 0},
 	};
 
 	(void)state;
@@ -63,10 +64,10 @@ static void test_utf8(void **state)
 {
 	(void)state;
 	assert_true(text_is_utf8("Z\xc3\xbcrich", 7));
-	assert_false(text_is_utf8("\xc0\xaf", 2));         /* overlong */
-	assert_false(text_is_utf8("\xed\xa0\x80", 3));     /* surrogate */
+	assert_false(text_is_utf8("\xc0\xaf", 2)); /* overlong */
+	assert_false(text_is_utf8("\xed\xa0\x80", 3)); /* surrogate */
 	assert_false(text_is_utf8("\xf4\x90\x80\x80", 4)); /* above U+10FFFF */
-	assert_false(text_is_utf8("\xe2\x82", 2));         /* cut off */
+	assert_false(text_is_utf8("\xe2\x82", 2)); /* cut off */
 	assert_false(text_is_utf8("a\0b", 3));
 }
 
@@ -165,10 +166,10 @@ static void test_prng_repeats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_numbers),	    cmocka_unit_test(test_durations),
-		cmocka_unit_test(test_utf8),	    cmocka_unit_test(test_nearest),
-		cmocka_unit_test(test_hex),	    cmocka_unit_test(test_hash),
-		cmocka_unit_test(test_buffer),	    cmocka_unit_test(test_clock_text),
+		cmocka_unit_test(test_numbers),	     cmocka_unit_test(test_durations),
+		cmocka_unit_test(test_utf8),	     cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_hex),	     cmocka_unit_test(test_hash),
+		cmocka_unit_test(test_buffer),	     cmocka_unit_test(test_clock_text),
 		cmocka_unit_test(test_prng_repeats),
 	};
 
