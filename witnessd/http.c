@@ -635,6 +635,17 @@ static bool work_step(struct http_connection *c)
 	}
 }
 
+/* While working, answers count as queued. If the socket took them all at the end, the stream has
+ * nothing to tell, but the owner waits to hear of it. */
+static void connection_taken(struct http_connection *c)
+{
+	const struct http_handler *handler = &c->server->handler;
+	struct exchange *x = c->exchange;
+
+	if (c->corked > 0 && x && x->answer == STREAMING && handler->drained)
+		handler->drained(&x->public, handler->arg);
+}
+
 /* Goes through the bytes at hand until more are needed, a request is in the owner's hands, or the
  * client has to take its answers first. Answers given inside leave together, and do not enter here
  * again. */
@@ -652,7 +663,10 @@ static void connection_work(struct http_connection *c)
 		stream_uncork(c->stream);
 		if (c->state == CLOSING)
 			return;
-		connection_watch(c, stream_write(c->stream, NULL, 0));
+		if (connection_watch(c, stream_write(c->stream, NULL, 0)) == 0)
+			connection_taken(c);
+		if (c->state == CLOSING)
+			return;
 	}
 	if (c->in.len == 0)
 		buf_free(&c->in);

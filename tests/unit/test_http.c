@@ -24,6 +24,7 @@ struct fixture {
 	unsigned later_count;
 	unsigned gone;
 	unsigned drained;
+	size_t burst_left; /* what the answer to /burst was told */
 	unsigned requests;
 	char seen[256]; /* of the last request */
 	bool server_freed, group_freed;
@@ -54,6 +55,13 @@ static void on_request(struct http_request *r, void *arg)
 		http_respond_chunk(r, "", 0);
 		http_respond_chunk(r, "twotwotwotwotwotwo", 18);
 		http_respond_end(r);
+	} else if (strcmp(r->path, "/burst") == 0) {
+		static char bytes[10000];
+
+		memset(bytes, 'x', sizeof(bytes));
+		http_respond_start(r, 200, "text/event-stream", NULL);
+		f->burst_left = http_respond_chunk(r, bytes, sizeof(bytes));
+		f->later[f->later_count++] = r;
 	} else if (strcmp(r->path, "/empty") == 0) {
 		http_respond(r, 204, NULL, NULL, NULL, 0);
 	} else {
@@ -504,6 +512,21 @@ static void test_back_pressure(void **state)
 	http_respond_end(r);
 }
 
+/* Told at once that much is queued, because it only leaves when the request has been looked at,
+ * the owner hears that it has left, also if the socket takes it all at once. */
+static void test_burst_is_taken(void **state)
+{
+	struct fixture *f = *state;
+
+	client_open(f);
+	client_send(f, RAW("GET /burst HTTP/1.1\r\nHost: a\r\n\r\n"), 100);
+	assert_true(f->burst_left >= 10000);
+	assert_int_equal(f->drained, 1);
+	http_respond_end(f->later[0]);
+	client_send(f, RAW(GET "\r\n"), 100);
+	assert_string_equal(statuses(f), "200 200");
+}
+
 /* Pipelined requests whose answers nobody takes are not run on and on. */
 static void test_greedy_pipeline(void **state)
 {
@@ -765,20 +788,11 @@ static void test_decode(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_corpus),
-		TEST(test_large_heads),
-		TEST(test_request_content),
-		TEST(test_headers),
-		TEST(test_order),
-		TEST(test_expect),
-		TEST(test_stream),
-		TEST(test_back_pressure),
-		TEST(test_greedy_pipeline),
-		TEST(test_client_goes),
-		TEST(test_deadlines),
-		TEST(test_limits),
-		TEST(test_tls),
-		cmocka_unit_test(test_decode),
+		TEST(test_corpus),	    TEST(test_large_heads),   TEST(test_request_content),
+		TEST(test_headers),	    TEST(test_order),	      TEST(test_expect),
+		TEST(test_stream),	    TEST(test_back_pressure), TEST(test_burst_is_taken),
+		TEST(test_greedy_pipeline), TEST(test_client_goes),   TEST(test_deadlines),
+		TEST(test_limits),	    TEST(test_tls),	      cmocka_unit_test(test_decode),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
