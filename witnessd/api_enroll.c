@@ -58,6 +58,7 @@ struct boards {
 	struct buf hosts; /* "10.0.0.1, 10.0.0.2" */
 	char first[272];
 	char port[8];
+	unsigned count;
 };
 
 static int board_visit(void *arg, const Tb__Node *row)
@@ -77,6 +78,7 @@ static int board_visit(void *arg, const Tb__Node *row)
 		snprintf(b->first, sizeof(b->first), "%.*s", (int)len, host);
 		snprintf(b->port, sizeof(b->port), "%s", colon != NULL ? colon + 1 : "5403");
 	}
+	b->count++;
 	buf_printf(&b->hosts, "%s%.*s", b->hosts.len > 0 ? ", " : "", (int)len, host);
 	return 0;
 }
@@ -92,7 +94,7 @@ static void corosync_conf(struct store *s, const Tb__Site *site, struct buf *out
 		      "    model: qdevice\n"
 		      "    votes: 1\n"
 		      "    net {\n");
-	if (boards.hosts.len > 0)
+	if (boards.count > 1)
 		buf_printf(out,
 			   "      # Better: one DNS or /etc/hosts name for all of %s;\n"
 			   "      # corosync-qdevice tries every address behind a name.\n",
