@@ -38,6 +38,8 @@ enum {
 	EVENT_BATCH = 1024,
 	SWEEP_STEP = 200, /* sessions looked up per tick after a change of the model */
 	LETTERS_MAX = 100000,
+	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
+	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
 	LOG_BURST = 20, /* lines about clients at once, and */
 	LOG_LINE_MS = 200, /* one more after each of these */
 };
@@ -58,6 +60,8 @@ struct conn {
 	struct hash_node by_id;
 	struct list link; /* in door->conns */
 	struct list corked; /* in door->corked while a batch of orders runs */
+	struct list paused; /* in door->paused while nothing is read from it */
+	uint64_t paced_ms; /* its events so far are paid for at this time */
 	unsigned queued_replies; /* since the stream could not send all */
 };
 
@@ -91,6 +95,7 @@ struct qnet_door {
 	uint64_t next_id;
 	struct list conns;
 	struct list corked;
+	struct list paused;
 	struct list *sweep; /* next of conns to look up; NULL: no sweep */
 	struct hash by_id;
 	struct hash origins;
@@ -374,6 +379,7 @@ static bool may_act(struct qnet_door *d)
 }
 
 static void conn_accepted(struct stream *s, void *arg);
+static void resume_paced(struct qnet_door *d);
 
 static int door_listen(struct qnet_door *d, struct stream_listener **ret, const char **ret_message);
 
@@ -415,6 +421,7 @@ static void door_tick(uv_timer_t *timer)
 	start_serving(d);
 	count_over_limit(d);
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
+	resume_paced(d);
 	sweep_step(d);
 }
 
@@ -460,6 +467,37 @@ static void on_ready(struct stream *s)
 	conn_apply(c, QNET_SECURING, verdict);
 }
 
+/* Every event is work for the arbiter and a copy in the core's queue. A node causes some dozens at
+ * most when it attaches; one that goes on like that is read at the rate that it may have. */
+static void conn_pace(struct conn *c, size_t events)
+{
+	struct qnet_door *d = c->door;
+	uint64_t now = now_ms(d);
+
+	if (events == 0)
+		return;
+	c->paced_ms = (c->paced_ms > now ? c->paced_ms : now) + events * EVENT_COST_MS;
+	if (c->paced_ms <= now + EVENT_CREDIT_MS || !list_empty(&c->paused))
+		return;
+	log_client(d, c, "client-paced", "it reports faster than any node needs to");
+	stream_pause(c->stream);
+	list_append(&d->paused, &c->paused);
+}
+
+static void resume_paced(struct qnet_door *d)
+{
+	uint64_t now = now_ms(d);
+
+	list_for_each_safe (at, &d->paused) {
+		struct conn *c = list_entry(at, struct conn, paused);
+
+		if (c->paced_ms > now + EVENT_CREDIT_MS)
+			continue;
+		list_remove(&c->paused);
+		stream_resume(c->stream);
+	}
+}
+
 static void on_data(struct stream *s, const uint8_t *bytes, size_t len)
 {
 	struct conn *c = conn_of(s);
@@ -467,12 +505,15 @@ static void on_data(struct stream *s, const uint8_t *bytes, size_t len)
 	enum qnet_state before = c->session.state;
 	enum qnet_verdict verdict;
 	struct qnet_world w;
+	size_t events;
 	size_t used;
 
 	if (before == QNET_CLOSED || !may_act(d))
 		return;
 	w = world_now(d);
+	events = d->out.event_count;
 	verdict = qnet_session_receive(&c->session, &w, bytes, len, &used, &d->out);
+	conn_pace(c, d->out.event_count - events);
 	conn_apply(c, before, verdict);
 	if (verdict == QNET_START_TLS && c->session.state == QNET_SECURING)
 		stream_start_tls(s, d->tls[c->session.policy.certificate], bytes + used,
@@ -510,6 +551,7 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	hash_remove(&d->by_id, &c->by_id);
 	list_remove(&c->link);
 	list_remove(&c->corked);
+	list_remove(&c->paused);
 	origin_leave(d, c->origin);
 	qnet_session_free(&c->session);
 	free(c);
@@ -562,6 +604,7 @@ static void conn_accepted(struct stream *s, void *arg)
 	hash_insert(&d->by_id, &c->by_id, hash_u64(c->session.id));
 	list_append(&d->conns, &c->link);
 	list_init(&c->corked);
+	list_init(&c->paused);
 	d->counters.accepted++;
 	d->counters.sessions[QNET_NEW]++;
 	deadlines_set(&d->deadlines, &c->deadline, c->session.deadline_ms);
@@ -892,6 +935,7 @@ int qnet_door_start_in(const struct qnet_door_config *config,
 	d->next_id = (uint64_t)boot << 32 | 1;
 	list_init(&d->conns);
 	list_init(&d->corked);
+	list_init(&d->paused);
 	deadlines_init(&d->deadlines, d->seen_ms);
 	rv = uv_loop_init(&d->loop);
 	assert(rv == 0);

@@ -791,6 +791,36 @@ static void test_stuck_client(void **state)
 	board_free(b);
 }
 
+/* A client that floods the arbiter is read at the rate that it may have. */
+static void test_flood(void **state)
+{
+	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct timeval moment = {.tv_usec = 300000};
+	struct timeval limit = {.tv_sec = WAIT_S};
+	struct client c;
+	uint8_t byte;
+
+	(void)state;
+	board_serve(b);
+	c = client_new(b);
+	client_open(b, &c);
+	for (unsigned i = 0; i < 85; i++)
+		client_say(&c, &(struct qnet_message){.type = QNET_SET_OPTION});
+	for (unsigned i = 0; i < 85; i++)
+		board_event(b, TB__DOOR_EVENT__WHAT_OPTION);
+	for (unsigned i = 0; i < 85; i++)
+		client_hear(&c, QNET_SET_OPTION_REPLY);
+	client_echo(&c, 1);
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof(moment));
+	assert_int_equal(client_take(&c, &byte, 1), -EAGAIN);
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	board_pass(b, 1900);
+	client_hear(&c, QNET_ECHO_REPLY);
+	client_free(&c);
+	expect_closed(b, TB__DOOR_CLOSED__REASON__BY_CLIENT);
+	board_free(b);
+}
+
 static void test_limit_per_address(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 2);
@@ -865,6 +895,7 @@ int main(void)
 		cmocka_unit_test(test_no_keys_no_listener),
 		cmocka_unit_test(test_reports),
 		cmocka_unit_test(test_stuck_client),
+		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_port_in_use),
 		cmocka_unit_test(test_stop),
