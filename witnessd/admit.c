@@ -7,7 +7,6 @@
  * log started empty; the leader adds this board and makes it a voter. admit: NodeAdd committed
  * (uses the token) -> certificate signed and recorded -> JoinReply. */
 #include <errno.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include "lib/rng.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/pki.h"
+#include "witnessd/token.h"
 
 /* Answers a control request in the asker's thread. */
 struct control {
@@ -385,27 +385,6 @@ void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterIn
 
 /* --- join --- */
 
-enum { TOKEN_ID = 16, TOKEN_SECRET = 64, TOKEN_PIN = 64 };
-
-/* "tb1.<id>.<secret>.<sha256 of the CA>": 0 and the three parts, or -EINVAL. */
-static int token_split(const char *token, char id[TOKEN_ID + 1], char secret[TOKEN_SECRET + 1],
-		       char pin[TOKEN_PIN + 1])
-{
-	uint8_t bytes[32];
-
-	if (strlen(token) != 4 + TOKEN_ID + 1 + TOKEN_SECRET + 1 + TOKEN_PIN ||
-	    strncmp(token, "tb1.", 4) != 0 || token[4 + TOKEN_ID] != '.' ||
-	    token[4 + TOKEN_ID + 1 + TOKEN_SECRET] != '.')
-		return -EINVAL;
-	snprintf(id, TOKEN_ID + 1, "%s", token + 4);
-	snprintf(secret, TOKEN_SECRET + 1, "%s", token + 4 + TOKEN_ID + 1);
-	snprintf(pin, TOKEN_PIN + 1, "%s", token + 4 + TOKEN_ID + 1 + TOKEN_SECRET + 1);
-	if (hex_decode(id, bytes, TOKEN_ID / 2) != 0 || hex_decode(secret, bytes, 32) != 0 ||
-	    hex_decode(pin, bytes, 32) != 0)
-		return -EINVAL;
-	return 0;
-}
-
 static void join_finish(struct core *c, int error, const char *message)
 {
 	struct join *j = c->join;
@@ -426,9 +405,7 @@ static void join_open(struct letter *letter)
 {
 	struct control *k = list_entry(letter, struct control, letter);
 	struct core *c = k->core;
-	char id[TOKEN_ID + 1];
-	char secret[TOKEN_SECRET + 1];
-	char pin[TOKEN_PIN + 1];
+	struct token_parts token;
 	struct identity names = {0};
 	Tb__JoinRequest *request;
 	char text[512];
@@ -442,7 +419,7 @@ static void join_open(struct letter *letter)
 			"remove its data directory");
 		return;
 	}
-	if (token_split(k->join->token, id, secret, pin) != 0) {
+	if (token_parse(k->join->token, &token) != 0) {
 		control_finish(
 			k, -EINVAL,
 			"that is not a token; copy the whole text that \"witnessctl token create "
@@ -477,7 +454,8 @@ static void join_open(struct letter *letter)
 	request->qnet_address = mem_strdup(names.qnet_address);
 	request->version = mem_strdup(TIEBREAK_VERSION);
 	j->dial_id = core_next_id(c);
-	c->listeners.join_dial(c->listeners.arg, j->dial_id, k->join->address, pin, request);
+	c->listeners.join_dial(c->listeners.arg, j->dial_id, k->join->address, token.ca_sha256,
+			       request);
 }
 
 void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
@@ -737,10 +715,7 @@ static void admission_open(struct letter *letter)
 {
 	struct admission *a = list_entry(letter, struct admission, letter);
 	struct core *c = a->core;
-	char id[TOKEN_ID + 1];
-	char secret[TOKEN_SECRET + 1];
-	char pin[TOKEN_PIN + 1];
-	uint8_t secret_bytes[32];
+	struct token_parts token;
 	char text[512] = "";
 	struct identity names = {0};
 	Tb__Command **commands;
@@ -751,7 +726,7 @@ static void admission_open(struct letter *letter)
 				 "the board at that address is in no cluster yet");
 		return;
 	}
-	if (token_split(a->request->token, id, secret, pin) != 0) {
+	if (token_parse(a->request->token, &token) != 0) {
 		admission_finish(a, TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN, "that is not a token");
 		return;
 	}
@@ -767,18 +742,16 @@ static void admission_open(struct letter *letter)
 	commands = mem_array(1, sizeof(*commands));
 	commands[0] = mem_alloc(sizeof(**commands));
 	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("token:%s", id);
+	commands[0]->actor = mem_printf("token:%s", token.id);
 	commands[0]->op_case = TB__COMMAND__OP_NODE_ADD;
 	add = mem_alloc(sizeof(*add));
 	tb__node_add__init(add);
 	commands[0]->node_add = add;
 	add->node = mem_alloc(sizeof(*add->node));
 	node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
-	add->token_id = mem_strdup(id);
-	hex_decode(secret, secret_bytes, sizeof(secret_bytes));
-	add->token_secret_sha256.len = SHA256_DIGEST_LENGTH;
-	add->token_secret_sha256.data = mem_alloc(SHA256_DIGEST_LENGTH);
-	SHA256(secret_bytes, sizeof(secret_bytes), add->token_secret_sha256.data);
+	add->token_id = mem_strdup(token.id);
+	add->token_secret_sha256.len = sizeof(token.secret_sha256);
+	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
 	proposal_add(c, NULL, commands, 1, admission_added, a);
 }
 

@@ -620,7 +620,7 @@ static void answer_remove(struct core *c, struct query *q)
 	const char *why;
 
 	if (store_node_get(c->store, remove->node_id, &node) != 0) {
-		query_refuse(q, -ENOENT, "there is no such board");
+		query_refuse(q, query_was_done(q, -ENOENT) ? 0 : -ENOENT, "there is no such board");
 		return;
 	}
 	tb__node__free_unpacked(node, NULL);

@@ -329,6 +329,7 @@ void proposals_link_lost(struct core *c)
 	list_for_each (at, &c->queries) {
 		struct query *q = list_entry(at, struct query, link);
 
+		q->asked_before |= q->sent;
 		q->sent = q->held;
 	}
 }
@@ -498,6 +499,13 @@ void query_push(struct query *q)
 	}
 }
 
+/* A board that is gone after its removal was asked for, and the answer lost, was removed. */
+bool query_was_done(const struct query *q, int error)
+{
+	return error == -ENOENT && q->asked_before &&
+	       q->query->what_case == TB__PEER_QUERY__WHAT_REMOVE;
+}
+
 static struct query *query_new(struct core *c, const Tb__PeerQuery *query)
 {
 	struct query *q = mem_zalloc(sizeof(*q));
@@ -529,7 +537,8 @@ void query_result(struct core *c, const Tb__PeerAnswer *answer)
 		if (answer->error == -EAGAIN)
 			q->sent = false; /* asked again until the deadline */
 		else
-			query_finish(q, answer->error, answer);
+			query_finish(q, query_was_done(q, answer->error) ? 0 : answer->error,
+				     answer);
 		return;
 	}
 }

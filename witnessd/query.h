@@ -7,6 +7,7 @@ struct query {
 	struct core *core;
 	Tb__PeerQuery *query; /* its id is ours */
 	bool sent;
+	bool asked_before; /* sent to a leader whose answer was lost: it may have been done */
 	bool held; /* the leader's log or raft is at work on it; no deadline here */
 	uint64_t deadline_ms;
 	struct mailbox *home;
@@ -31,5 +32,7 @@ struct query_letter {
 void query_push(struct query *q);
 /* Answers it and frees it. `answer` stays the caller's; NULL with an error. */
 void query_finish(struct query *q, int error, const Tb__PeerAnswer *answer);
+/* Is `error` only the echo of what the first asking did? */
+bool query_was_done(const struct query *q, int error);
 /* lead.c: answers it, now or later. */
 void lead_answer(struct core *c, struct query *q);
