@@ -148,7 +148,7 @@ class Cluster:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not None:
+        if kind is not None and issubclass(kind, Exception):  # else it was only told to end
             self.keep = True
             print(f"\nFAILED: {error}", file=sys.stderr)
             for board in self.boards.values():
