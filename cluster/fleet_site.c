@@ -456,8 +456,8 @@ static void session_refuse(struct fleet *f, const struct outcome *o, const struc
 	struct session *x = m->session;
 	bool feared = member_feared(f, m) && fleet_settled(f);
 
-	/* Nothing to give back and nothing to wait for: it has not asked yet. */
-	if (x->members.ids == NULL && !x->may_hold && !feared)
+	/* It has not asked yet, and a client ends for good if it is told before that. */
+	if (x->members.ids == NULL)
 		return;
 	/* A refusal that was confirmed too early to prove anything is sent again. */
 	if (feared && session_acts_on(x, TB__VOTE__VOTE_NACK) && (x->ticket == 0 || !x->proving))
