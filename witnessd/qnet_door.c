@@ -308,7 +308,9 @@ static const char *session_outdated(struct qnet_door *d, struct qnet_session *s)
 		return "its certificate was revoked";
 	if (s->site == NULL || site_policy(d, s->site, &policy) != 0)
 		return NULL; /* cannot be read at the moment: what was right remains right */
-	if (policy.tls == QNET_TLS_REQUIRED && !s->tls)
+	/* A client that was told so when it said who it is may be about to start TLS. */
+	if (policy.tls == QNET_TLS_REQUIRED && !s->tls &&
+	    (s->state >= QNET_SECURED || s->policy.tls != QNET_TLS_REQUIRED))
 		return "the site's policy demands TLS now";
 	if (policy.certificate && s->tls && s->serial == NULL)
 		return "the site's policy demands a client certificate now";
