@@ -144,6 +144,7 @@ struct engine {
 	bool closing;
 	bool library_closing;
 	bool library_closed;
+	bool abandoned; /* the library cannot be closed: its memory and the lock stay */
 	void (*closed)(void *arg);
 	void *closed_arg;
 };
@@ -728,10 +729,8 @@ static void dial_free(struct engine_dial *d)
 	free(d);
 }
 
-static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
+static void dials_cancel(struct engine *e)
 {
-	struct engine *e = t->impl;
-
 	e->accept = NULL;
 	list_for_each_safe (pos, &e->dials) {
 		struct engine_dial *d = list_entry(pos, struct engine_dial, link);
@@ -739,7 +738,8 @@ static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close
 
 		if (state == DIAL_ANSWERED && d->fd >= 0)
 			(void)close(d->fd);
-		d->cb(d->req, NULL, RAFT_CANCELED);
+		if (!e->abandoned)
+			d->cb(d->req, NULL, RAFT_CANCELED);
 		if (state == DIAL_ASKED) {
 			d->state = DIAL_GIVEN_UP;
 			e->events.dial_cancel(e->events.arg, d);
@@ -747,6 +747,11 @@ static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close
 			dial_free(d);
 		}
 	}
+}
+
+static void transport_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
+{
+	dials_cancel(t->impl);
 	cb(t);
 }
 
@@ -928,19 +933,34 @@ static void wake(struct engine *e)
 
 static void on_library_closed(struct raft *r);
 
+static void library_close(struct engine *e)
+{
+	e->library_closing = true;
+	answer_all(e, &e->queued, -ECANCELED);
+	if (membrane_stuck(&e->membrane)) {
+		e->abandoned = true;
+		dials_cancel(e);
+		e->library_closed = true;
+		wake(e);
+	} else {
+		raft_close(&e->raft, on_library_closed);
+	}
+	answer_all(e, &e->in_log, -ECANCELED);
+	if (e->changing != NULL)
+		on_changed(&e->changing->change, RAFT_CANCELED);
+	if (e->transferring != NULL)
+		on_transferred(&e->transferring->transfer);
+}
+
 static void turn(uv_prepare_t *handle)
 {
 	struct engine *e = handle->data;
 
 	(void)uv_idle_stop(&e->idle);
-	if (!e->library_closing && membrane_turn(&e->membrane))
+	if (!e->library_closed && membrane_turn(&e->membrane))
 		wake(e);
-	if (e->closing && !e->library_closing) {
-		e->library_closing = true;
-		answer_all(e, &e->queued, -ECANCELED);
-		raft_close(&e->raft, on_library_closed);
-		answer_all(e, &e->in_log, -ECANCELED);
-	}
+	if (e->closing && !e->library_closing && membrane_drained(&e->membrane))
+		library_close(e);
 	if (e->membrane.error != 0 && !e->closing) {
 		answer_all(e, &e->in_log, -ECANCELED);
 		answer_all(e, &e->queued, -EAGAIN);
@@ -979,7 +999,8 @@ static void on_handle_closed(uv_handle_t *handle)
 	struct engine *e = handle->data;
 
 	e->closed(e->closed_arg);
-	engine_free(e);
+	if (!e->abandoned)
+		engine_free(e);
 }
 
 static void on_idle_closed(uv_handle_t *handle)
@@ -1181,9 +1202,6 @@ static int bootstrap_files(struct engine *e, const char *address, char *message)
 	struct raft_configuration members;
 	int rv;
 
-	rv = logcheck_discard_bootstrap(e->dir_fd);
-	if (rv < 0)
-		return explain(message, rv, "%s holds a log already", e->dir);
 	raft_configuration_init(&members);
 	rv = raft_configuration_add(&members, e->id, address, RAFT_VOTER);
 	if (rv == 0)
@@ -1212,6 +1230,8 @@ int engine_bootstrap(const char *dir, uint64_t id, const char *address)
 		return rv;
 	e = engine_new(&loop, dir, id);
 	rv = dir_open(e, message);
+	if (rv == 0)
+		rv = logcheck_discard_bootstrap(e->dir_fd);
 	if (rv == 0)
 		rv = library_init(e, address, false, message);
 	if (rv == 0) {

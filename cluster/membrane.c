@@ -13,6 +13,10 @@
 /* Entries that wait together for the disk become one write, up to this size. */
 enum { FLIGHT_BYTES = 1 << 20 };
 
+/* A card may pause for seconds. Beyond this it is broken, and a leader that cannot write blocks
+ * the whole cluster. */
+enum { FLIGHT_MS = 10000, TICK_MAX_MS = 500, CLOSED_TURNS = 3 };
+
 struct append {
 	struct list link;
 	struct raft_io_append *user;
@@ -28,8 +32,10 @@ struct flight {
 	struct list link;
 	struct list appends;
 	struct raft_entry *joined; /* owned; NULL if there is only one append */
+	uint64_t waited_ms;
 	bool after_cut;
-	bool landed;
+	bool landed; /* the disk has answered */
+	bool lost; /* the disk may never answer */
 };
 
 struct send {
@@ -214,8 +220,10 @@ static void submit(struct membrane *m, size_t limit)
 		}
 		rv = m->inner.append(&m->io, &f->req, f->joined, n, flight_done);
 	}
-	if (rv != 0)
+	if (rv != 0) {
+		f->lost = true;
 		membrane_break(m, membrane_errno(rv), "cannot write to the log: %s", m->io.errmsg);
+	}
 }
 
 /* The entries behind a cut are on disk, hence the cut is: forget it, before anyone hears that
@@ -254,7 +262,7 @@ static void flight_done(struct raft_io_append *req, int status)
 	appends_finish(&appends);
 	if (m->closing)
 		return;
-	if (m->error == 0 && list_empty(&m->flights) && !list_empty(&m->held))
+	if (m->error == 0 && !m->draining && list_empty(&m->flights) && !list_empty(&m->held))
 		submit(m, FLIGHT_BYTES);
 	ran(m);
 }
@@ -269,7 +277,7 @@ static int membrane_append(struct raft_io *io, struct raft_io_append *req,
 	for (unsigned i = 0; i < n; i++)
 		a->bytes += entries[i].buf.len;
 	list_append(&m->held, &a->link);
-	if (m->error == 0 && list_empty(&m->flights))
+	if (m->error == 0 && !m->draining && list_empty(&m->flights))
 		submit(m, FLIGHT_BYTES);
 	return 0;
 }
@@ -415,6 +423,7 @@ void membrane_started(struct membrane *m)
 {
 	struct raft *r = m->raft;
 
+	m->turning = true;
 	if (m->uncommitted_index > r->last_applied &&
 	    r->configuration_index == m->uncommitted_index) {
 		r->configuration_uncommitted_index = m->uncommitted_index;
@@ -562,7 +571,7 @@ static void membrane_recv(struct raft_io *io, struct raft_message *msg)
 
 	if (peer != NULL)
 		peer->heard_ms = m->inner.time(io);
-	if (m->error != 0 || !message_passes(m, msg)) {
+	if (m->error != 0 || m->draining || !message_passes(m, msg)) {
 		message_free(msg);
 		ran(m);
 		return;
@@ -576,7 +585,7 @@ static void membrane_tick(struct raft_io *io)
 	struct membrane *m = membrane_of(io);
 
 	/* No election in the middle of an install (F8). */
-	if (m->error != 0 || (installing(m) && m->raft->state == RAFT_FOLLOWER))
+	if (m->error != 0 || m->draining || (installing(m) && m->raft->state == RAFT_FOLLOWER))
 		return;
 	m->tick_cb(io);
 	ran(m);
@@ -638,22 +647,6 @@ static int membrane_send(struct raft_io *io, struct raft_io_send *req,
 	list_remove(&s->link);
 	list_append(&m->sends, &s->link);
 	return 0;
-}
-
-bool membrane_turn(struct membrane *m)
-{
-	struct list *last = m->refused.prev;
-
-	/* Only what is there now: an answer may lead to the next refusal. */
-	while (!list_empty(&m->refused)) {
-		struct list *item = m->refused.next;
-		bool end = item == last;
-
-		send_finish(list_entry(item, struct send, link), RAFT_NOCONNECTION);
-		if (end)
-			break;
-	}
-	return !list_empty(&m->refused);
 }
 
 /* --- snapshots --- */
@@ -766,10 +759,8 @@ static int membrane_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get
 
 /* --- closing --- */
 
-static void inner_closed(struct raft_io *io)
+static void close_finish(struct membrane *m)
 {
-	struct membrane *m = membrane_of(io);
-
 	while (!list_empty(&m->flights)) {
 		struct flight *f = list_entry(m->flights.next, struct flight, link);
 
@@ -779,7 +770,54 @@ static void inner_closed(struct raft_io *io)
 	while (!list_empty(&m->refused))
 		send_finish(list_entry(m->refused.next, struct send, link), RAFT_CANCELED);
 	assert(list_empty(&m->sends));
-	m->close_cb(io);
+	m->close_cb(&m->io);
+}
+
+/* raft_uv says that it is closed while handles of a segment may still be closing; when they are,
+ * it says so again (F14). */
+static void inner_closed(struct raft_io *io)
+{
+	struct membrane *m = membrane_of(io);
+
+	if (m->closed_turns == 0 && m->turning)
+		m->closed_turns = 1;
+	else if (!m->turning)
+		close_finish(m);
+}
+
+static bool closing_turn(struct membrane *m)
+{
+	if (m->closed_turns == 0)
+		return false;
+	if (m->closed_turns++ <= CLOSED_TURNS)
+		return true;
+	m->turning = false;
+	close_finish(m);
+	return false;
+}
+
+/* A write must have ended before its file is truncated and renamed: else it may grow it again. */
+bool membrane_drained(struct membrane *m)
+{
+	m->draining = true;
+	list_for_each (pos, &m->flights) {
+		const struct flight *f = list_entry(pos, struct flight, link);
+
+		if (!f->landed && !f->lost)
+			return false;
+	}
+	return true;
+}
+
+bool membrane_stuck(const struct membrane *m)
+{
+	list_for_each (pos, &m->flights) {
+		const struct flight *f = list_entry(pos, struct flight, link);
+
+		if (f->lost && !f->landed)
+			return true;
+	}
+	return false;
 }
 
 static void membrane_close(struct raft_io *io, raft_io_close_cb cb)
@@ -800,6 +838,46 @@ static void membrane_close(struct raft_io *io, raft_io_close_cb cb)
 	if (m->put.user != NULL && m->put.landed)
 		put_finish(m, RAFT_CANCELED);
 	m->inner.close(io, inner_closed);
+}
+
+/* Counts only time in which this process ran: it may have been frozen, and the disk not. */
+static void flights_watch(struct membrane *m)
+{
+	uint64_t now = m->inner.time(&m->io);
+	uint64_t passed = now - m->watched_ms;
+
+	m->watched_ms = now;
+	if (passed > TICK_MAX_MS)
+		passed = TICK_MAX_MS;
+	list_for_each (pos, &m->flights) {
+		struct flight *f = list_entry(pos, struct flight, link);
+
+		f->waited_ms += passed;
+		if (f->landed || f->waited_ms < FLIGHT_MS)
+			continue;
+		f->lost = true;
+		membrane_break(m, -ETIMEDOUT, "the storage has not answered for %d seconds",
+			       FLIGHT_MS / 1000);
+	}
+}
+
+bool membrane_turn(struct membrane *m)
+{
+	struct list *last = m->refused.prev;
+
+	if (m->closing)
+		return closing_turn(m);
+	flights_watch(m);
+	/* Only what is there now: an answer may lead to the next refusal. */
+	while (!list_empty(&m->refused)) {
+		struct list *item = m->refused.next;
+		bool end = item == last;
+
+		send_finish(list_entry(item, struct send, link), RAFT_NOCONNECTION);
+		if (end)
+			break;
+	}
+	return !list_empty(&m->refused);
 }
 
 void membrane_init(struct membrane *m, struct raft *raft, struct ballot *ballot,

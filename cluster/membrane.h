@@ -47,13 +47,17 @@ struct membrane {
 
 	int error; /* 0, or why it is broken */
 	char message[512];
+	bool turning; /* membrane_turn is called */
+	bool draining;
 	bool closing;
+	unsigned closed_turns; /* since raft_uv said it was closed; 0: it has not */
 	raft_io_close_cb close_cb;
 	raft_io_tick_cb tick_cb;
 	raft_io_recv_cb recv_cb;
 
 	struct list held; /* appends not yet given to the disk */
 	struct list flights; /* appends at the disk; at most one while all is well */
+	uint64_t watched_ms; /* loop time of the last look at the flights */
 	bool cutting; /* a truncation is at the disk */
 
 	struct list sends; /* at the network */
@@ -82,7 +86,7 @@ struct membrane {
 /* `io` is set up by raft_uv_init; puts the wrappers in. ballot stays the caller's. */
 void membrane_init(struct membrane *m, struct raft *raft, struct ballot *ballot,
 		   const struct membrane_events *events);
-/* After raft_start. */
+/* After raft_start. From here on membrane_turn is called, also while closing. */
 void membrane_started(struct membrane *m);
 /* Nothing goes in or out any more; the first reason is kept. */
 void membrane_break(struct membrane *m, int error, const char *format, ...)
@@ -91,6 +95,12 @@ void membrane_break(struct membrane *m, int error, const char *format, ...)
 bool membrane_turn(struct membrane *m);
 /* No append is held or at the disk. */
 bool membrane_quiet(const struct membrane *m);
+/* Lets nothing new through; true once the disk has answered all that it was given. Ask until it is,
+ * then close. */
+bool membrane_drained(struct membrane *m);
+/* The kernel has refused a write outright: the library waits for it for ever, and so would a close
+ * (F13). */
+bool membrane_stuck(const struct membrane *m);
 /* Loop time of the peer's last message, 0 if none. */
 uint64_t membrane_heard(const struct membrane *m, uint64_t id);
 /* After the library was closed and raft_uv_close. */

@@ -1,4 +1,4 @@
-/* The engine: boards in one process on one loop, their links socketpairs. */
+/* The engine: what it does, and what crashes and damaged files do to it. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,414 +23,7 @@
 #include "lib/buf.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
-
-enum { BOARDS = 4, WAIT_MS = 20000 };
-
-/* A board's model is the text of all its entries. */
-struct board {
-	struct fixture *f;
-	uint64_t id;
-	char dir[256];
-	char address[64];
-	struct engine *engine; /* NULL: not running */
-	struct buf model;
-	unsigned entries;
-	uint64_t last_index;
-	enum engine_state state;
-	uint64_t leader;
-	int failed;
-	char message[600];
-	bool cut; /* no link to or from it */
-	bool deaf; /* dials are not answered */
-	bool closing;
-	struct engine_dial *dials[64];
-	unsigned dial_count;
-	bool refuse_apply;
-	bool restored;
-};
-
-struct fixture {
-	uv_loop_t loop;
-	char root[128];
-	struct board boards[BOARDS];
-	unsigned ok, again, canceled, other;
-	int member_status;
-	bool member_done;
-};
-
-static int on_apply(void *arg, uint64_t index, const uint8_t *data, size_t len, void **ret_result)
-{
-	struct board *b = arg;
-
-	assert_true(index > b->last_index);
-	b->last_index = index;
-	if (b->refuse_apply)
-		return -EIO;
-	buf_append(&b->model, data, len);
-	b->entries++;
-	*ret_result = mem_strdup("done");
-	return 0;
-}
-
-static void on_drop(void *arg, void *result)
-{
-	(void)arg;
-	free(result);
-}
-
-static int on_snapshot(void *arg, struct buf *out)
-{
-	struct board *b = arg;
-
-	buf_append(out, b->model.data, b->model.len);
-	return 0;
-}
-
-static int on_restore(void *arg, const uint8_t *data, size_t len)
-{
-	struct board *b = arg;
-
-	buf_clear(&b->model);
-	buf_append(&b->model, data, len);
-	b->restored = true;
-	return 0;
-}
-
-static void on_changed(void *arg, enum engine_state state, uint64_t term, uint64_t leader)
-{
-	struct board *b = arg;
-
-	(void)term;
-	b->state = state;
-	b->leader = leader;
-}
-
-static struct board *board_by_address(struct fixture *f, const char *address)
-{
-	for (unsigned i = 0; i < BOARDS; i++)
-		if (f->boards[i].engine != NULL && !f->boards[i].closing &&
-		    strcmp(f->boards[i].address, address) == 0)
-			return &f->boards[i];
-	return NULL;
-}
-
-static void on_dial(void *arg, struct engine_dial *dial, uint64_t id, const char *address)
-{
-	struct board *b = arg;
-	struct board *to = board_by_address(b->f, address);
-	int pair[2];
-
-	if (b->deaf) {
-		assert_true(b->dial_count < 64);
-		b->dials[b->dial_count++] = dial;
-		return;
-	}
-	if (to == NULL || to->id != id || to->cut || b->cut) {
-		engine_dialed(dial, -ECONNREFUSED);
-		return;
-	}
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
-			 0);
-	engine_accept(to->engine, b->id, b->address, pair[1]);
-	engine_dialed(dial, pair[0]);
-}
-
-static void on_dial_cancel(void *arg, struct engine_dial *dial)
-{
-	struct board *b = arg;
-
-	for (unsigned i = 0; i < b->dial_count; i++)
-		if (b->dials[i] == dial)
-			b->dials[i] = b->dials[--b->dial_count];
-	engine_dialed(dial, -ECANCELED);
-}
-
-static void on_failed(void *arg, int error, const char *message)
-{
-	struct board *b = arg;
-
-	b->failed = error;
-	(void)snprintf(b->message, sizeof(b->message), "%s", message);
-}
-
-static int board_start(struct board *b)
-{
-	const struct engine_events events = {
-		.arg = b,
-		.apply = on_apply,
-		.drop = on_drop,
-		.snapshot = on_snapshot,
-		.restore = on_restore,
-		.changed = on_changed,
-		.dial = on_dial,
-		.dial_cancel = on_dial_cancel,
-		.failed = on_failed,
-	};
-	const char *message;
-	int rv;
-
-	buf_clear(&b->model);
-	b->entries = 0;
-	b->last_index = 0;
-	b->failed = 0;
-	b->state = ENGINE_STOPPED;
-	b->leader = 0;
-	b->restored = false;
-	rv = engine_start(&b->f->loop, b->dir, b->id, b->address, &events, &b->engine, &message);
-	if (rv < 0) {
-		b->engine = NULL;
-		(void)snprintf(b->message, sizeof(b->message), "%s", message);
-	}
-	return rv;
-}
-
-static void on_board_closed(void *arg)
-{
-	struct board *b = arg;
-
-	b->engine = NULL;
-	b->closing = false;
-}
-
-static void board_close_begin(struct board *b)
-{
-	b->closing = true;
-	engine_close(b->engine, on_board_closed, b);
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-	(void)timer;
-}
-
-/* Runs the loop until `done` or WAIT_MS. */
-static bool run_until(struct fixture *f, bool (*done)(struct fixture *f, void *arg), void *arg)
-{
-	uint64_t end = uv_hrtime() / 1000000 + WAIT_MS;
-	uv_timer_t timer;
-	bool ok;
-
-	uv_timer_init(&f->loop, &timer);
-	uv_timer_start(&timer, on_timer, 20, 20);
-	while (!(ok = done(f, arg)) && uv_hrtime() / 1000000 < end)
-		uv_run(&f->loop, UV_RUN_ONCE);
-	uv_close((uv_handle_t *)&timer, NULL);
-	uv_run(&f->loop, UV_RUN_NOWAIT);
-	return ok;
-}
-
-static bool never(struct fixture *f, void *arg)
-{
-	uint64_t *end = arg;
-
-	(void)f;
-	return uv_hrtime() / 1000000 >= *end;
-}
-
-static void run_ms(struct fixture *f, uint64_t ms)
-{
-	uint64_t end = uv_hrtime() / 1000000 + ms;
-
-	assert_true(run_until(f, never, &end));
-}
-
-static bool is_closed(struct fixture *f, void *arg)
-{
-	struct board *b = arg;
-
-	(void)f;
-	return b->engine == NULL;
-}
-
-static void board_stop(struct board *b)
-{
-	if (b->engine == NULL)
-		return;
-	if (!b->closing)
-		board_close_begin(b);
-	assert_true(run_until(b->f, is_closed, b));
-}
-
-static struct board *leader_of(struct fixture *f)
-{
-	for (unsigned i = 0; i < BOARDS; i++)
-		if (f->boards[i].engine != NULL && !f->boards[i].cut &&
-		    engine_state(f->boards[i].engine) == ENGINE_LEADER)
-			return &f->boards[i];
-	return NULL;
-}
-
-static bool has_leader(struct fixture *f, void *arg)
-{
-	(void)arg;
-	return leader_of(f) != NULL;
-}
-
-static struct board *wait_leader(struct fixture *f)
-{
-	assert_true(run_until(f, has_leader, NULL));
-	return leader_of(f);
-}
-
-static void on_done(void *arg, int status, uint64_t index, void *result)
-{
-	struct fixture *f = arg;
-
-	if (status == 0) {
-		assert_true(index > 0);
-		assert_string_equal(result, "done");
-		free(result);
-		f->ok++;
-	} else {
-		assert_null(result);
-		if (status == -EAGAIN)
-			f->again++;
-		else if (status == -ECANCELED)
-			f->canceled++;
-		else
-			f->other++;
-	}
-}
-
-static void propose(struct board *b, const char *text)
-{
-	engine_propose(b->engine, (const uint8_t *)text, strlen(text), on_done, b->f);
-}
-
-static bool all_answered(struct fixture *f, void *arg)
-{
-	return f->ok + f->again + f->canceled + f->other >= *(unsigned *)arg;
-}
-
-static void wait_answers(struct fixture *f, unsigned count)
-{
-	assert_true(run_until(f, all_answered, &count));
-}
-
-static void on_member(void *arg, int status)
-{
-	struct fixture *f = arg;
-
-	f->member_status = status;
-	f->member_done = true;
-}
-
-static bool member_done(struct fixture *f, void *arg)
-{
-	(void)arg;
-	return f->member_done;
-}
-
-static int wait_member(struct fixture *f)
-{
-	assert_true(run_until(f, member_done, NULL));
-	f->member_done = false;
-	return f->member_status;
-}
-
-/* The boards' models are equal and hold `entries` entries. */
-struct same {
-	unsigned mask;
-	size_t bytes;
-};
-
-static bool are_same(struct fixture *f, void *arg)
-{
-	const struct same *same = arg;
-	const struct board *first = NULL;
-
-	for (unsigned i = 0; i < BOARDS; i++) {
-		const struct board *b = &f->boards[i];
-
-		if (!(same->mask & (1U << i)))
-			continue;
-		if (b->model.len != same->bytes)
-			return false;
-		if (first == NULL)
-			first = b;
-		else if (memcmp(first->model.data, b->model.data, same->bytes) != 0)
-			return false;
-	}
-	return true;
-}
-
-static void wait_same(struct fixture *f, unsigned mask, size_t bytes)
-{
-	struct same same = {mask, bytes};
-
-	if (run_until(f, are_same, &same))
-		return;
-	for (unsigned i = 0; i < BOARDS; i++)
-		print_message("board %u: %zu bytes of %zu\n", i + 1, f->boards[i].model.len, bytes);
-	fail();
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static void remove_dir(const char *path)
-{
-	(void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static int setup(void **state)
-{
-	struct fixture *f = mem_zalloc(sizeof(*f));
-
-	uv_loop_init(&f->loop);
-	(void)snprintf(f->root, sizeof(f->root), "%s/engine-XXXXXX",
-		       getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(f->root));
-	for (unsigned i = 0; i < BOARDS; i++) {
-		struct board *b = &f->boards[i];
-
-		b->f = f;
-		b->id = i + 1;
-		(void)snprintf(b->dir, sizeof(b->dir), "%s/%u", f->root, i + 1);
-		(void)snprintf(b->address, sizeof(b->address), "board%u", i + 1);
-	}
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	for (unsigned i = 0; i < BOARDS; i++) {
-		board_stop(&f->boards[i]);
-		buf_free(&f->boards[i].model);
-	}
-	uv_run(&f->loop, UV_RUN_DEFAULT);
-	assert_int_equal(uv_loop_close(&f->loop), 0);
-	remove_dir(f->root);
-	free(f);
-	return 0;
-}
-
-/* Boards 1..n as voters, board 1 the first leader. */
-static void make_cluster(struct fixture *f, unsigned n)
-{
-	struct board *first = &f->boards[0];
-
-	assert_int_equal(engine_bootstrap(first->dir, first->id, first->address), 0);
-	assert_int_equal(board_start(first), 0);
-	(void)wait_leader(f);
-	for (unsigned i = 1; i < n; i++) {
-		struct board *b = &f->boards[i];
-
-		assert_int_equal(board_start(b), 0);
-		engine_add(first->engine, b->id, b->address, on_member, f);
-		assert_int_equal(wait_member(f), 0);
-		engine_promote(first->engine, b->id, on_member, f);
-		assert_int_equal(wait_member(f), 0);
-	}
-}
+#include "tests/unit/engine_boards.h"
 
 static void test_alone(void **state)
 {
@@ -442,10 +35,10 @@ static void test_alone(void **state)
 	assert_true(engine_exists(b->dir));
 	assert_int_equal(engine_bootstrap(b->dir, 1, "board1"), -EEXIST);
 	assert_int_equal(board_start(b), 0);
-	assert_ptr_equal(wait_leader(f), b);
+	assert_ptr_equal(boards_wait_leader(f), b);
 	for (unsigned i = 0; i < 1000; i++)
-		propose(b, "x");
-	wait_answers(f, 1000);
+		board_propose(b, "x");
+	boards_wait_answers(f, 1000);
 	assert_int_equal(f->ok, 1000);
 	assert_int_equal(b->model.len, 1000);
 	assert_int_equal(b->state, ENGINE_LEADER);
@@ -463,40 +56,40 @@ static void test_three(void **state)
 	struct engine_member members[8];
 	struct board *b;
 
-	make_cluster(f, 3);
+	boards_cluster(f, 3);
 	assert_int_equal(engine_members(f->boards[0].engine, members, 8), 3);
 	assert_int_equal(members[2].id, 3);
 	assert_int_equal(members[2].role, ENGINE_VOTER);
 	assert_string_equal(members[2].address, "board3");
 	for (unsigned i = 0; i < 300; i++)
-		propose(&f->boards[0], "abc");
-	wait_answers(f, 300);
+		board_propose(&f->boards[0], "abc");
+	boards_wait_answers(f, 300);
 	assert_int_equal(f->ok, 300);
-	wait_same(f, 7, 900);
+	boards_wait_same(f, 7, 900);
 	/* A follower takes nothing. */
-	propose(&f->boards[1], "no");
-	wait_answers(f, 301);
+	board_propose(&f->boards[1], "no");
+	boards_wait_answers(f, 301);
 	assert_int_equal(f->again, 1);
 	/* Transfer, then remove the former leader. */
-	engine_transfer(f->boards[0].engine, 2, on_member, f);
-	assert_int_equal(wait_member(f), 0);
-	b = wait_leader(f);
+	engine_transfer(f->boards[0].engine, 2, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	b = boards_wait_leader(f);
 	assert_int_equal(b->id, 2);
-	engine_remove(b->engine, 2, on_member, f);
-	assert_int_equal(wait_member(f), -EPERM);
-	engine_remove(b->engine, 9, on_member, f);
-	assert_int_equal(wait_member(f), -ENOENT);
-	engine_add(b->engine, 3, "elsewhere", on_member, f);
-	assert_int_equal(wait_member(f), -EEXIST);
-	engine_promote(b->engine, 3, on_member, f);
-	assert_int_equal(wait_member(f), -EALREADY);
-	engine_remove(b->engine, 1, on_member, f);
-	assert_int_equal(wait_member(f), 0);
+	engine_remove(b->engine, 2, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), -EPERM);
+	engine_remove(b->engine, 9, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), -ENOENT);
+	engine_add(b->engine, 3, "elsewhere", on_member_done, f);
+	assert_int_equal(boards_wait_member(f), -EEXIST);
+	engine_promote(b->engine, 3, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), -EALREADY);
+	engine_remove(b->engine, 1, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
 	assert_int_equal(engine_members(b->engine, members, 8), 2);
-	propose(b, "def");
-	wait_answers(f, 302);
+	board_propose(b, "def");
+	boards_wait_answers(f, 302);
 	assert_int_equal(f->ok, 301);
-	wait_same(f, 6, 903);
+	boards_wait_same(f, 6, 903);
 }
 
 static void test_leader_lost(void **state)
@@ -505,18 +98,18 @@ static void test_leader_lost(void **state)
 	struct board *old;
 	struct board *new;
 
-	make_cluster(f, 3);
-	propose(&f->boards[0], "one");
-	wait_answers(f, 1);
+	boards_cluster(f, 3);
+	board_propose(&f->boards[0], "one");
+	boards_wait_answers(f, 1);
 	board_stop(&f->boards[0]);
-	new = wait_leader(f);
+	new = boards_wait_leader(f);
 	assert_int_not_equal(new->id, 1);
-	propose(new, "two");
-	wait_answers(f, 2);
+	board_propose(new, "two");
+	boards_wait_answers(f, 2);
 	assert_int_equal(f->ok, 2);
 	old = &f->boards[0];
 	assert_int_equal(board_start(old), 0);
-	wait_same(f, 7, 6);
+	boards_wait_same(f, 7, 6);
 }
 
 /* In flight at the loss of the leadership: each is answered exactly once. */
@@ -524,16 +117,16 @@ static void test_in_flight(void **state)
 {
 	struct fixture *f = *state;
 
-	make_cluster(f, 3);
+	boards_cluster(f, 3);
 	board_stop(&f->boards[1]);
 	board_stop(&f->boards[2]);
 	for (unsigned i = 0; i < 700; i++)
-		propose(&f->boards[0], "y");
-	wait_answers(f, 700);
+		board_propose(&f->boards[0], "y");
+	boards_wait_answers(f, 700);
 	assert_int_equal(f->ok, 0);
 	assert_int_equal(f->canceled + f->again, 700);
 	assert_true(f->canceled > 0);
-	run_ms(f, 300);
+	boards_run_ms(f, 300);
 	assert_int_equal(f->canceled + f->again, 700);
 }
 
@@ -542,16 +135,16 @@ static void test_close_busy(void **state)
 	struct fixture *f = *state;
 	struct board *b = &f->boards[0];
 
-	make_cluster(f, 3);
+	boards_cluster(f, 3);
 	for (unsigned i = 0; i < 600; i++)
-		propose(b, "z");
+		board_propose(b, "z");
 	uv_run(&f->loop, UV_RUN_NOWAIT);
 	for (unsigned i = 0; i < 600; i++)
-		propose(b, "z");
-	engine_add(b->engine, 4, "board4", on_member, f);
+		board_propose(b, "z");
+	engine_add(b->engine, 4, "board4", on_member_done, f);
 	uv_run(&f->loop, UV_RUN_NOWAIT);
-	engine_transfer(b->engine, 0, on_member, f);
-	propose(b, "z");
+	engine_transfer(b->engine, 0, on_member_done, f);
+	board_propose(b, "z");
 	board_stop(b);
 	assert_int_equal(f->ok + f->canceled + f->again + f->other, 1201);
 	assert_true(f->member_done);
@@ -563,24 +156,24 @@ static void test_snapshot(void **state)
 	struct board *b = &f->boards[0];
 	unsigned total = 0;
 
-	make_cluster(f, 3);
+	boards_cluster(f, 3);
 	board_stop(&f->boards[2]);
 	for (unsigned round = 0; round < 14; round++) {
 		for (unsigned i = 0; i < 1000; i++)
-			propose(b, "0123456789");
+			board_propose(b, "0123456789");
 		total += 1000;
-		wait_answers(f, total);
+		boards_wait_answers(f, total);
 	}
 	assert_int_equal(f->ok, total);
 	/* Away for longer than the log reaches back: it gets the snapshot. */
 	assert_int_equal(board_start(&f->boards[2]), 0);
-	wait_same(f, 7, total * 10);
+	boards_wait_same(f, 7, total * 10);
 	assert_true(f->boards[2].restored);
 	/* And so does a start of its own. */
 	board_stop(&f->boards[2]);
 	assert_int_equal(board_start(&f->boards[2]), 0);
 	assert_true(f->boards[2].restored);
-	wait_same(f, 7, total * 10);
+	boards_wait_same(f, 7, total * 10);
 }
 
 static void test_unanswered_dials(void **state)
@@ -588,10 +181,10 @@ static void test_unanswered_dials(void **state)
 	struct fixture *f = *state;
 	struct board *b = &f->boards[0];
 
-	make_cluster(f, 2);
+	boards_cluster(f, 2);
 	b->deaf = true;
 	board_stop(&f->boards[1]);
-	run_ms(f, 1500);
+	boards_run_ms(f, 1500);
 	assert_true(b->dial_count > 0);
 	board_stop(b);
 	assert_int_equal(b->dial_count, 0);
@@ -631,18 +224,18 @@ static void test_model_refuses(void **state)
 	struct fixture *f = *state;
 	struct board *b = &f->boards[0];
 
-	make_cluster(f, 1);
+	boards_cluster(f, 1);
 	b->refuse_apply = true;
-	propose(b, "bad");
-	propose(b, "bad");
-	wait_answers(f, 2);
+	board_propose(b, "bad");
+	board_propose(b, "bad");
+	boards_wait_answers(f, 2);
 	assert_int_equal(f->canceled, 2);
-	run_ms(f, 50);
+	boards_run_ms(f, 50);
 	assert_int_equal(b->failed, -EIO);
 	assert_int_equal(engine_state(b->engine), ENGINE_STOPPED);
 	assert_int_equal(b->state, ENGINE_STOPPED);
-	propose(b, "late");
-	wait_answers(f, 3);
+	board_propose(b, "late");
+	boards_wait_answers(f, 3);
 	assert_int_equal(f->again, 1);
 }
 
@@ -653,14 +246,14 @@ static void test_sizes(void **state)
 	size_t max = 1 << 20;
 	uint8_t *big = mem_zalloc(max + 1);
 
-	make_cluster(f, 1);
-	engine_propose(b->engine, big, max + 1, on_done, f);
-	engine_propose(b->engine, big, 0, on_done, f);
-	wait_answers(f, 2);
+	boards_cluster(f, 1);
+	engine_propose(b->engine, big, max + 1, on_proposed, f);
+	engine_propose(b->engine, big, 0, on_proposed, f);
+	boards_wait_answers(f, 2);
 	assert_int_equal(f->other, 2);
 	for (unsigned i = 0; i < 20; i++)
-		engine_propose(b->engine, big, max - i, on_done, f);
-	wait_answers(f, 22);
+		engine_propose(b->engine, big, max - i, on_proposed, f);
+	boards_wait_answers(f, 22);
 	assert_int_equal(f->ok, 20);
 	assert_int_equal(b->model.len, 20 * max - 190);
 	board_stop(b);
@@ -685,13 +278,13 @@ static void make_crashed(struct fixture *f, unsigned entries)
 		unsigned total = 0;
 
 		uv_loop_fork(&f->loop);
-		make_cluster(f, 1);
+		boards_cluster(f, 1);
 		while (total < entries) {
 			for (unsigned i = 0; i < 100; i++) {
 				(void)snprintf(text, sizeof(text), "%07u,", total++);
-				propose(&f->boards[0], text);
+				board_propose(&f->boards[0], text);
 			}
-			wait_answers(f, total);
+			boards_wait_answers(f, total);
 		}
 		if (f->ok == entries)
 			(void)kill(getpid(), SIGKILL);
@@ -699,29 +292,6 @@ static void make_crashed(struct fixture *f, unsigned entries)
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSIGNALED(status));
-}
-
-static void copy_dir(const char *from, const char *to)
-{
-	char command[600];
-
-	remove_dir(to);
-	(void)snprintf(command, sizeof(command), "cp -a --sparse=always '%s' '%s'", from, to);
-	assert_int_equal(system(command), 0);
-}
-
-static bool model_is_whole(const struct board *b, unsigned entries)
-{
-	char text[16];
-
-	if (b->model.len != (size_t)entries * 8)
-		return false;
-	for (unsigned i = 0; i < entries; i++) {
-		(void)snprintf(text, sizeof(text), "%07u,", i);
-		if (memcmp(b->model.data + (size_t)i * 8, text, 8) != 0)
-			return false;
-	}
-	return true;
 }
 
 /* Where the file's zeros at its end begin. */
@@ -751,7 +321,7 @@ static void try_damage(struct fixture *f, const char *good, const char *name, en
 	uint8_t byte;
 	int fd, rv;
 
-	copy_dir(good, b->dir);
+	dir_copy(good, b->dir);
 	(void)snprintf(path, sizeof(path), "%s/%s", b->dir, name);
 	fd = open(path, O_RDWR);
 	assert_true(fd >= 0);
@@ -770,7 +340,7 @@ static void try_damage(struct fixture *f, const char *good, const char *name, en
 			print_message("%s\n", b->message);
 		assert_non_null(strstr(b->message, b->dir));
 		assert_non_null(strstr(b->message, "join it anew"));
-	} else if (rv != 0 || !model_is_whole(b, entries)) {
+	} else if (rv != 0 || !board_is_whole(b, entries)) {
 		print_message("%s, damage %d at %lld: %d %s, %zu bytes\n", name, (int)damage,
 			      (long long)at, rv, b->message, b->model.len);
 		fail();
@@ -778,7 +348,7 @@ static void try_damage(struct fixture *f, const char *good, const char *name, en
 	if (rv == 0)
 		board_stop(b);
 	else
-		run_ms(f, 1);
+		boards_run_ms(f, 1);
 }
 
 static void try_all_damage(struct fixture *f, unsigned entries)
@@ -791,9 +361,9 @@ static void try_all_damage(struct fixture *f, unsigned entries)
 	make_crashed(f, entries);
 	(void)snprintf(good, sizeof(good), "%s/good", f->root);
 	assert_int_equal(rename(b->dir, good), 0);
-	copy_dir(good, b->dir);
+	dir_copy(good, b->dir);
 	assert_int_equal(board_start(b), 0);
-	assert_true(model_is_whole(b, entries));
+	assert_true(board_is_whole(b, entries));
 	board_stop(b);
 	dir = opendir(good);
 	assert_non_null(dir);
@@ -858,33 +428,37 @@ static void test_torn_tail(void **state)
 	assert_true(pwrite(fd, torn, (size_t)((used / 512 + 1) * 512 - used), used) > 0);
 	close(fd);
 	assert_int_equal(board_start(b), 0);
-	assert_true(model_is_whole(b, 500));
-	propose(b, "more");
-	wait_answers(f, 1);
+	assert_true(board_is_whole(b, 500));
+	board_propose(b, "more");
+	boards_wait_answers(f, 1);
 	assert_int_equal(f->ok, 1);
 	board_stop(b);
 	assert_int_equal(board_start(b), 0);
 	assert_int_equal(b->model.len, 4004);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_three, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_leader_lost, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_in_flight, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_close_busy, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unanswered_dials, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_directory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_model_refuses, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_damage_log, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_damage_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_torn_tail, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_alone, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_three, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_leader_lost, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_in_flight, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_close_busy, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_snapshot, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_unanswered_dials, boards_setup,
+						boards_teardown),
+		cmocka_unit_test_setup_teardown(test_directory, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_model_refuses, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_sizes, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_damage_log, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_damage_snapshot, boards_setup,
+						boards_teardown),
+		cmocka_unit_test_setup_teardown(test_torn_tail, boards_setup, boards_teardown),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
