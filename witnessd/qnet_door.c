@@ -448,6 +448,13 @@ static bool certificate_good(struct conn *c, const struct tls_peer *peer)
 	return false;
 }
 
+/* As corosync-qnetd compares names, and also to the letter: sites are told apart by case, and one
+ * must not pass for the other. */
+static bool names_site(const struct tls_session *tls, const struct tls_peer *peer, const char *site)
+{
+	return tls_session_peer_matches(tls, site) && strcmp(peer->common_name, site) == 0;
+}
+
 /* The TLS handshake is over (before it, a site connection is usable from the start). */
 static void on_ready(struct stream *s)
 {
@@ -461,7 +468,7 @@ static void on_ready(struct stream *s)
 	tls_session_peer(tls, &peer);
 	if (certificate_good(c, &peer)) {
 		verdict = qnet_session_secured(&c->session, peer.present ? peer.serial : NULL,
-					       tls_session_peer_matches(tls, c->session.site),
+					       names_site(tls, &peer, c->session.site),
 					       &c->door->out);
 		if (verdict != QNET_GO_ON)
 			certificate_refused(c, c->door->out.why);

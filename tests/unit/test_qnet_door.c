@@ -682,6 +682,7 @@ static void test_bad_certificates(void **state)
 	struct test_cert other_ca = test_cert_new("QNet CA", NULL, NULL, -3600, 36000, 0);
 	struct test_cert good = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
 	struct test_cert other = test_cert_new("othersite", &b->ca, NULL, -3600, 36000, 0);
+	struct test_cert cased = test_cert_new("LabCluster", &b->ca, NULL, -3600, 36000, 0);
 	struct test_cert expired = test_cert_new("labcluster", &b->ca, NULL, -7200, -3600, 0);
 	struct test_cert foreign = test_cert_new("labcluster", &other_ca, NULL, -3600, 36000, 0);
 	const struct {
@@ -690,7 +691,7 @@ static void test_bad_certificates(void **state)
 		bool counted; /* the others fail in the handshake itself */
 	} cases[] = {
 		{NULL, false, true},	  {&other, false, true},    {&good, true, true},
-		{&expired, false, false}, {&foreign, false, false},
+		{&expired, false, false}, {&foreign, false, false}, {&cased, false, true},
 	};
 	struct qnet_door_stats stats;
 	unsigned counted = 0;
@@ -714,6 +715,7 @@ static void test_bad_certificates(void **state)
 	test_cert_free(&other_ca);
 	test_cert_free(&good);
 	test_cert_free(&other);
+	test_cert_free(&cased);
 	test_cert_free(&expired);
 	test_cert_free(&foreign);
 	board_free(b);
