@@ -623,7 +623,7 @@ static void test_half_open(void **state)
 static void test_tls(void **state)
 {
 	struct board *b = board_new(QNET_TLS_SUPPORTED, 0);
-	struct test_cert good = test_cert_new("LabCluster", &b->ca, NULL, -3600, 36000, 0);
+	struct test_cert good = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
 	const Tb__DoorEvent *asked;
 	struct client c;
 
