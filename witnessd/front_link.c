@@ -190,10 +190,11 @@ static void entrant_join(struct link_end *e)
 static void entrant_ready(struct stream *s)
 {
 	struct link_end *e = stream_arg(s);
+	struct front *f = e->front; /* outlives e, which end_release frees */
 	const char *alpn = tls_session_alpn(stream_tls(s));
 
 	if (*alpn == '\0' || strcmp(alpn, ALPN_HTTP) == 0)
-		http_server_adopt(e->front->http, end_release(e));
+		http_server_adopt(f->http, end_release(e));
 	else if (strcmp(alpn, ALPN_JOIN) == 0)
 		entrant_join(e);
 	else
