@@ -251,6 +251,19 @@ static void command_wait(struct load *l, unsigned seconds)
 		       samples_percentile(site_nodes_split_times(l->nodes), 100) / 1e3);
 }
 
+static void print_samples(const char *name, struct samples *s)
+{
+	printf("%s: count %zu, p50_us %u, p99_us %u, max_us %u\n", name, s->count,
+	       samples_percentile(s, 50), samples_percentile(s, 99), samples_percentile(s, 100));
+}
+
+static void command_times(struct load *l)
+{
+	print_samples("attach", site_nodes_attach_times(l->nodes));
+	print_samples("echo", site_nodes_echo_times(l->nodes));
+	print_samples("split", site_nodes_split_times(l->nodes));
+}
+
 /* False: quit. */
 static bool command(struct load *l, char *line)
 {
@@ -280,6 +293,10 @@ static bool command(struct load *l, char *line)
 		printf("all connections reset\n");
 	} else if (strcmp(word, "wait") == 0) {
 		command_wait(l, argument != NULL ? (unsigned)number : l->timeout_s);
+	} else if (strcmp(word, "times") == 0) {
+		command_times(l);
+	} else if (strcmp(word, "clear") == 0) {
+		site_nodes_clear(l->nodes);
 	} else if (strcmp(word, "status") == 0) {
 		print_status(l);
 	} else if (strcmp(word, "sites") == 0) {
@@ -288,8 +305,7 @@ static bool command(struct load *l, char *line)
 		return false;
 	} else {
 		printf("error: %s: commands are attach [N], split [PERCENT], unplug [PERCENT], "
-		       "heal, "
-		       "reset, wait [SECONDS], status, sites [N], quit\n",
+		       "heal, reset, wait [SECONDS], status, times, clear, sites [N], quit\n",
 		       word);
 	}
 	printf("ok\n");
