@@ -319,6 +319,10 @@ static void init_open(struct letter *letter)
 	const char *name = text_or(k->init->name, "tiebreak");
 	int rv;
 
+	if (c->stopping) {
+		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
+		return;
+	}
 	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
 		control_finish(
 			k, -EEXIST,
@@ -412,6 +416,10 @@ static void join_open(struct letter *letter)
 	char *csr = NULL;
 	struct join *j;
 
+	if (c->stopping) {
+		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
+		return;
+	}
 	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
 		control_finish(
 			k, -EEXIST,
@@ -514,6 +522,10 @@ static void join_admitted(struct core *c, const Tb__JoinReply *reply)
 		char text[512];
 
 		snprintf(text, sizeof(text), "%s", message);
+		if (j->admitted)
+			core_set_state(c, CORE_FAILED, "admitted, but cannot run: %s", text);
+		else
+			identity_free(&c->identity); /* not kept: it may be tried again */
 		join_finish(c, rv, text);
 		return;
 	}

@@ -28,6 +28,7 @@ struct proposal {
 	struct core *core;
 	enum proposal_state state;
 	bool ever_sent;
+	bool in_log; /* the own log has it and will answer: neither freed nor sent meanwhile */
 	bool once; /* not tried again */
 	uint64_t id;
 	uint64_t deadline_ms;
@@ -138,6 +139,7 @@ static void proposal_committed(void *arg, int status, uint64_t index, void *resu
 	struct apply_result *applied = result;
 
 	(void)index;
+	p->in_log = false;
 	if (status == 0) {
 		assert(applied->count == p->count);
 		p->results = applied->results;
@@ -174,6 +176,7 @@ static void proposal_propose(struct proposal *p)
 	tb__entry__pack(&entry, data);
 	p->state = PROPOSAL_SENT;
 	p->ever_sent = true;
+	p->in_log = true;
 	engine_propose(c->engine, data, len, proposal_committed, p);
 	free(data);
 }
@@ -237,6 +240,8 @@ void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, 
 	p->arg = arg;
 	if (c->identity.node_id == 0 && c->init == NULL)
 		proposal_finish(p, -ENOTCONN);
+	else if (c->stopping)
+		proposal_finish(p, -EAGAIN);
 	else
 		proposal_push(p);
 }
@@ -286,7 +291,7 @@ void proposal_result(struct core *c, const Tb__PeerResult *result)
 {
 	struct proposal *p = proposal_by_id(c, result->id);
 
-	if (p == NULL || p->state != PROPOSAL_SENT || p->remote != NULL)
+	if (p == NULL || p->state != PROPOSAL_SENT || p->in_log || p->remote != NULL)
 		return;
 	if (result->error == -EAGAIN || result->error == -ECANCELED) {
 		p->state = PROPOSAL_WAITING;
@@ -321,9 +326,7 @@ void proposals_link_lost(struct core *c)
 	list_for_each (at, &c->proposals) {
 		struct proposal *p = list_entry(at, struct proposal, link);
 
-		/* What this board proposed as leader itself is answered by its own log. */
-		if (p->state == PROPOSAL_SENT && p->remote == NULL &&
-		    engine_state(c->engine) != ENGINE_LEADER)
+		if (p->state == PROPOSAL_SENT && p->remote == NULL && !p->in_log)
 			p->state = PROPOSAL_WAITING;
 	}
 	list_for_each (at, &c->queries) {
@@ -351,11 +354,10 @@ void proposals_tick(struct core *c, uint64_t now_ms)
 {
 	list_for_each_safe (at, &c->proposals) {
 		struct proposal *p = list_entry(at, struct proposal, link);
-		bool in_own_log =
-			p->state == PROPOSAL_SENT && engine_state(c->engine) == ENGINE_LEADER;
 
-		/* What is in our own log's hands is answered by it, never forgotten here. */
-		if (now_ms >= p->deadline_ms && !in_own_log)
+		/* What is in our own log's hands is answered by it, also after the leadership or
+		 * while the log is closing. */
+		if (now_ms >= p->deadline_ms && !p->in_log)
 			proposal_finish(p, p->ever_sent ? -ETIMEDOUT : -EAGAIN);
 	}
 	list_for_each_safe (at, &c->queries) {
@@ -553,6 +555,8 @@ static void query_open(struct letter *letter)
 	q->arg = l->arg;
 	if (l->core->identity.node_id == 0)
 		query_finish(q, -ENOTCONN, NULL);
+	else if (l->core->stopping)
+		query_finish(q, -EAGAIN, NULL);
 	else
 		query_push(q);
 	tb__peer_query__free_unpacked(l->query, NULL);
