@@ -49,14 +49,16 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 {
 	va_list args;
 
+	/* FAILED never ends, and its reason is not to be hidden by what follows from it. */
+	if (state != CORE_FAILED && atomic_load(&c->view.state) == CORE_FAILED)
+		return;
 	pthread_mutex_lock(&c->detail_lock);
 	va_start(args, detail);
 	vsnprintf(c->detail, sizeof(c->detail), detail, args);
 	va_end(args);
 	pthread_mutex_unlock(&c->detail_lock);
-	/* JOINING ends with the first lease, NO_QUORUM too; FAILED never. */
-	if (atomic_load(&c->view.state) != CORE_FAILED)
-		atomic_store(&c->view.state, (int)state);
+	/* JOINING ends with the first lease, NO_QUORUM too. */
+	atomic_store(&c->view.state, (int)state);
 }
 
 const struct core_view *core_view(const struct core *c)
@@ -84,9 +86,8 @@ Tb__LocalStatus *core_local_status(struct core *c)
 	status->node_id = atomic_load(&c->view.node_id);
 	pthread_mutex_lock(&c->detail_lock);
 	status->detail = mem_strdup(c->detail);
-	status->node_name =
-		mem_strdup(c->identity.node_id != 0 ? c->identity.node_name : c->default_name);
-	status->cluster_id = mem_strdup(c->identity.cluster_id);
+	status->node_name = mem_strdup(c->shown_name[0] != '\0' ? c->shown_name : c->default_name);
+	status->cluster_id = mem_strdup(c->shown_cluster);
 	pthread_mutex_unlock(&c->detail_lock);
 	return status;
 }
@@ -256,11 +257,14 @@ static void core_barrier_done(void *arg, int status, uint64_t index, void *resul
 	(void)index;
 	if (result != NULL)
 		core_drop(c, result);
-	if (status == 0 && !c->stopping && engine_state(c->engine) == ENGINE_LEADER &&
-	    engine_term(c->engine) == b->term)
-		lead_start(c);
-	else if (!c->stopping && engine_state(c->engine) == ENGINE_LEADER)
-		c->barrier_sent = false; /* the tick tries again */
+	/* One of an earlier term, or the second of this one, says nothing. */
+	if (!c->stopping && c->fleet == NULL && engine_state(c->engine) == ENGINE_LEADER &&
+	    engine_term(c->engine) == b->term) {
+		if (status == 0)
+			lead_start(c);
+		else
+			c->barrier_sent = false; /* the tick tries again */
+	}
 	free(b);
 }
 
@@ -315,6 +319,8 @@ static void core_engine_dial_cancel(void *arg, struct engine_dial *dial)
 	}
 }
 
+static void core_shut(struct core *c);
+
 static void core_engine_failed(void *arg, int error, const char *message)
 {
 	struct core *c = arg;
@@ -328,9 +334,20 @@ static void core_engine_failed(void *arg, int error, const char *message)
 	lead_lease_changed(c);
 	if (c->failed != NULL)
 		c->failed(c->failed_arg);
+	/* A stop under way may wait for a handover that a dead log will never finish. */
+	if (c->stopping)
+		core_shut(c);
 }
 
 /* --- opening --- */
+
+static void core_identity_show(struct core *c)
+{
+	pthread_mutex_lock(&c->detail_lock);
+	memcpy(c->shown_name, c->identity.node_name, sizeof(c->shown_name));
+	memcpy(c->shown_cluster, c->identity.cluster_id, sizeof(c->shown_cluster));
+	pthread_mutex_unlock(&c->detail_lock);
+}
 
 int core_serve(struct core *c, bool bootstrap, const char **ret_message)
 {
@@ -380,6 +397,7 @@ int core_serve(struct core *c, bool bootstrap, const char **ret_message)
 		c->engine = NULL;
 		return rv;
 	}
+	core_identity_show(c);
 	atomic_store(&c->view.node_id, c->identity.node_id);
 	core_set_state(c, c->join != NULL ? CORE_JOINING : CORE_NO_QUORUM,
 		       "waiting for contact with a majority of the boards");
@@ -452,15 +470,23 @@ struct door_letter {
 	size_t count;
 };
 
-/* Drops what a door said before the reset that it was asked for. */
+void core_door_ask(struct core *c)
+{
+	c->reports_due++;
+	c->listeners.door_report(c->listeners.arg);
+}
+
+/* Drops what a door said before the last reset that it was asked for. Not before the last: orders
+ * that went to the door after an earlier one was asked for would be missing in that report, and
+ * the arbiter would believe that they were never carried out. */
 static size_t core_door_filter(struct core *c, Tb__DoorEvent **events, size_t count)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET)
-			c->door_stale = false;
-		if (c->door_stale)
+		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET && c->reports_due > 0)
+			c->reports_due--;
+		if (c->reports_due > 0)
 			tb__door_event__free_unpacked(events[i], NULL);
 		else
 			events[kept++] = events[i];
@@ -472,6 +498,7 @@ static void core_door_open(struct letter *letter)
 {
 	struct door_letter *l = list_entry(letter, struct door_letter, letter);
 	struct core *c = l->core;
+	bool was_due = c->reports_due > 0;
 
 	l->count = core_door_filter(c, l->events, l->count);
 	if (c->fleet != NULL) {
@@ -480,6 +507,10 @@ static void core_door_open(struct letter *letter)
 					 clock_boottime_ms());
 	} else if (c->up != NULL && l->count > 0) {
 		peer_send_events(c, l->events, l->count);
+	}
+	if (was_due && c->reports_due == 0 && c->engine != NULL) {
+		peer_renew(c);
+		lead_lease_changed(c);
 	}
 	for (size_t i = 0; i < l->count; i++)
 		tb__door_event__free_unpacked(l->events[i], NULL);
@@ -622,6 +653,9 @@ static void core_engine_closed(void *arg)
 
 static void core_shut(struct core *c)
 {
+	if (c->shut)
+		return;
+	c->shut = true;
 	lead_stop(c);
 	c->lease.until_ms = 0;
 	lead_lease_changed(c);
@@ -750,8 +784,11 @@ static void core_join_thread(struct core *c)
 
 void core_stop(struct core *c)
 {
-	struct stop_letter *l = mem_zalloc(sizeof(*l));
+	struct stop_letter *l;
 
+	if (!c->threaded)
+		return; /* nobody would open the letter before core_free */
+	l = mem_zalloc(sizeof(*l));
 	l->letter.open = core_stop_open;
 	l->core = c;
 	if (mailbox_answer(&c->mailbox, &l->letter) != 0)

@@ -60,6 +60,7 @@ struct core {
 	int start_status;
 	char start_message[512];
 	bool stopping;
+	bool shut; /* nothing new begins any more; the log is closing */
 	int open_handles;
 
 	char *data_dir, *run_dir, *raft_dir, *model_path;
@@ -68,6 +69,9 @@ struct core {
 	struct core_view view;
 	pthread_mutex_t detail_lock;
 	char detail[512]; /* of the state, for a person */
+	/* The identity's, for other threads; under the same lock. */
+	char shown_name[sizeof(((struct identity *)0)->node_name)];
+	char shown_cluster[sizeof(((struct identity *)0)->cluster_id)];
 
 	struct identity identity; /* node_id 0: none yet */
 	struct store *store;
@@ -87,7 +91,10 @@ struct core {
 	uint64_t up_dial; /* dial id, 0 none */
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
-	bool door_stale; /* drop the door's events until its reset */
+	/* Reports that the own door still owes. Until it has begun the last one, what it says
+	 * belongs to the time before and is dropped, and this board gets no more lease: the leader
+	 * counts on the end of the last one for sessions that it does not know (S4). */
+	unsigned reports_due;
 
 	/* as the leader */
 	bool barrier_sent;
@@ -113,6 +120,8 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
+/* Asks the own door for a report: a new leader, or a new link to it. */
+void core_door_ask(struct core *c);
 int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
 bool core_clock_plausible(void);
 void core_wipe_raft(struct core *c);

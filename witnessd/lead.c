@@ -66,8 +66,7 @@ void lead_start(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
-	c->door_stale = true;
-	c->listeners.door_report(c->listeners.arg);
+	core_door_ask(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -139,9 +138,8 @@ void lead_lease_changed(struct core *c)
 
 	/* What a majority has promised stays promised: it outlives the leadership (every new leader
 	 * waits for it) and a board that joins and has made no contact yet. */
-	if (own > c->lease.until_ms) {
+	if (own > c->lease.until_ms && c->reports_due == 0)
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
-	}
 	valid = now < c->lease.until_ms;
 	atomic_store(&c->view.lease_until_ms, c->lease.until_ms);
 	if (valid)
@@ -326,7 +324,7 @@ static void lead_send_orders(struct core *c, struct order_batch *b)
 	if (b->count == 0)
 		return;
 	if (b->door == c->identity.node_id) {
-		if (!c->door_stale) {
+		if (c->reports_due == 0) {
 			c->listeners.door_orders(c->listeners.arg, b->orders, b->count);
 			*b = (struct order_batch){0};
 			return;

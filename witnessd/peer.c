@@ -186,14 +186,27 @@ static void peer_greet(struct peer *p)
 	peer_hello(p, c->fleet_term);
 }
 
-void peer_greet_waiting(struct core *c)
+/* The newest link whose greeting is owed, NULL none. */
+static struct peer *peer_waiting(struct core *c)
 {
-	list_for_each_safe (at, &c->peers) {
+	struct peer *newest = NULL;
+
+	list_for_each (at, &c->peers) {
 		struct peer *p = list_entry(at, struct peer, link);
 
 		if (p->greeted && p->term == 0)
-			peer_greet(p);
+			newest = p;
 	}
+	return newest;
+}
+
+void peer_greet_waiting(struct core *c)
+{
+	struct peer *p;
+
+	/* Looked for anew each time: a greeting closes the older links of that board. */
+	while ((p = peer_waiting(c)) != NULL)
+		peer_greet(p);
 }
 
 static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
@@ -264,8 +277,7 @@ static void peer_greeted_by_leader(struct peer *p, const Tb__PeerHello *hello)
 	}
 	p->term = hello->term;
 	c->up = p;
-	c->door_stale = true;
-	c->listeners.door_report(c->listeners.arg);
+	core_door_ask(c);
 	peer_renew(c);
 	proposals_kick(c);
 }
@@ -275,12 +287,28 @@ static void peer_orders(struct peer *p, const Tb__PeerOrders *orders)
 	struct core *c = p->core;
 	Tb__DoorOrder **copies;
 
-	if (orders->term != p->term || p->term < engine_term(c->engine) || c->door_stale)
+	if (orders->term != p->term || p->term < engine_term(c->engine) || c->reports_due > 0)
 		return;
 	copies = mem_array(orders->n_orders, sizeof(Tb__DoorOrder *));
 	for (size_t i = 0; i < orders->n_orders; i++)
 		copies[i] = (Tb__DoorOrder *)message_copy(&orders->orders[i]->base);
 	c->listeners.door_orders(c->listeners.arg, copies, orders->n_orders);
+}
+
+/* While the door owes its report the leader's clock is noted, to be echoed, but the lease is not
+ * longer for it. */
+static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
+{
+	struct core *c = p->core;
+
+	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
+		      grant->leader_ms, c->reports_due == 0 ? grant->length_ms : 0);
+	/* A leader without a lease of its own yet needs our echo of its clock first. */
+	if (grant->length_ms == 0 && !p->echoed) {
+		p->echoed = true;
+		peer_renew(c);
+	}
+	lead_lease_changed(c);
 }
 
 static void peer_follower_frame(struct peer *p, const Tb__PeerFrame *frame)
@@ -295,15 +323,7 @@ static void peer_follower_frame(struct peer *p, const Tb__PeerFrame *frame)
 		return;
 	switch (frame->what_case) {
 	case TB__PEER_FRAME__WHAT_LEASE_GRANT:
-		lease_granted(&c->lease, engine_term(c->engine), frame->lease_grant->term,
-			      frame->lease_grant->sent_ms, frame->lease_grant->leader_ms,
-			      frame->lease_grant->length_ms);
-		/* A leader without a lease of its own yet needs our echo of its clock first. */
-		if (frame->lease_grant->length_ms == 0 && !p->echoed) {
-			p->echoed = true;
-			peer_renew(c);
-		}
-		lead_lease_changed(c);
+		peer_lease(p, frame->lease_grant);
 		break;
 	case TB__PEER_FRAME__WHAT_ORDERS:
 		peer_orders(p, frame->orders);
