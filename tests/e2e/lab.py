@@ -115,14 +115,19 @@ class Space:
         self.holder.stderr.close()
 
 
-class Host:
-    """What of the machine must be the same after the test as before."""
+OWN = ("/etc/corosync", "/var/lib/corosync", "/var/log", "/etc/hosts", "/run", "/dev/shm")  # of each node
 
-    def __init__(self):
-        self.links = sorted(re.findall(r"^\d+: ([^:@]+)", run(["ip", "-o", "link"]), re.M))
+
+class Host:
+    """What of the machine must be the same after the test as before. Others may use it, too."""
+
+    def __init__(self, directory):
+        self.links = [name for name in re.findall(r"^\d+: ([^:@]+)", run(["ip", "-o", "link"]), re.M)
+                      if name.split("-")[0] in ("clu", "qn", "pn")]
         with open("/proc/self/mountinfo") as mounts:
-            self.mounts = sorted(line.split(" - ")[0] for line in mounts)
-        self.daemons = sorted(filter(None, map(self.corosync, filter(str.isdigit, os.listdir("/proc")))))
+            self.mounts = sorted(target for target in (line.split()[4] for line in mounts)
+                                 if target in OWN or target.startswith(directory))
+        self.daemons = set(filter(None, map(self.corosync, filter(str.isdigit, os.listdir("/proc")))))
         self.files = [(path, os.stat(path).st_mtime_ns) for folder in
                       ("/etc/corosync", "/var/lib/corosync", "/var/log/corosync", "/run/corosync",
                        "/run/corosync-qdevice", "/run/corosync-qnetd")
@@ -140,7 +145,9 @@ class Host:
         return (int(pid), name) if name.startswith("corosync") and same else None
 
     def compare(self, after):
-        for what in ("links", "mounts", "daemons", "files"):
+        if not self.daemons <= after.daemons:
+            raise Failure(f"the machine's own daemons have ended: {self.daemons - after.daemons}")
+        for what in ("links", "mounts", "files"):
             if getattr(self, what) != getattr(after, what):
                 raise Failure(f"the machine's own {what} have changed: {getattr(self, what)} are now "
                               f"{getattr(after, what)}")
@@ -273,7 +280,7 @@ class Lab:
         for program in PROGRAMS:
             if not any(os.access(os.path.join(folder, program), os.X_OK) for folder in PATH.split(":") if folder):
                 raise Failure(f"{program} is not installed (packaging/dependencies)")
-        self.before = Host()
+        self.before = Host(directory)
         self.dir = directory
         self.token = token      # ms, corosync's time to notice a lost ring
         self.timeout = timeout  # ms, quorum.device.timeout; a heartbeat is 0.8 of it
@@ -344,4 +351,4 @@ class Lab:
         for space in reversed(self.spaces):
             space.close()
         self.spaces = []
-        self.before.compare(Host())
+        self.before.compare(Host(self.dir))
