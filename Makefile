@@ -20,9 +20,9 @@ demo: build ## three boards on this machine: sites, a split, a leader killed
 test: deps ## every test that CI runs (about 20 minutes on two cores)
 	@tests/run.sh
 
-bench: ## side by side with corosync-qnetd; prints ratios
-	@$(MAKE) --no-print-directory build PRESET=release-tests
-	@tests/bench/run.sh build/release-tests
+bench: ## side by side with corosync-qnetd; prints ratios (about five minutes)
+	@$(MAKE) --no-print-directory build PRESET=bench
+	@python3 tests/bench/run.py build/bench/bin build/bench.json
 
 sim: build ## 100,000 runs of the seeded simulator (about an hour)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
