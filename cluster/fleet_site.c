@@ -121,8 +121,10 @@ static void site_fear_unknown(struct fleet *f, struct site *s)
 	for (unsigned i = 0; i < s->grant_nodes.count; i++) {
 		struct member *m = site_member_add(f, s, s->grant_nodes.ids[i]);
 
-		if (m != NULL && m->hold_until_ms < until)
+		if (m != NULL && m->hold_until_ms < until) {
 			m->hold_until_ms = until;
+			m->hold_ring = s->grant_ring;
+		}
 	}
 }
 
@@ -318,6 +320,7 @@ void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enu
 		m->session = NULL;
 		if (s->may_hold && hold_until_ms > m->hold_until_ms) {
 			m->hold_until_ms = hold_until_ms;
+			m->hold_ring = s->ring.seq > s->result_ring.seq ? s->ring : s->result_ring;
 			m->gone = gone;
 		}
 		site->attached--;
@@ -389,9 +392,16 @@ static unsigned site_nodes(const struct fleet *f, const struct site *s, struct a
 	return count;
 }
 
-static bool site_in_winner(const struct outcome *o, const struct member *m)
+static bool ring_outdated(const struct arbiter_ring *ring, const struct arbiter_ring *seen)
 {
-	return node_ids_has(&o->nodes, m->node_id);
+	return ring->seq <= seen->seq && !arbiter_ring_equal(ring, seen);
+}
+
+/* Whatever it holds does no harm to the winner. */
+static bool member_harmless(const struct fleet *f, const struct outcome *o, const struct member *m)
+{
+	return node_ids_has(&o->nodes, m->node_id) &&
+	       !(member_feared(f, m) && ring_outdated(&o->ring, &m->hold_ring));
 }
 
 static void site_find_blockers(const struct fleet *f, const struct site *s, struct outcome *o)
@@ -402,7 +412,7 @@ static void site_find_blockers(const struct fleet *f, const struct site *s, stru
 	for (unsigned i = 0; i < s->member_count; i++) {
 		const struct member *m = &s->members[i];
 
-		if (site_in_winner(o, m))
+		if (member_harmless(f, o, m))
 			continue;
 		if (member_feared(f, m) && (m->session == NULL || !fleet_settled(f))) {
 			if (o->absent++ == 0 || m->hold_until_ms > o->blocker->hold_until_ms)
@@ -686,6 +696,7 @@ static void site_count(struct fleet *f, struct site *s)
 void site_settle(struct fleet *f, struct site *s)
 {
 	struct outcome o;
+	uint64_t due;
 
 	site_purge(f, s);
 	if (s->known && s->pending_epoch == 0) {
@@ -700,7 +711,9 @@ void site_settle(struct fleet *f, struct site *s)
 		site_free(f, s);
 		return;
 	}
-	due_set(&f->due, &s->due, site_due(f, s));
+	due = site_due(f, s);
+	assert(due > f->now_ms);
+	due_set(&f->due, &s->due, due);
 }
 
 void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)

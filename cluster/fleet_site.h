@@ -14,6 +14,11 @@
  * this after the full lease: it answered a vote that we sent then, or it attached by INIT then
  * and went on to use that connection (an INIT alone may have been on its way for long).
  *
+ * Holders inside the winning ring do not matter: the ring was not installed before all its
+ * members had left their older ones. Unless it is the older one itself: sequences of rings only
+ * grow, so if a member was seen in a ring of the same or a greater sequence since, then the
+ * report of the winning ring is out of date.
+ *
  * A decision takes effect in this order, and each step waits for the one before:
  *   1. holders outside the winning ring that cannot be asked (not attached, or no full lease since
  *      the election): their time is over. Who has the vote keeps it meanwhile: there is nobody
@@ -84,7 +89,8 @@ struct session {
 struct member {
 	uint32_t node_id;
 	struct session *session; /* NULL: not attached */
-	uint64_t hold_until_ms; /* not attached: it may hold the vote before this time */
+	uint64_t hold_until_ms; /* see above; in the past: nothing is feared */
+	struct arbiter_ring hold_ring; /* the newest that it may hold the vote for */
 	enum member_gone {
 		GONE_UNKNOWN,
 		GONE_CLOSED,

@@ -1,0 +1,78 @@
+/* sim: many small worlds by seed, until one of them breaks a rule.
+ *
+ * sim [--runs N] [--seed S] [--bug NAME] [--trace]
+ *
+ * Run i has the seed S + i, so a failure is repeated, and told as a story, by
+ * `sim --runs 1 --seed THAT --trace`. Exit: 0 nothing found, 1 a rule was broken, 2 usage.
+ * --bug makes the code under test wrong on purpose. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/fleet_site.h"
+#include "lib/text.h"
+#include "tests/sim/world.h"
+
+static const struct {
+	const char *name;
+	enum fleet_fault fault;
+} bugs[] = {
+	{"ack-before-commit", FLEET_FAULT_ACK_BEFORE_COMMIT},
+	{"no-refusal-wait", FLEET_FAULT_NO_REFUSAL_WAIT},
+	{"short-handover", FLEET_FAULT_SHORT_HANDOVER},
+	{"ignore-lease", FLEET_FAULT_IGNORE_LEASE},
+};
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: sim [--runs N] [--seed S] [--bug NAME] [--trace]\nbugs:");
+	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++)
+		fprintf(stderr, " %s", bugs[i].name);
+	fputc('\n', stderr);
+	return 2;
+}
+
+static int bug_set(const char *name)
+{
+	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++) {
+		if (strcmp(bugs[i].name, name) != 0)
+			continue;
+		fleet_fault = bugs[i].fault;
+		return 0;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {.seed = 1};
+	uint64_t runs = 1000;
+
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : "";
+
+		if (strcmp(argv[i], "--trace") == 0)
+			options.trace = true;
+		else if (strcmp(argv[i], "--runs") == 0 &&
+			 text_to_u64(value, 1, UINT32_MAX, &runs) == 0)
+			i++;
+		else if (strcmp(argv[i], "--seed") == 0 &&
+			 text_to_u64(value, 0, UINT64_MAX, &options.seed) == 0)
+			i++;
+		else if (strcmp(argv[i], "--bug") == 0 && bug_set(value) == 0)
+			i++;
+		else
+			return usage();
+	}
+	for (uint64_t run = 0; run < runs; run++, options.seed++) {
+		char problem[512];
+
+		if (world_run(&options, problem, sizeof(problem)) == 0)
+			continue;
+		printf("run %llu, seed %llu: %s\n", (unsigned long long)run + 1,
+		       (unsigned long long)options.seed, problem);
+		return 1;
+	}
+	printf("%llu runs, nothing found\n", (unsigned long long)runs);
+	return 0;
+}

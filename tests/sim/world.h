@@ -1,0 +1,341 @@
+/* world.h: a whole witness in one process: boards, the site's nodes, and the networks between
+ * them, on a virtual clock. Everything that is chosen is chosen by the seed.
+ *
+ *   node 1..5 (node.c)              boards 1..5 (board.c)             boards among each other
+ *   corosync: rings                 door: sessions, lease             raft.c: terms, log, commit
+ *   qdevice: vote, echoes  --tcp--> fleet.c while it leads  --link--> datagrams that get lost
+ *
+ * Real code under test: cluster/fleet, cluster/arbiter, cluster/lease. The rest are models of
+ * what surrounds them, written from the protocol's description. check.c knows none of it: it
+ * looks at what nodes hold and at what the log has committed. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cluster/fleet.h"
+#include "cluster/lease.h"
+#include "lib/rng.h"
+
+enum {
+	SIM_BOARDS = 5,
+	SIM_NODES = 5,
+	SIM_LISTS = 8,
+};
+
+struct ring {
+	uint32_t node;
+	uint64_t seq;
+};
+
+/* --- the log --- */
+
+struct log_entry {
+	uint64_t term;
+	uint64_t proposal; /* 0: the first entry of a term, without content */
+	uint64_t after_epoch;
+	uint64_t epoch;
+	struct ring ring;
+	unsigned nodes; /* set of node ids: bit 1 is node 1 */
+	uint32_t handover_ms;
+};
+
+enum raft_role { RAFT_FOLLOWER, RAFT_CANDIDATE, RAFT_LEADER };
+
+struct raft {
+	/* on disk */
+	uint64_t term;
+	unsigned voted_for;
+	struct log_entry *log; /* log[0] is entry 1 */
+	uint64_t length;
+	/* in memory */
+	enum raft_role role;
+	unsigned leader; /* 0: not known */
+	uint64_t commit;
+	uint64_t applied;
+	unsigned votes;
+	uint64_t match[SIM_BOARDS + 1];
+	uint64_t election_us; /* true time: a detector of its own */
+	uint64_t beat_us;
+};
+
+struct raft_message {
+	enum raft_what { RAFT_ASK, RAFT_VOTE, RAFT_APPEND, RAFT_APPENDED } what;
+	uint64_t term;
+	bool granted;
+	uint64_t index; /* last of the candidate; previous of the entries; match */
+	uint64_t index_term;
+	uint64_t commit;
+	struct log_entry *entries;
+	uint64_t count;
+};
+
+/* --- pipes: streams that keep order, stall while the path is cut, and break --- */
+
+enum parcel_kind {
+	/* tcp, node to board */
+	TCP_INIT,
+	TCP_LIST,
+	TCP_HEURISTICS,
+	TCP_ECHO,
+	TCP_VOTE_REPLY,
+	/* tcp, board to node */
+	TCP_INIT_REPLY,
+	TCP_ECHO_REPLY,
+	TCP_LIST_REPLY,
+	TCP_VOTE,
+	/* both */
+	TCP_END,
+	/* link, to the leader */
+	LINK_EVENT,
+	LINK_RENEW,
+	/* link, to the follower */
+	LINK_ORDER,
+	LINK_GRANT,
+	LINK_END,
+};
+
+struct parcel {
+	struct parcel *next;
+	uint64_t due_us;
+	enum parcel_kind kind;
+	unsigned list_kind;
+	uint32_t code; /* error, vote */
+	uint64_t number; /* echo, vote number; sent_ms */
+	uint64_t leader_ms;
+	uint64_t term;
+	uint64_t length_ms;
+	struct ring ring;
+	unsigned nodes;
+	unsigned heuristics;
+	Tb__DoorEvent *event; /* owned */
+	Tb__DoorOrder *order; /* owned */
+};
+
+/* An end is open until its owner closes it or its owner dies. */
+struct pipe {
+	bool tcp;
+	unsigned near; /* tcp: node; link: follower */
+	unsigned far; /* board; link: leader */
+	uint64_t term; /* link */
+	bool near_open;
+	bool far_open;
+	uint64_t near_heard_ms; /* own clocks */
+	uint64_t far_heard_ms;
+	struct {
+		struct parcel *head;
+		struct parcel *tail;
+		uint64_t last_due_us;
+		bool moving; /* a moment is set for the head */
+	} way[2]; /* 0: near to far */
+};
+
+/* --- boards --- */
+
+struct door_session {
+	struct door_session *next;
+	uint64_t id;
+	unsigned pipe;
+	unsigned node;
+	bool open; /* INIT_REPLY 0 was sent */
+	uint32_t heartbeat_ms;
+	unsigned algorithm;
+	bool keep_active;
+	struct ring ring;
+	bool has_config;
+	bool has_membership;
+	unsigned configured;
+	unsigned members;
+	unsigned heuristics;
+	unsigned vote;
+	unsigned last_result;
+	struct ring vote_ring;
+	uint64_t vote_number;
+	uint64_t ticket;
+	bool confirmed;
+	uint64_t heard_ms; /* own clock */
+};
+
+struct board {
+	unsigned id;
+	bool alive;
+	uint64_t frozen_until_us;
+	uint64_t clock_offset_ms;
+	unsigned clock_rate; /* per mille */
+	uint64_t boot;
+	struct raft raft;
+	/* the model */
+	uint64_t epoch;
+	struct log_entry grant;
+	/* as a leader */
+	struct fleet *fleet;
+	uint64_t fleet_term;
+	struct lease_table leases;
+	uint64_t fleet_due_ms;
+	struct proposal {
+		uint64_t id;
+		Tb__Command *command;
+	} proposals[8];
+	/* as a follower */
+	struct lease lease;
+	unsigned link; /* pipe, 0: none */
+	uint64_t dial_ms;
+	uint64_t renew_ms;
+	/* the door */
+	bool serving;
+	struct door_session *sessions;
+	uint64_t next_session;
+	uint64_t wake; /* generation of the timer that counts */
+};
+
+/* --- nodes --- */
+
+struct node {
+	unsigned id;
+	bool alive;
+	uint64_t clock_offset_ms;
+	unsigned clock_rate;
+	/* corosync */
+	struct ring ring;
+	unsigned members;
+	bool gathering; /* it has left that ring: others have installed one with this node */
+	uint64_t ring_generation;
+	/* corosync-qdevice */
+	enum { QDEVICE_IDLE, QDEVICE_ASKING, QDEVICE_UP } state;
+	unsigned pipe;
+	unsigned next_board;
+	uint64_t retry_ms; /* connect again; 0: not waiting */
+	uint64_t echo_ms;
+	uint64_t echo_sent;
+	uint64_t echo_answered;
+	uint64_t init_ms; /* give up INIT at this time */
+	struct ring sent_ring;
+	uint64_t list_ms; /* send the membership list at this time (heuristics), 0: sent */
+	bool first_lists;
+	unsigned heuristics;
+	/* what it makes of the votes */
+	bool holds;
+	struct ring held_ring;
+	unsigned held_members; /* of that ring */
+	uint64_t wake;
+};
+
+/* --- the world --- */
+
+enum moment_kind {
+	MOMENT_PIPE,
+	MOMENT_RAFT,
+	MOMENT_BOARD,
+	MOMENT_NODE,
+	MOMENT_RING,
+	MOMENT_BOARD_BOOT,
+	MOMENT_NODE_BOOT,
+	MOMENT_FAULT,
+};
+
+struct moment {
+	uint64_t at_us;
+	uint64_t order;
+	enum moment_kind kind;
+	unsigned a;
+	unsigned b;
+	uint64_t number;
+	struct ring ring;
+	void *data;
+};
+
+struct options {
+	uint64_t seed;
+	bool trace;
+};
+
+struct world {
+	struct prng random;
+	bool trace;
+	uint64_t now_us;
+	uint64_t end_of_faults_us;
+	uint64_t end_us;
+	struct moment *moments; /* a heap */
+	size_t moment_count;
+	size_t moment_room;
+	uint64_t moment_order;
+	/* the case */
+	unsigned boards;
+	unsigned nodes;
+	unsigned algorithm;
+	uint32_t heartbeat_ms;
+	bool keep_active;
+	bool with_heuristics;
+	bool calm; /* nothing goes wrong any more */
+	unsigned loss; /* percent of raft messages */
+	struct board board[SIM_BOARDS + 1];
+	struct node node[SIM_NODES + 1];
+	struct pipe *pipes; /* pipes[0] is not used */
+	unsigned pipe_count;
+	unsigned pipe_room;
+	/* who reaches whom */
+	bool board_cut[SIM_BOARDS + 1][SIM_BOARDS + 1];
+	bool node_cut[SIM_NODES + 1][SIM_BOARDS + 1];
+	unsigned group[SIM_NODES + 1]; /* partition of each node */
+	uint64_t ring_seq;
+	uint64_t proposal;
+	/* what ever was committed, for check.c */
+	struct log_entry *committed;
+	uint64_t committed_count;
+	char problem[512]; /* the first thing that was wrong */
+};
+
+/* world.c */
+int world_run(const struct options *options, char *problem, size_t size);
+void world_note(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_problem(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_at(struct world *w, uint64_t at_us, struct moment m);
+/* A delay of the network, with a tail. */
+uint64_t world_delay_us(struct world *w);
+bool world_chance(struct world *w, unsigned percent);
+uint64_t world_below(struct world *w, uint64_t bound);
+uint64_t clock_of_board(const struct world *w, const struct board *b);
+uint64_t clock_of_node(const struct world *w, const struct node *n);
+/* True time at which a clock will show `ms`. */
+uint64_t board_when_us(const struct board *b, uint64_t ms);
+uint64_t node_when_us(const struct node *n, uint64_t ms);
+unsigned pipe_open(struct world *w, bool tcp, unsigned near, unsigned far, uint64_t term);
+/* Takes the parcel. Dropped if the sender's end is closed. */
+void pipe_send(struct world *w, unsigned pipe, bool from_near, struct parcel *p);
+struct parcel *parcel_new(enum parcel_kind kind);
+/* One end closes. told: the other end hears of it, if the path is open then. */
+void pipe_close(struct world *w, unsigned pipe, bool near, bool told);
+bool pipe_connected(const struct world *w, const struct pipe *p);
+void world_partition(struct world *w);
+
+/* raft.c */
+void raft_start(struct world *w, struct board *b);
+void raft_receive(struct world *w, struct board *b, unsigned from, const struct raft_message *m);
+void raft_tick(struct world *w, struct board *b);
+void raft_propose(struct world *w, struct board *b, struct log_entry entry);
+void raft_step_down(struct world *w, struct board *b);
+void raft_message_free(struct raft_message *m);
+
+/* board.c */
+void board_boot(struct world *w, struct board *b);
+void board_crash(struct world *w, struct board *b, bool resets);
+void board_tick(struct world *w, struct board *b);
+void board_applied(struct world *w, struct board *b, const struct log_entry *e);
+void board_led(struct world *w, struct board *b); /* first entry of its term is committed */
+void board_deposed(struct world *w, struct board *b); /* no longer leads */
+void board_parcel(struct world *w, struct board *b, unsigned pipe, struct parcel *p);
+bool board_accepts(struct world *w, struct board *b);
+
+/* node.c */
+void node_boot(struct world *w, struct node *n);
+void node_crash(struct world *w, struct node *n, bool resets);
+void node_tick(struct world *w, struct node *n);
+void node_parcel(struct world *w, struct node *n, struct parcel *p);
+void node_ring(struct world *w, struct node *n, struct ring ring, unsigned members);
+void node_heuristics(struct world *w, struct node *n);
+void node_break(struct world *w, struct node *n);
+
+/* check.c */
+void check_s1(struct world *w);
+void check_ack(struct world *w, unsigned node, struct ring ring);
+void check_alive(struct world *w);
