@@ -1254,7 +1254,12 @@ static int command_apply(struct applier *a)
 		return 0;
 	}
 	rv = command_run(a);
-	return rv != 0 ? rv : store_request_put(a->s, c->id.data, c->id.len, a->result);
+	/* The arbiter's grants are proposed once and guarded by their epoch. In a storm they would
+	 * push the ids of operators' commands out of the ring while these may still be tried again.
+	 */
+	if (rv != 0 || c->op_case == TB__COMMAND__OP_GRANT_SET)
+		return rv;
+	return store_request_put(a->s, c->id.data, c->id.len, a->result);
 }
 
 /* Applies it, or gives the result it had before. */

@@ -932,9 +932,12 @@ static void test_grants(void **state)
 	uint32_t nodes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
 	struct command c;
 	uint64_t id;
+	uint64_t requests;
+	uint64_t requests_after;
 
 	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
 	id = site_id(m, "london-1");
+	assert_int_equal(store_count(m->s, "request", &requests), 0);
 	assert_int_equal(model_grant(m, 99, 0, 1, 1), NOT_FOUND);
 	assert_int_equal(model_grant(m, id, 1, 2, 1), CONFLICT); /* no grant yet: epoch 0 */
 	assert_int_equal(model_grant(m, id, 0, 0, 1), INVALID);
@@ -950,6 +953,9 @@ static void test_grants(void **state)
 	expect_event(m, "grant.moved|root@test|london-1||vote of london-1 given to node 2 on ring "
 			"2.29 (epoch 9): node 2 confirmed its refusal");
 	assert_int_equal(model_grant(m, id, 9, 10, 2), NONE);
+	/* A storm of grants must not push out the ids of commands that may be tried again. */
+	assert_int_equal(store_count(m->s, "request", &requests_after), 0);
+	assert_int_equal(requests_after, requests);
 
 	grant.site_id = id;
 	grant.epoch = 11;

@@ -21,7 +21,7 @@
 #include "witnessd/core.h"
 #include "witnessd/qnet_door.h"
 
-enum { WAIT_S = 10, HEARTBEAT_MS = 1000, STEP_MS = 2500 };
+enum { WAIT_S = 60, HEARTBEAT_MS = 1000, STEP_MS = 2500 };
 #define SEQ QNET_HAS(QNET_OPT_SEQ)
 
 /* --- the board around the door --- */
