@@ -24,7 +24,7 @@ bench: ## side by side with corosync-qnetd; prints ratios (about five minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
 	@python3 tests/bench/run.py build/bench/bin build/bench.json
 
-sim: build ## 100,000 runs of the seeded simulator (about an hour)
+sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
 
 torture: build ## boards killed and restarted 100 times under load
