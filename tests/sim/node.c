@@ -40,13 +40,13 @@ static void node_lose(struct world *w, struct node *n, const char *why)
 	n->holds = false;
 	n->state = QDEVICE_IDLE;
 	n->next_board = 0;
-	n->retry_ms = clock_of_node(w, n) + world_below(w, 4500);
+	n->first_board = (unsigned)world_below(w, w->boards);
+	n->retry_ms = clock_of_node(w, n) + world_below(w, w->reconnect_ms);
 }
 
 static void node_connect(struct world *w, struct node *n)
 {
-	unsigned first = n->id;
-	unsigned at = (first + n->next_board++) % w->boards + 1;
+	unsigned at = (n->first_board + n->next_board++) % w->boards + 1;
 	struct board *b = &w->board[at];
 	struct parcel *p;
 
@@ -140,7 +140,8 @@ static void node_vote(struct world *w, struct node *n, const struct parcel *p)
 	struct parcel *reply;
 
 	if (n->first_lists)
-		world_problem(w, "node %u gets a vote before it has sent its lists, and ends", n->id);
+		world_problem(w, "node %u gets a vote before it has sent its lists, and ends",
+			      n->id);
 	if (p->code == TB__VOTE__VOTE_ACK)
 		check_ack(w, n->id, p->ring);
 	/* While the heuristics run for a new ring no vote is cast, and afterwards it starts anew.
@@ -244,6 +245,7 @@ void node_boot(struct world *w, struct node *n)
 	n->alive = true;
 	n->state = QDEVICE_IDLE;
 	n->next_board = 0;
+	n->first_board = (unsigned)world_below(w, w->boards);
 	n->retry_ms = clock_of_node(w, n) + world_below(w, 500);
 	n->gathering = false;
 	n->ring = (struct ring){n->id, w->ring_seq += 4};

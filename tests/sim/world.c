@@ -380,6 +380,16 @@ static void fault_board_paths(struct world *w, unsigned board, bool cut)
 	}
 }
 
+static void fault_board_crash(struct world *w, unsigned board, bool resets)
+{
+	if (!w->board[board].alive)
+		return;
+	world_note(w, "board %u: crash", board);
+	board_crash(w, &w->board[board], resets);
+	world_at(w, w->now_us + 500000 + world_below(w, 15000000),
+		 (struct moment){.kind = MOMENT_BOARD_BOOT, .a = board});
+}
+
 static void fault_board(struct world *w, unsigned board)
 {
 	struct board *b = &w->board[board];
@@ -387,12 +397,7 @@ static void fault_board(struct world *w, unsigned board)
 	switch (world_below(w, 5)) {
 	case 0:
 	case 1:
-		if (!b->alive)
-			break;
-		world_note(w, "board %u: crash", board);
-		board_crash(w, b, world_chance(w, 50));
-		world_at(w, w->now_us + 500000 + world_below(w, 15000000),
-			 (struct moment){.kind = MOMENT_BOARD_BOOT, .a = board});
+		fault_board_crash(w, board, world_chance(w, 50));
 		break;
 	case 2:
 		world_note(w, "board %u: frozen", board);
@@ -444,6 +449,17 @@ static void fault_paths(struct world *w)
 	}
 }
 
+/* A pulled plug: alone, and without a witness. */
+static void fault_plug(struct world *w, unsigned n)
+{
+	world_note(w, "node %u: plug pulled", n);
+	for (unsigned i = 1; i <= w->nodes; i++)
+		w->group[i] = i == n;
+	for (unsigned i = 1; i <= w->boards; i++)
+		w->node_cut[n][i] = true;
+	world_partition(w);
+}
+
 static void fault_nodes(struct world *w)
 {
 	unsigned n = any_node(w);
@@ -471,13 +487,46 @@ static void fault_nodes(struct world *w)
 			 (struct moment){.kind = MOMENT_NODE_BOOT, .a = n});
 		break;
 	case 5:
-		/* A pulled plug: alone, and without a witness. */
-		world_note(w, "node %u: plug pulled", n);
-		for (unsigned i = 1; i <= w->nodes; i++)
-			w->group[i] = i == n;
-		for (unsigned i = 1; i <= w->boards; i++)
-			w->node_cut[n][i] = true;
-		world_partition(w);
+		fault_plug(w, n);
+		break;
+	}
+}
+
+/* Several things at once, each of which is likely to break what the others rely on. */
+static void fault_combined(struct world *w)
+{
+	unsigned n = any_node(w);
+	unsigned leader = leading_board(w);
+	const struct node *node = &w->node[n];
+
+	switch (world_below(w, 3)) {
+	case 0:
+		/* The plug is pulled and the node's board dies: nobody can say when it was heard.
+		 */
+		if (node->alive && node->pipe != 0)
+			fault_board_crash(w, w->pipes[node->pipe].far, false);
+		fault_plug(w, n);
+		break;
+	case 1:
+		/* The same, and there is a new leader who never knew the node. */
+		fault_board_crash(w, leader, false);
+		fault_plug(w, n);
+		break;
+	case 2:
+		/* The leader is cut off and does not know that it will be followed; nodes that lose
+		 * their connections may attach to it. */
+		world_note(w, "board %u: cut off from the others", leader);
+		fault_board_paths(w, leader, true);
+		for (unsigned i = 1; i <= w->nodes; i++) {
+			if (world_chance(w, 50))
+				world_at(w, w->now_us + 500000 + world_below(w, 4000000),
+					 (struct moment){.kind = MOMENT_BREAK, .a = i});
+		}
+		if (world_chance(w, 50)) {
+			for (unsigned i = 1; i <= w->nodes; i++)
+				w->group[i] = (unsigned)world_below(w, 2);
+			world_partition(w);
+		}
 		break;
 	}
 }
@@ -522,6 +571,9 @@ static void world_fault(struct world *w)
 	case 4:
 		if (w->with_heuristics)
 			node_heuristics(w, &w->node[any_node(w)]);
+		break;
+	case 5:
+		fault_combined(w);
 		break;
 	default:
 		fault_nodes(w);
@@ -588,6 +640,10 @@ static void world_moment(struct world *w, const struct moment *m)
 		if (!w->node[m->a].alive)
 			node_boot(w, &w->node[m->a]);
 		break;
+	case MOMENT_BREAK:
+		if (!w->calm)
+			node_break(w, &w->node[m->a]);
+		break;
 	case MOMENT_FAULT:
 		world_fault(w);
 		break;
@@ -615,6 +671,7 @@ static void world_init(struct world *w, const struct options *o)
 	w->keep_active = world_chance(w, 50);
 	w->with_heuristics = world_chance(w, 30);
 	w->loss = (unsigned)world_below(w, 20);
+	w->reconnect_ms = world_chance(w, 50) ? 4500 : 300;
 	w->ring_seq = 100;
 	/* Clocks differ by at most 1 % from each other. */
 	for (unsigned i = 1; i <= w->boards; i++) {

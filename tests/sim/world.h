@@ -203,6 +203,7 @@ struct node {
 	/* corosync-qdevice */
 	enum { QDEVICE_IDLE, QDEVICE_ASKING, QDEVICE_UP } state;
 	unsigned pipe;
+	unsigned first_board; /* where its name server begins this time */
 	unsigned next_board;
 	uint64_t retry_ms; /* connect again; 0: not waiting */
 	uint64_t echo_ms;
@@ -230,6 +231,7 @@ enum moment_kind {
 	MOMENT_RING,
 	MOMENT_BOARD_BOOT,
 	MOMENT_NODE_BOOT,
+	MOMENT_BREAK,
 	MOMENT_FAULT,
 };
 
@@ -268,6 +270,7 @@ struct world {
 	bool with_heuristics;
 	bool calm; /* nothing goes wrong any more */
 	unsigned loss; /* percent of raft messages */
+	uint32_t reconnect_ms; /* a client that lost its connection waits for less than this */
 	struct board board[SIM_BOARDS + 1];
 	struct node node[SIM_NODES + 1];
 	struct pipe *pipes; /* pipes[0] is not used */
