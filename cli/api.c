@@ -182,6 +182,8 @@ static void print_problem(const Tb__Problem *p, const char *what)
 	complain("%s", text);
 	free(text);
 	for (size_t i = 0; i < p->n_errors; i++) {
+		if (p->n_errors == 1 && strstr(head, p->errors[i]->message) != NULL)
+			continue; /* told already */
 		text = mem_printf("%s: %s", p->errors[i]->field, p->errors[i]->message);
 		human_safe(text);
 		fprintf(stderr, "  %s\n", text);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/help.h"
+#include "cluster/limits.h"
 #include "lib/mem.h"
 #include "lib/text.h"
 
@@ -362,8 +363,27 @@ static int complain_incomplete(const char *path)
 	return EXIT_USAGE;
 }
 
+/* What names an object becomes a part of a path, where these mean something else. */
+static int check_name(const struct command *c, const char *name)
+{
+	const char *wrong = NULL;
+
+	if (name[0] == '\0')
+		wrong = "it is empty";
+	else if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		wrong = "dots alone are no name";
+	else if (strlen(name) > LIMIT_NAME)
+		wrong = "it is longer than 64 bytes";
+	if (wrong == NULL)
+		return 0;
+	complain("%.*s: %s; usage: witnessctl %s %s", (int)strcspn(c->args, "."), c->args, wrong,
+		 c->path, c->args);
+	return EXIT_USAGE;
+}
+
 static int check_arguments(const struct invocation *inv)
 {
+	static const char *const names[] = {"NAME", "NODE", "ID", "SERIAL", NULL};
 	const struct command *c = inv->command;
 
 	if (inv->arg_count < c->min_args) {
@@ -374,6 +394,14 @@ static int check_arguments(const struct invocation *inv)
 		complain("\"%s\" is one argument too many; usage: witnessctl %s%s%s",
 			 inv->args[c->max_args], c->path, c->args[0] != '\0' ? " " : "", c->args);
 		return EXIT_USAGE;
+	}
+	for (size_t i = 0; names[i] != NULL; i++) {
+		if (strncmp(c->args, names[i], strlen(names[i])) != 0)
+			continue;
+		for (size_t k = 0; k < inv->arg_count; k++) {
+			if (check_name(c, inv->args[k]) != 0)
+				return EXIT_USAGE;
+		}
 	}
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/csv.h"
 #include "cli/human.h"
@@ -269,6 +270,15 @@ static enum site_file_format format_guess(const char *name, const char *data, si
 	return i < len && (data[i] == '{' || data[i] == '[') ? SITE_FILE_JSON : SITE_FILE_CSV;
 }
 
+static int too_large(struct reader *r)
+{
+	snprintf(r->file->error, sizeof(r->file->error),
+		 "%.150s: larger than %d MiB; the %d sites that a cluster holds need less: is it "
+		 "the right file?",
+		 r->name, SITE_FILE_MAX_BYTES >> 20, LIMIT_SITES);
+	return -EINVAL;
+}
+
 static int pieces_read(FILE *in, struct reader *r, enum site_file_format format, EVP_MD_CTX *digest)
 {
 	char *piece = mem_alloc(PIECE);
@@ -281,6 +291,10 @@ static int pieces_read(FILE *in, struct reader *r, enum site_file_format format,
 	objects_init(&objects, object_take, r);
 	while (rv == 0 && (len = fread(piece, 1, PIECE, in)) > 0) {
 		r->file->bytes += len;
+		if (r->file->bytes > SITE_FILE_MAX_BYTES) {
+			rv = too_large(r);
+			break;
+		}
 		EVP_DigestUpdate(digest, piece, len);
 		if (format == SITE_FILE_AUTO)
 			format = format_guess(r->name, piece, len);
@@ -315,6 +329,7 @@ int site_file_read(FILE *in, const char *name, enum site_file_format format, str
 	struct reader *r = mem_zalloc(sizeof(*r));
 	EVP_MD_CTX *digest = EVP_MD_CTX_new();
 	unsigned char bytes[EVP_MAX_MD_SIZE];
+	struct stat stat;
 	int rv;
 
 	memset(ret, 0, sizeof(*ret));
@@ -322,7 +337,10 @@ int site_file_read(FILE *in, const char *name, enum site_file_format format, str
 	r->name = name;
 	if (digest == NULL || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1)
 		abort();
-	rv = pieces_read(in, r, format, digest);
+	rv = fstat(fileno(in), &stat) == 0 && S_ISREG(stat.st_mode) &&
+			     stat.st_size > SITE_FILE_MAX_BYTES
+		     ? too_large(r)
+		     : pieces_read(in, r, format, digest);
 	EVP_DigestFinal_ex(digest, bytes, NULL);
 	EVP_MD_CTX_free(digest);
 	hex_encode(bytes, 32, ret->sha256);

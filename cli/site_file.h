@@ -2,14 +2,16 @@
  *
  * CSV: the first line names the columns (site_field.h). JSON: the shapes of objects.h; what the
  * cluster gives (id, revision, createdMs, status) is dropped, so that a listing can be read back.
- * The file may be of any size and content: memory is bounded by the number of sites a cluster can
- * hold and the size one site can have. */
+ * The file may be of any size and content: one of more than SITE_FILE_MAX_BYTES is refused, and
+ * memory is bounded by the number of sites a cluster can hold and the size one site can have. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #include "proto/model.pb-c.h"
+
+enum { SITE_FILE_MAX_BYTES = 128 << 20 };
 
 enum site_file_format { SITE_FILE_AUTO, SITE_FILE_CSV, SITE_FILE_JSON };
 

@@ -218,8 +218,8 @@ static int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevo
 
 	if (rv == -ENOENT)
 		return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "serial",
-			      "no certificate of this cluster has that serial; list them with "
-			      "GET /v1/certificates");
+			      "no certificate of this cluster has that serial; see witnessctl "
+			      "cert list");
 	if (rv != 0)
 		return rv;
 	if (row->revoked)

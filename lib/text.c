@@ -144,8 +144,9 @@ size_t text_distance(const char *a, const char *b)
 const char *text_nearest(const char *word, const char *const *candidates)
 {
 	const char *best = NULL;
-	/* Further than a third of the word is another word. */
-	size_t best_distance = strlen(word) / 3 + 2;
+	/* Further than a third of the word is another word; one slip is always allowed. */
+	size_t len = strlen(word);
+	size_t best_distance = (len < 4 ? 1 : len / 3 + 1) + 1;
 
 	for (; *candidates != NULL; candidates++) {
 		size_t distance = text_distance(word, *candidates);

@@ -355,8 +355,10 @@ static void init_open(struct letter *letter)
 	rv = init_command(c, name, commands[0]->cluster_init, &message);
 	if (rv == 0) {
 		core_wipe_raft(c);
-		rv = core_serve(c, true, &message);
+		rv = identity_log_mark(c->raft_dir, &c->identity, &message);
 	}
+	if (rv == 0)
+		rv = core_serve(c, true, &message);
 	if (rv != 0) {
 		tb__command__free_unpacked(commands[0], NULL);
 		free(commands);
@@ -512,7 +514,9 @@ static void join_admitted(struct core *c, const Tb__JoinReply *reply)
 			identity_seed_add(&c->identity, reply->nodes[i]->id,
 					  reply->nodes[i]->address);
 	core_wipe_raft(c);
-	rv = identity_save(c->data_dir, &c->identity, &message);
+	rv = identity_log_mark(c->raft_dir, &c->identity, &message);
+	if (rv == 0)
+		rv = identity_save(c->data_dir, &c->identity, &message);
 	if (rv == 0) {
 		j->admitted = true;
 		c->listeners.identity_changed(c->listeners.arg);

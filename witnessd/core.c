@@ -364,12 +364,9 @@ int core_serve(struct core *c, bool bootstrap, const char **ret_message)
 	};
 	int rv;
 
-	if (mkdir(c->raft_dir, 0700) != 0 && errno != EEXIST) {
-		snprintf(c->start_message, sizeof(c->start_message), "cannot make %s: %s",
-			 c->raft_dir, strerror(errno));
-		*ret_message = c->start_message;
-		return -errno;
-	}
+	rv = identity_log_check(c->raft_dir, &c->identity, ret_message);
+	if (rv != 0)
+		return rv;
 	if (c->store == NULL) {
 		rv = store_open(c->model_path, &c->store);
 		if (rv != 0) {
@@ -589,10 +586,26 @@ void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
 
 /* --- start and stop --- */
 
+static void core_clock_warn(void)
+{
+	char now[32];
+
+	if (core_clock_plausible())
+		return;
+	clock_format_utc(clock_realtime_ms(), now);
+	log_warning(
+		"clock",
+		"this board's clock says %s, which cannot be: the newest time that the log knows "
+		"is used; set it (timedatectl set-time, or start a time service)",
+		now);
+}
+
 static int core_open(struct core *c)
 {
 	const char *message = NULL;
 	int rv;
+
+	core_clock_warn();
 
 	rv = identity_load(c->data_dir, &c->identity, &message);
 	if (rv == -ENOENT) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,52 @@ int identity_save(const char *data_dir, const struct identity *id, const char **
 	if (rv != 0)
 		identity_fail(rv, data_dir, "cannot write the board's identity", ret_message);
 	buf_free(&text);
+	return rv;
+}
+
+/* "CLUSTER/BOARD", as written into the log directory. */
+static char *log_owner(const struct identity *id)
+{
+	return mem_printf("%s/%" PRIu64 "\n", id->cluster_id, id->node_id);
+}
+
+int identity_log_mark(const char *raft_dir, const struct identity *id, const char **ret_message)
+{
+	char *owner = log_owner(id);
+	int rv = 0;
+
+	if (mkdir(raft_dir, 0700) != 0 && errno != EEXIST)
+		rv = -errno;
+	if (rv == 0)
+		rv = file_write(raft_dir, "owner", 0600, owner, strlen(owner));
+	if (rv != 0)
+		identity_fail(rv, raft_dir, "cannot make the directory of the log", ret_message);
+	free(owner);
+	return rv;
+}
+
+int identity_log_check(const char *raft_dir, const struct identity *id, const char **ret_message)
+{
+	char *path = mem_printf("%s/owner", raft_dir);
+	char *owner = log_owner(id);
+	struct buf text = {0};
+	int rv = file_read(path, &text);
+
+	if (rv == 0 && strcmp(buf_string(&text), owner) == 0)
+		goto out;
+	snprintf(identity_message, sizeof(identity_message),
+		 rv == 0 ? "the log in %s is of another cluster or board than identity.json beside "
+			   "it; restore what belongs together, or remove the data directory and "
+			   "join again"
+			 : "there is no log in %s that belongs to identity.json beside it; restore "
+			   "it, or remove the data directory and join again",
+		 raft_dir);
+	*ret_message = identity_message;
+	rv = -EINVAL;
+out:
+	buf_free(&text);
+	free(owner);
+	free(path);
 	return rv;
 }
 

@@ -39,4 +39,9 @@ int identity_load(const char *data_dir, struct identity *ret, const char **ret_m
 int identity_save(const char *data_dir, const struct identity *id, const char **ret_message);
 /* Ignored if it does not fit. */
 void identity_seed_add(struct identity *id, uint64_t node_id, const char *address);
+/* Marks a new log directory as this cluster's. 0, or -errno and *ret_message. */
+int identity_log_mark(const char *raft_dir, const struct identity *id, const char **ret_message);
+/* Is the log in there the one that belongs to this identity? 0; -EINVAL: it is another cluster's or
+ * board's, or gone: with a vote of its own forgotten, a board could vote twice. */
+int identity_log_check(const char *raft_dir, const struct identity *id, const char **ret_message);
 void identity_free(struct identity *id);

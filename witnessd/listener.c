@@ -29,7 +29,7 @@ static const char *listen_message(const char *address, int error)
 
 	switch (error) {
 	case EADDRINUSE:
-		remedy = "; another witnessd? (see --listen)";
+		remedy = "; another witnessd? (see --listen, --sites-listen)";
 		break;
 	case EADDRNOTAVAIL:
 		remedy = "; this board has no such address";

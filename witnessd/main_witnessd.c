@@ -349,6 +349,7 @@ int main(int argc, char **argv)
 	struct config config;
 	struct daemon d = {0};
 	const char *message = NULL;
+	char *failure = NULL;
 	sigset_t signals;
 	int signal_got;
 	int rv;
@@ -381,9 +382,13 @@ int main(int argc, char **argv)
 		notify_send("STOPPING=1");
 		log_notice("stopping", "ending on signal %d", signal_got);
 	} else {
-		log_error("start-failed", "%s", message != NULL ? message : strerror(-rv));
+		failure = mem_strdup(message != NULL ? message : strerror(-rv));
 	}
 	daemon_stop(&d);
+	/* The last line of the log is the reason, whatever the doors said while they closed. */
+	if (failure != NULL)
+		log_error("start-failed", "%s", failure);
+	free(failure);
 	config_free(&config);
 	return rv != 0 || d.failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -761,6 +761,9 @@ static void do_model(struct qnet_door *d)
 	d->model_letter = false;
 	if (d->tls[0] == NULL)
 		load_tls(d);
+	/* This board may have no battery clock, and a certificate be newer than its last start. */
+	for (unsigned ask = 0; d->tls[0] != NULL && ask < 2; ask++)
+		tls_context_set_clock_floor(d->tls[ask], atomic_load(&d->up.view->clock_floor_ms));
 	/* A sweep under way starts anew: it may have passed what has changed. */
 	if (d->up.concerns(d->up.arg) && !list_empty(&d->conns))
 		d->sweep = d->conns.next;

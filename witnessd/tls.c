@@ -26,6 +26,7 @@
 #include "lib/clock.h"
 #include "lib/hex.h"
 #include "lib/mem.h"
+#include "witnessd/core.h"
 
 enum {
 	PEER_CHAIN_BYTES = 32 * 1024, /* what a peer may send as certificates */
@@ -40,7 +41,7 @@ struct tls_context {
 	bool server;
 	bool verify;
 	char *server_name; /* NULL: none */
-	int64_t clock_floor_ms;
+	_Atomic int64_t clock_floor_ms;
 	uint8_t *alpn; /* wire form, in order of preference; NULL: none */
 	unsigned alpn_len;
 };
@@ -346,6 +347,11 @@ void tls_context_free(struct tls_context *c)
 	free(c);
 }
 
+void tls_context_set_clock_floor(struct tls_context *c, int64_t floor_ms)
+{
+	atomic_store(&c->clock_floor_ms, floor_ms);
+}
+
 bool tls_context_is_server(const struct tls_context *c)
 {
 	return c->server;
@@ -367,6 +373,7 @@ struct tls_session *tls_session_new(struct tls_context *c)
 {
 	struct tls_session *s = mem_zalloc(sizeof(*s));
 	BIO *bio = BIO_new(c->wire_method);
+	int64_t floor_ms = atomic_load(&c->clock_floor_ms);
 
 	ERR_clear_error();
 	s->context = tls_context_share(c);
@@ -375,8 +382,9 @@ struct tls_session *tls_session_new(struct tls_context *c)
 	BIO_set_data(bio, s);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(s->ssl, bio, bio);
-	if (clock_realtime_ms() < c->clock_floor_ms)
-		X509_VERIFY_PARAM_set_time(SSL_get0_param(s->ssl), c->clock_floor_ms / 1000);
+	if (clock_realtime_ms() < floor_ms ||
+	    (floor_ms > 0 && clock_realtime_ms() >= CORE_CLOCK_LAST_MS))
+		X509_VERIFY_PARAM_set_time(SSL_get0_param(s->ssl), floor_ms / 1000);
 	if (c->server) {
 		SSL_set_accept_state(s->ssl);
 	} else {

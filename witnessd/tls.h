@@ -21,7 +21,8 @@ struct tls_options {
 	bool ask_client_certificate; /* server: ask; never require here: doors decide */
 	const char *const *alpn; /* NULL-terminated, in order of preference; NULL: none used */
 	const char *server_name; /* client: SNI and name to verify; NULL: none */
-	int64_t clock_floor_ms; /* certificates are checked at max(now, this) (DESIGN S6); 0: now */
+	int64_t clock_floor_ms; /* certificates are checked at max(now, this), or at this if now is
+				   decades ahead (S6); 0: now */
 };
 
 /* 0, or -EINVAL and *ret_message (static or thread's own) naming what is wrong with the PEM. */
@@ -30,6 +31,8 @@ int tls_context_new(const struct tls_options *options, struct tls_context **ret,
 /* Another reference, for whoever keeps the context; each is given back by tls_context_free. */
 struct tls_context *tls_context_share(struct tls_context *c);
 void tls_context_free(struct tls_context *c); /* sessions keep what they need */
+/* The same as clock_floor_ms of the options, for sessions to come. Any thread. */
+void tls_context_set_clock_floor(struct tls_context *c, int64_t floor_ms);
 bool tls_context_is_server(const struct tls_context *c);
 
 struct tls_session *tls_session_new(struct tls_context *c);

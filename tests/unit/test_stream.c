@@ -565,7 +565,7 @@ static void test_listen_messages(void **state)
 		{"127.0.0.1:65536", -EINVAL, "use host:port"},
 		{"unix:", -EINVAL, "unix:/path"},
 		{f->address, -EADDRINUSE,
-		 "address already in use; another witnessd? (see --listen)"},
+		 "address already in use; another witnessd? (see --listen, --sites-listen)"},
 	};
 
 	listen_on(f, "127.0.0.1:0", NULL, 0);
