@@ -22,7 +22,7 @@ struct side {
 
 struct fixture {
 	struct test_cert ca, server, client, rsa_client, old_client, future_client, foreign_ca,
-		foreign_client;
+		foreign_client, namesake_ca, namesake_client;
 };
 
 static int setup(void **state)
@@ -39,6 +39,8 @@ static int setup(void **state)
 	f->future_client = test_cert_new("future", &f->ca, NULL, DAY / 2, DAY, 0);
 	f->foreign_ca = test_cert_new("Other CA", NULL, NULL, -DAY, DAY, 0);
 	f->foreign_client = test_cert_new("Alpha", &f->foreign_ca, NULL, -DAY, DAY, 0);
+	f->namesake_ca = test_cert_new("Cluster CA", NULL, NULL, -DAY, DAY, 0);
+	f->namesake_client = test_cert_new("Alpha", &f->namesake_ca, NULL, -DAY, DAY, 0);
 	*state = f;
 	return 0;
 }
@@ -228,6 +230,7 @@ static void test_refusals(void **state)
 		{&f->old_client, "certificate has expired", "certificate expired"},
 		{&f->future_client, "certificate is not yet valid", "bad certificate"},
 		{&f->foreign_client, "unknown CA", "unknown CA"},
+		{&f->namesake_client, "unknown CA", "decrypt error"},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
