@@ -966,7 +966,7 @@ static void turn(uv_prepare_t *handle)
 		answer_all(e, &e->queued, -EAGAIN);
 	}
 	members_begin(e);
-	if (!e->library_closing)
+	if (!e->closing)
 		dials_turn(e);
 	flush(e);
 	report(e);

@@ -28,6 +28,7 @@ struct file {
 	uint64_t first; /* open: the counter */
 	uint64_t last;
 	size_t truncate; /* open: to this length; 0: leave */
+	bool rename; /* to the name of a closed one */
 };
 
 struct files {
@@ -221,28 +222,41 @@ static void plan_install(struct files *fs, uint64_t install)
 			fs->list[i].remove = true;
 }
 
+static int file_change(const struct logcheck *c, const struct file *f)
+{
+	char closed[NAME_SIZE];
+	int fd, rv = 0;
+
+	if (f->remove)
+		return unlinkat(c->dir_fd, f->name, 0) < 0 ? -errno : 0;
+	if (f->truncate != 0) {
+		fd = openat(c->dir_fd, f->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0 || ftruncate(fd, (off_t)f->truncate) < 0 || fsync(fd) < 0)
+			rv = -errno;
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	if (rv == 0 && f->rename) {
+		(void)snprintf(closed, sizeof(closed), "%016" PRIu64 "-%016" PRIu64, f->first,
+			       f->last);
+		if (renameat(c->dir_fd, f->name, c->dir_fd, closed) < 0)
+			rv = -errno;
+	}
+	return rv;
+}
+
 static int plan_do(struct logcheck *c, const struct files *fs)
 {
 	bool changed = false;
 
 	for (size_t i = 0; i < fs->count; i++) {
 		const struct file *f = &fs->list[i];
-		int fd, rv = 0;
+		int rv = file_change(c, f);
 
-		if (f->remove) {
-			if (unlinkat(c->dir_fd, f->name, 0) < 0)
-				rv = -errno;
-			changed = true;
-		} else if (f->truncate != 0) {
-			fd = openat(c->dir_fd, f->name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-			if (fd < 0 || ftruncate(fd, (off_t)f->truncate) < 0 || fsync(fd) < 0)
-				rv = -errno;
-			if (fd >= 0)
-				(void)close(fd);
-		}
 		if (rv < 0)
 			return fault(c, rv, "cannot write %s/%s: %s", c->dir, f->name,
 				     strerror(-rv));
+		changed |= f->remove || f->rename;
 	}
 	if (changed && fsync(c->dir_fd) < 0)
 		return fault(c, -errno, "cannot write %s: %s", c->dir, strerror(errno));
@@ -350,7 +364,8 @@ static int closed_check(struct logcheck *c, const struct files *fs, size_t begin
 			return rv;
 		segment_scan(data, len, f->first, fs->snapshot_index, &s);
 		free(data);
-		if (s.end != SEGMENT_CLEAN || s.used != len || s.entries != f->last - f->first + 1)
+		if (s.end != SEGMENT_CLEAN || (s.used != len && !f->rename) ||
+		    s.entries != f->last - f->first + 1)
 			return segment_fault(c, f, &s);
 		if (s.last_term < term)
 			return fault(c, -EBADMSG,
@@ -365,6 +380,44 @@ static int closed_check(struct logcheck *c, const struct files *fs, size_t begin
 		if (*ret_first_type == 0)
 			*ret_first_type = s.first_type;
 	}
+	return 0;
+}
+
+/* The library goes on if it cannot truncate and rename a full segment: it is then still called
+ * open while later ones are closed. Its entries tell where it belongs. */
+static int plan_renames(struct logcheck *c, struct files *fs)
+{
+	uint64_t newest = fs->snapshot_index;
+
+	for (size_t i = 0; i < fs->count; i++)
+		if (!fs->list[i].open && !fs->list[i].remove && fs->list[i].last > newest)
+			newest = fs->list[i].last;
+	for (size_t i = 0; i < fs->count; i++) {
+		struct file *f = &fs->list[i];
+		struct segment s;
+		uint64_t first;
+		uint8_t *data;
+		size_t len;
+		int rv;
+
+		if (!f->open)
+			continue;
+		rv = file_read(c, f->name, &data, &len);
+		if (rv < 0)
+			return rv;
+		first = segment_first(data, len);
+		if (first != 0 && first <= newest) {
+			segment_scan(data, len, first, 0, &s);
+			f->open = false;
+			f->rename = true;
+			f->first = first;
+			f->last = first + s.entries - 1;
+			f->truncate = s.used;
+		}
+		free(data);
+	}
+	if (fs->count > 1)
+		qsort(fs->list, fs->count, sizeof(*fs->list), file_order);
 	return 0;
 }
 
@@ -421,6 +474,9 @@ static int all_check(struct logcheck *c, struct files *fs)
 		if (rv < 0)
 			return rv;
 	}
+	rv = plan_renames(c, fs);
+	if (rv < 0)
+		return rv;
 	rv = closed_run(c, fs, &begin, &end);
 	if (rv < 0)
 		return rv;

@@ -209,3 +209,31 @@ void segment_scan(const uint8_t *data, size_t len, uint64_t first, uint64_t want
 	if (at < len)
 		ret->end = judge(data, len, at, &ret->fault);
 }
+
+uint64_t segment_first(const uint8_t *data, size_t len)
+{
+	size_t at = FORMAT_SIZE;
+	uint64_t before = 0;
+	struct batch b;
+
+	while (at < len && batch_read(data, len, at, &b)) {
+		const uint8_t *entry = b.data;
+
+		for (uint64_t i = 0; i < b.count; i++) {
+			const uint8_t *head = b.heads + i * ENTRY_HEAD;
+			struct entry_head own;
+
+			if (head[8] == SEGMENT_COMMAND && get_u32(head + 12) >= sizeof(own)) {
+				memcpy(&own, entry, sizeof(own));
+				if (le32toh(own.magic) != ENTRY_MAGIC ||
+				    le64toh(own.index) <= before + i)
+					return 0;
+				return le64toh(own.index) - before - i;
+			}
+			entry += get_u32(head + 12);
+		}
+		before += b.count;
+		at = b.end;
+	}
+	return 0;
+}

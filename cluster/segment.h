@@ -48,3 +48,6 @@ struct segment {
 /* `first`: index of the first entry; `wanted`: an index whose term to note, 0 for none. */
 void segment_scan(const uint8_t *data, size_t len, uint64_t first, uint64_t wanted,
 		  struct segment *ret);
+
+/* The index of the first entry, as the first of our own entries in it tells. 0: there is none. */
+uint64_t segment_first(const uint8_t *data, size_t len);

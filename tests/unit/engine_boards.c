@@ -87,6 +87,8 @@ static void on_dial(void *arg, struct engine_dial *dial, uint64_t id, const char
 	}
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
 			 0);
+	assert_true(b->f->link_count < 256);
+	b->f->links[b->f->link_count++] = (struct board_link){b->id, id, dup(pair[0])};
 	engine_accept(to->engine, b->id, b->address, pair[1]);
 	engine_dialed(dial, pair[0]);
 }
@@ -205,6 +207,14 @@ void board_stop(struct board *b)
 	if (!b->closing)
 		board_close_begin(b);
 	assert_true(boards_run_until(b->f, is_closed, b));
+}
+
+void board_cut(struct board *b, bool cut)
+{
+	b->cut = cut;
+	for (unsigned i = 0; cut && i < b->f->link_count; i++)
+		if (b->f->links[i].a == b->id || b->f->links[i].b == b->id)
+			(void)shutdown(b->f->links[i].fd, SHUT_RDWR);
 }
 
 struct board *boards_leader(struct fixture *f)
@@ -358,6 +368,8 @@ int boards_teardown(void **state)
 {
 	struct fixture *f = *state;
 
+	for (unsigned i = 0; i < f->link_count; i++)
+		(void)close(f->links[i].fd);
 	for (unsigned i = 0; i < BOARDS; i++) {
 		board_stop(&f->boards[i]);
 		buf_free(&f->boards[i].model);

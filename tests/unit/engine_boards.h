@@ -32,8 +32,16 @@ struct board {
 	bool restored;
 };
 
+/* Second descriptors of the links, to cut them. */
+struct board_link {
+	uint64_t a, b;
+	int fd;
+};
+
 struct fixture {
 	uv_loop_t loop;
+	struct board_link links[256];
+	unsigned link_count;
 	char root[128];
 	struct board boards[BOARDS];
 	unsigned ok, again, canceled, other;
@@ -50,6 +58,8 @@ void boards_cluster(struct fixture *f, unsigned n);
 int board_start(struct board *b);
 void board_close_begin(struct board *b);
 void board_stop(struct board *b);
+/* Cuts the board off from the others, and back. */
+void board_cut(struct board *b, bool cut);
 /* NULL: none that can be reached. */
 struct board *boards_leader(struct fixture *f);
 struct board *boards_wait_leader(struct fixture *f);

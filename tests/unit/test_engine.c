@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <endian.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,6 +175,153 @@ static void test_snapshot(void **state)
 	assert_int_equal(board_start(&f->boards[2]), 0);
 	assert_true(f->boards[2].restored);
 	boards_wait_same(f, 7, total * 10);
+}
+
+static unsigned many(struct fixture *f, unsigned answered, unsigned thousands)
+{
+	for (unsigned round = 0; round < thousands; round++) {
+		for (unsigned i = 0; i < 1000; i++)
+			board_propose(boards_leader(f), "0123456789");
+		answered += 1000;
+		boards_wait_answers(f, answered);
+	}
+	return answered;
+}
+
+/* The leader goes while it sends a snapshot, at several moments. */
+static void test_install_leader_lost(void **state)
+{
+	struct fixture *f = *state;
+	unsigned answered = 0;
+
+	boards_cluster(f, 3);
+	for (unsigned round = 0; round < 4; round++) {
+		struct board *leader = boards_wait_leader(f);
+		struct board *away = &f->boards[leader->id % 3];
+
+		board_stop(away);
+		answered = many(f, answered, 8);
+		assert_int_equal(board_start(away), 0);
+		boards_run_ms(f, 100 + round * 150);
+		board_stop(leader);
+		assert_int_equal(board_start(leader), 0);
+		(void)boards_wait_leader(f);
+		boards_wait_same(f, 7, (size_t)f->ok * 10);
+	}
+	assert_int_equal(f->ok, answered);
+}
+
+/* A removed board that runs on disturbs nobody; its address can be had again under a new id. */
+static void test_removed(void **state)
+{
+	struct fixture *f = *state;
+	struct board *first = &f->boards[0], *gone = &f->boards[2], *next = &f->boards[3];
+	struct engine_member members[4];
+	uint64_t term;
+
+	boards_cluster(f, 3);
+	board_propose(first, "one");
+	boards_wait_answers(f, 1);
+	engine_remove(first->engine, gone->id, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	term = engine_term(first->engine);
+	boards_run_ms(f, 5000);
+	assert_int_equal(engine_term(first->engine), term);
+	assert_int_equal(engine_state(first->engine), ENGINE_LEADER);
+	board_stop(gone);
+	(void)snprintf(next->address, sizeof(next->address), "%s", gone->address);
+	assert_int_equal(board_start(next), 0);
+	engine_add(first->engine, next->id, next->address, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	engine_promote(first->engine, next->id, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	board_propose(first, "two");
+	boards_wait_answers(f, 2);
+	boards_wait_same(f, 11, 6);
+	assert_int_equal(engine_members(next->engine, members, 4), 3);
+}
+
+static bool has_other_leader(struct fixture *f, void *arg)
+{
+	struct board *leader = boards_leader(f);
+
+	(void)arg;
+	return leader != NULL && leader->id != 1;
+}
+
+/* A change of members that only the leader has is taken back when it finds out, even if the entry
+ * before it was compacted away; with and without a restart in between. */
+static void try_change_undone(struct fixture *f, bool restart)
+{
+	struct board *old = &f->boards[0];
+	struct engine_member members[8];
+	unsigned answered;
+
+	boards_cluster(f, 3);
+	answered = many(f, 0, 14);
+	board_cut(old, true);
+	engine_add(old->engine, 9, "nowhere", on_member_done, f);
+	boards_run_ms(f, 200);
+	assert_int_equal(engine_members(old->engine, members, 8), 4);
+	if (restart) {
+		board_stop(old);
+		assert_int_equal(boards_wait_member(f), -ECANCELED);
+	}
+	assert_true(boards_run_until(f, has_other_leader, NULL));
+	board_propose(boards_leader(f), "0123456789");
+	boards_wait_answers(f, answered + 1);
+	if (restart) {
+		assert_int_equal(board_start(old), 0);
+		assert_int_equal(engine_members(old->engine, members, 8), 4);
+	} else {
+		assert_int_equal(boards_wait_member(f), -ECANCELED);
+	}
+	board_cut(old, false);
+	boards_wait_same(f, 7, (size_t)f->ok * 10);
+	assert_int_equal(engine_members(old->engine, members, 8), 3);
+	board_propose(boards_wait_leader(f), "0123456789");
+	boards_wait_answers(f, answered + 2);
+	boards_wait_same(f, 7, (size_t)f->ok * 10);
+}
+
+static void test_change_undone(void **state)
+{
+	try_change_undone(*state, false);
+}
+
+static void test_change_undone_restart(void **state)
+{
+	try_change_undone(*state, true);
+}
+
+static uint64_t bytes_written(void)
+{
+	uint64_t bytes = UINT64_MAX;
+	char line[128];
+	FILE *io = fopen("/proc/self/io", "r");
+
+	assert_non_null(io);
+	while (fgets(line, sizeof(line), io) != NULL)
+		(void)sscanf(line, "write_bytes: %" SCNu64, &bytes);
+	(void)fclose(io);
+	assert_true(bytes != UINT64_MAX);
+	return bytes;
+}
+
+/* An idle cluster costs the card nothing. */
+static void test_idle(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t before;
+
+	boards_cluster(f, 3);
+	board_propose(&f->boards[0], "x");
+	boards_wait_answers(f, 1);
+	boards_wait_same(f, 7, 1);
+	boards_run_ms(f, 500);
+	before = bytes_written();
+	boards_run_ms(f, 3000);
+	assert_int_equal(bytes_written() - before, 0);
 }
 
 static void test_unanswered_dials(void **state)
@@ -446,6 +594,13 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_in_flight, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_close_busy, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_install_leader_lost, boards_setup,
+						boards_teardown),
+		cmocka_unit_test_setup_teardown(test_removed, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_change_undone, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_change_undone_restart, boards_setup,
+						boards_teardown),
+		cmocka_unit_test_setup_teardown(test_idle, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_unanswered_dials, boards_setup,
 						boards_teardown),
 		cmocka_unit_test_setup_teardown(test_directory, boards_setup, boards_teardown),
