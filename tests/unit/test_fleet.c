@@ -31,7 +31,7 @@
 #include "lib/mem.h"
 #include "lib/rng.h"
 
-enum { MAX_SESSIONS = 16, MAX_WORDS = 24, LEASE = 3300 };
+enum { MAX_SESSIONS = 256, MAX_WORDS = 24, LEASE = 3300 };
 
 struct stage {
 	struct fleet *fleet;
@@ -635,6 +635,419 @@ static void transcript_run(const char *path)
 	stage_close(&st);
 }
 
+/* --- every order of every message --- */
+
+enum { CHAOS_NODES = 3, CHAOS_DOORS = 2, CHAOS_RINGS = 64, CHAOS_STEPS = 80, CHAOS_RUNS = 4000 };
+
+/* What a client would hold, kept from what is said to it and by it. */
+struct holder {
+	unsigned node;
+	unsigned door;
+	unsigned session; /* 0: the connection is gone */
+	bool open;
+	bool spoke; /* sent a list on this connection */
+	unsigned heartbeat;
+	unsigned ring; /* place in rings; 0: none yet */
+	bool has_config;
+	unsigned result; /* 1 ACK, 2 NACK, last said */
+	unsigned result_ring;
+	bool confirmed;
+	bool holds;
+	unsigned held_ring;
+	uint64_t until; /* connection gone: it may go on until then */
+};
+
+struct chaos {
+	struct stage st;
+	struct prng random;
+	unsigned sessions;
+	struct holder holders[256];
+	unsigned holder_count;
+	unsigned rings[CHAOS_RINGS]; /* sets of members */
+	unsigned ring_count;
+	size_t seen; /* of st.out */
+};
+
+static void ids_text(unsigned set, char separator, char *text)
+{
+	*text = '\0';
+	for (unsigned i = 1; i <= CHAOS_NODES; i++) {
+		if (set >> i & 1)
+			sprintf(text + strlen(text), "%s%u", *text ? (char[]){separator, '\0'} : "",
+				i);
+	}
+}
+
+static unsigned lowest(unsigned set)
+{
+	unsigned i = 0;
+
+	while ((set >> i & 1) == 0)
+		i++;
+	return i;
+}
+
+static void chaos_fail(struct chaos *c, const char *what)
+{
+	fprintf(stderr, "%s\n", buf_string(&c->st.out));
+	fail_msg("%s", what);
+}
+
+/* An ACK went out: nobody outside the ring may still hold one for another. */
+static void chaos_check(struct chaos *c, const struct holder *h)
+{
+	unsigned members = c->rings[h->held_ring];
+
+	if (c->st.grant == NULL || c->st.grant->ring->seq != h->held_ring ||
+	    c->st.grant->ring->node != lowest(members))
+		chaos_fail(c, "an ACK for a ring that is not the committed one");
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		const struct holder *o = &c->holders[i];
+
+		if (!o->holds || o->held_ring == h->held_ring || (members >> o->node & 1) ||
+		    (o->session == 0 && o->until <= c->st.now))
+			continue;
+		chaos_fail(c, "an ACK while a node outside of the ring holds one for another");
+	}
+}
+
+static struct holder *chaos_session(struct chaos *c, unsigned door, unsigned session)
+{
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		if (c->holders[i].session == session && c->holders[i].door == door)
+			return &c->holders[i];
+	}
+	return NULL;
+}
+
+static void chaos_gone(struct chaos *c, struct holder *h, uint64_t until)
+{
+	(void)c;
+	h->session = 0;
+	h->until = until;
+	h->holds = h->holds && until > c->st.now;
+}
+
+static void chaos_order(struct chaos *c, const char *line)
+{
+	unsigned door;
+	unsigned session;
+	unsigned code;
+	unsigned node;
+	unsigned long long ring;
+	char vote[8];
+	struct holder *h;
+
+	if (sscanf(line, "> %u.%u", &door, &session) != 2)
+		return;
+	h = chaos_session(c, door, session);
+	if (h == NULL)
+		return;
+	if (sscanf(line, "> %*u.%*u init %u", &code) == 1) {
+		h->open = code == 0;
+		if (code != 0)
+			chaos_gone(c, h, 0);
+	} else if (sscanf(line, "> %*u.%*u vote %7s %u.%llu", vote, &node, &ring) == 3) {
+		h->result = vote[0] == 'a' ? 1 : 2;
+		h->result_ring = (unsigned)ring;
+		h->confirmed = false;
+		assert_true(h->open && h->ring == h->result_ring);
+		if (h->result != 1)
+			return;
+		h->holds = true;
+		h->held_ring = h->ring;
+		chaos_check(c, h);
+	} else if (sscanf(line, "> %*u.%*u %5s", vote) == 1 && strcmp(vote, "close") == 0) {
+		chaos_gone(c, h, c->st.now + 2 * h->heartbeat);
+	}
+}
+
+static void chaos_play(struct chaos *c, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static void chaos_play(struct chaos *c, const char *format, ...)
+{
+	char line[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	buf_printf(&c->st.out, "%s\n", line);
+	c->seen = c->st.out.len;
+	stage_play(&c->st, line);
+	for (const char *at = buf_string(&c->st.out) + c->seen; *at != '\0';) {
+		const char *end = strchr(at, '\n');
+
+		chaos_order(c, at);
+		at = end + 1;
+	}
+}
+
+static unsigned chaos_below(struct chaos *c, unsigned bound)
+{
+	return (unsigned)prng_below(&c->random, bound);
+}
+
+/* A live session, or one of any kind that never was. */
+static struct holder *chaos_any(struct chaos *c)
+{
+	struct holder *live[256];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		if (c->holders[i].session != 0)
+			live[count++] = &c->holders[i];
+	}
+	return count ? live[chaos_below(c, count)] : NULL;
+}
+
+static void chaos_open(struct chaos *c)
+{
+	static const unsigned heartbeats[] = {1000, 2000, 4000};
+	struct holder *h;
+
+	if (c->holder_count == 256)
+		return;
+	h = &c->holders[c->holder_count++];
+	*h = (struct holder){.node = 1 + chaos_below(c, CHAOS_NODES),
+			     .door = 1 + chaos_below(c, CHAOS_DOORS),
+			     .session = ++c->sessions,
+			     .heartbeat = heartbeats[chaos_below(c, 3)],
+			     .confirmed = true};
+	/* The client has one connection: an older one that is still here is as good as cut. */
+	for (unsigned i = 0; i + 1 < c->holder_count; i++) {
+		if (c->holders[i].node == h->node && c->holders[i].session != 0) {
+			c->holder_count--;
+			return;
+		}
+	}
+	chaos_play(c, "%u.%u open node=%u hb=%u kap=on", h->door, h->session, h->node,
+		   h->heartbeat);
+}
+
+/* It uses this connection, so what it held by another is over. */
+static void chaos_spoke(struct chaos *c, struct holder *h)
+{
+	h->spoke = true;
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		if (c->holders[i].node == h->node && &c->holders[i] != h)
+			c->holders[i].holds = false;
+	}
+}
+
+static void chaos_member(struct chaos *c, struct holder *h)
+{
+	unsigned at = h->ring;
+	char text[32];
+
+	if (chaos_below(c, 2) && c->ring_count + 1 < CHAOS_RINGS) {
+		at = ++c->ring_count;
+		c->rings[at] = (chaos_below(c, 8) << 1) | 1u << h->node;
+	} else {
+		/* One of the newest that it is a member of. */
+		for (unsigned i = h->ring + 1; i <= c->ring_count; i++) {
+			if (c->rings[i] >> h->node & 1)
+				at = i;
+		}
+	}
+	if (at == 0)
+		return;
+	h->ring = at;
+	ids_text(c->rings[at], ' ', text);
+	chaos_play(c, "%u.%u member %u.%u %s %s", h->door, h->session, lowest(c->rings[at]), at,
+		   text,
+		   chaos_below(c, 4)   ? ""
+		   : chaos_below(c, 2) ? "pass"
+				       : "fail");
+}
+
+static void chaos_end(struct chaos *c, struct holder *h)
+{
+	unsigned age = chaos_below(c, 1000);
+	unsigned door = h->door;
+	unsigned session = h->session;
+
+	switch (chaos_below(c, 3)) {
+	case 0:
+		chaos_gone(c, h, 0);
+		chaos_play(c, "%u.%u closed client", door, session);
+		break;
+	case 1:
+		chaos_gone(c, h, 0);
+		chaos_play(c, "%u.%u closed silent", door, session);
+		break;
+	case 2:
+		chaos_gone(c, h, c->st.now - age + 2 * h->heartbeat);
+		chaos_play(c, "%u.%u closed door %u", door, session, age);
+		break;
+	}
+}
+
+static void chaos_report(struct chaos *c, struct holder *h)
+{
+	char members[32] = "";
+	char result[48] = "";
+
+	if (!h->open) {
+		chaos_gone(c, h, 0);
+		return;
+	}
+	if (h->ring != 0 && h->spoke)
+		ids_text(c->rings[h->ring], ',', members);
+	if (h->result != 0)
+		snprintf(result, sizeof(result), "result=%s@%u.%u", h->result == 1 ? "ack" : "nack",
+			 lowest(c->rings[h->result_ring]), h->result_ring);
+	chaos_play(c, "%u.%u report node=%u hb=%u kap=on ring=%u.%u %s %s%s %s %s %s", h->door,
+		   h->session, h->node, h->heartbeat, h->ring ? lowest(c->rings[h->ring]) : 0,
+		   h->ring, h->has_config ? "config=1,2,3" : "", *members ? "members=" : "",
+		   members, result, h->ring != h->result_ring ? "vote=wait" : "",
+		   h->confirmed ? "confirmed" : "");
+}
+
+/* The sessions of a door, some of which ended unnoticed. */
+static void chaos_reset(struct chaos *c, unsigned door, uint64_t served_until)
+{
+	chaos_play(c, "%u reset", door);
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		struct holder *h = &c->holders[i];
+
+		if (h->session == 0 || h->door != door)
+			continue;
+		if (chaos_below(c, 3))
+			chaos_report(c, h);
+		else
+			chaos_gone(c, h, served_until + 2 * h->heartbeat);
+	}
+}
+
+static void chaos_lost(struct chaos *c)
+{
+	unsigned door = 1 + chaos_below(c, CHAOS_DOORS);
+	uint64_t end = c->st.now + chaos_below(c, 3000);
+
+	if (chaos_below(c, 2)) {
+		chaos_reset(c, door, c->st.now);
+		return;
+	}
+	for (unsigned i = 0; i < c->holder_count; i++) {
+		if (c->holders[i].session != 0 && c->holders[i].door == door)
+			chaos_gone(c, &c->holders[i], end + 2 * c->holders[i].heartbeat);
+	}
+	chaos_play(c, "%u lost %llu", door, (unsigned long long)end);
+}
+
+static void chaos_leader(struct chaos *c)
+{
+	chaos_play(c, "new");
+	/* Boards that do not report close their sessions when their lease is over. */
+	for (unsigned door = 1; door <= CHAOS_DOORS; door++)
+		chaos_reset(c, door, c->st.now + 3000);
+}
+
+static void chaos_reply(struct chaos *c, struct holder *h)
+{
+	if (h->result == 0 || h->confirmed)
+		return;
+	if (chaos_below(c, 8) == 0) {
+		chaos_play(c, "%u.%u reply %u", h->door, h->session, 1 + chaos_below(c, 3));
+		return;
+	}
+	h->confirmed = true;
+	if (h->result == 2)
+		h->holds = false;
+	chaos_spoke(c, h);
+	chaos_play(c, "%u.%u reply", h->door, h->session);
+}
+
+static void chaos_talk(struct chaos *c, struct holder *h)
+{
+	chaos_spoke(c, h);
+	switch (chaos_below(c, 8)) {
+	case 0:
+		h->has_config = true;
+		chaos_play(c, "%u.%u %s 1 2 3", h->door, h->session,
+			   chaos_below(c, 2) ? "config" : "reconfig");
+		break;
+	case 1:
+	case 2:
+	case 3:
+		chaos_member(c, h);
+		break;
+	case 4:
+		chaos_play(c, "%u.%u heur %s", h->door, h->session,
+			   chaos_below(c, 2) ? "pass" : "fail");
+		break;
+	case 5:
+		chaos_play(c, "%u.%u %s", h->door, h->session,
+			   chaos_below(c, 2) ? "quorum 1 2 3" : "ask");
+		break;
+	case 6:
+		/* Lists that make no sense. */
+		chaos_play(c, "%u.%u %s", h->door, h->session,
+			   chaos_below(c, 2) ? "config 7 8" : "member 9.999 9");
+		break;
+	case 7:
+		h->heartbeat = 1000 + 1000 * chaos_below(c, 4);
+		chaos_play(c, "%u.%u option kap=on hb=%u", h->door, h->session, h->heartbeat);
+		break;
+	}
+}
+
+static void chaos_step(struct chaos *c)
+{
+	struct holder *h = chaos_any(c);
+	unsigned what = chaos_below(c, 100);
+
+	if (c->st.command_count > 0 && chaos_below(c, 2)) {
+		chaos_play(c, "%s", chaos_below(c, 10) ? "commit" : "fail");
+		return;
+	}
+	if (what < 15 || h == NULL) {
+		chaos_open(c);
+	} else if (what < 65) {
+		if (h->open)
+			chaos_talk(c, h);
+		else
+			chaos_play(c, "%u.%u ask", h->door, h->session);
+	} else if (what < 83) {
+		chaos_reply(c, h);
+	} else if (what < 88) {
+		chaos_end(c, h);
+	} else if (what < 96) {
+		chaos_play(c, "at %llu", (unsigned long long)c->st.now + chaos_below(c, 4000));
+	} else if (what < 98) {
+		chaos_lost(c);
+	} else if (what < 99) {
+		chaos_leader(c);
+	} else {
+		/* One that never was. */
+		chaos_play(c, "%u.%u closed client", 1 + chaos_below(c, 3),
+			   1000 + chaos_below(c, 50));
+	}
+}
+
+static void test_any_order(void **state)
+{
+	const char *seed = getenv("FLEET_SEED");
+	uint64_t first = seed ? strtoull(seed, NULL, 10) : 1;
+
+	(void)state;
+	print_message("seeds %llu to %llu\n", (unsigned long long)first,
+		      (unsigned long long)first + CHAOS_RUNS - 1);
+	for (uint64_t run = first; run < first + CHAOS_RUNS; run++) {
+		static struct chaos c;
+
+		memset(&c, 0, sizeof(c));
+		c.random.state = run;
+		stage_open(&c.st);
+		buf_printf(&c.st.out, "(seed %llu)\n", (unsigned long long)run);
+		chaos_play(&c, "site");
+		for (unsigned i = 0; i < CHAOS_STEPS; i++)
+			chaos_step(&c);
+		stage_close(&c.st);
+	}
+}
+
 static int is_transcript(const struct dirent *entry)
 {
 	return strstr(entry->d_name, ".txt") != NULL;
@@ -661,6 +1074,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_transcripts),
+		cmocka_unit_test(test_any_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
