@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cluster/limits.h"
+#include "cluster/arbiter.h"
 #include "lib/mem.h"
 
 _Static_assert((int)QNET_NODES_MAX <= (int)LIMIT_SITE_NODES,
@@ -296,11 +297,12 @@ static enum qnet_verdict end(struct qnet_out *out, enum qnet_verdict verdict, co
 
 /* --- silence --- */
 
-/* How long the client may be silent. Its own worst case is two intervals from the last answer
- * that it got; corosync-qnetd waits 1.5 and so has an overlap (DESIGN S1 (c)). */
+/* How long the client may be silent until it has given us up itself (DESIGN S1 (c)). */
 static uint64_t patience_ms(const struct qnet_session *s)
 {
-	return s->policy.fast ? (uint64_t)s->heartbeat_ms * 3 / 2 : (uint64_t)s->heartbeat_ms * 2;
+	return arbiter_own_timeout_ms(s->heartbeat_ms, s->policy.fast
+							       ? TB__HANDOVER__HANDOVER_FAST
+							       : TB__HANDOVER__HANDOVER_SAFE);
 }
 
 static void heard(struct qnet_session *s, uint64_t now_ms)
@@ -459,7 +461,8 @@ static void on_set_option(struct qnet_session *s, const struct qnet_world *w,
 		} else {
 			s->heartbeat_ms = m->heartbeat_ms;
 			/* The client begins to count anew with our answer. */
-			s->deadline_ms = w->now_ms + patience_ms(s);
+			s->echoed = false;
+			heard(s, w->now_ms);
 		}
 	}
 	if ((m->has & QNET_HAS(QNET_OPT_KEEP_ACTIVE_PARTITION)) != 0)
@@ -480,6 +483,7 @@ static void on_echo(struct qnet_session *s, const struct qnet_world *w, const ui
 		s->heartbeat_next_ms = 0;
 		tell_option(s, out);
 	}
+	s->echoed = true;
 	heard(s, w->now_ms);
 }
 
@@ -562,6 +566,10 @@ static void on_open_message(struct qnet_session *s, const struct qnet_world *w,
 		reply_error(out, m, QNET_ERROR_INIT_REQUIRED);
 		return;
 	}
+	/* The client counts from the moment that it had our INIT_REPLY, which may have been long on
+	 * its way: until its first echo, each message shows that it can only have begun later. */
+	if (!s->echoed)
+		heard(s, w->now_ms);
 	if (!qnet_complete(m)) {
 		reply_error(out, m, QNET_ERROR_OPTION_MISSING);
 		return;

@@ -79,7 +79,9 @@ struct qnet_session {
 	struct buf partial; /* of a message; empty between messages */
 	uint32_t skip; /* bytes of a body still to be dropped */
 	uint64_t deadline_ms; /* give the client up at this time */
-	uint64_t heard_ms; /* of the last echo answered, or INIT_REPLY, or connect */
+	/* Of the last echo answered; before the first one, of the last message or INIT_REPLY. */
+	uint64_t heard_ms;
+	bool echoed; /* since INIT_REPLY, or since the interval was changed */
 	bool tls;
 	char *serial; /* of the verified client certificate, NULL: none */
 	uint32_t init_seq;
