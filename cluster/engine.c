@@ -35,7 +35,7 @@
 
 /* Why these numbers: docs/decisions/0005-raft-engine.md. */
 enum {
-	HEARTBEAT_MS = 200,
+	HEARTBEAT_MS = 100, /* a writer at a follower waits for the next one */
 	ELECTION_MS = 1000,
 	INSTALL_MS = 10000, /* a snapshot that is not installed by then is sent again */
 	CATCH_UP_MS = 60000, /* a board that is promoted gets this long per round */
