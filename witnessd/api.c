@@ -272,11 +272,27 @@ static int call_key(struct api_call *call, const struct api_request *request)
 	return rv == 0 ? 0 : -EEXIST;
 }
 
+/* A board that was started without the others has its log but does not know yet how much of it is
+ * agreed upon: its model is still empty, which is not to be taken for an empty cluster. */
+static bool model_filled(struct api *a)
+{
+	uint64_t applied;
+
+	if (!a->model_filled)
+		a->model_filled = store_applied(a->store, &applied) == 0 && applied > 0;
+	return a->model_filled;
+}
+
 static int call_model(struct api_call *call)
 {
-	if (call->route->before_init || api_store(call->api) != NULL)
+	bool open;
+
+	if (call->route->before_init)
 		return 0;
-	if (call->api->config.backend->view(call->api->config.core)->state == CORE_STARTING)
+	open = api_store(call->api) != NULL;
+	if (open && model_filled(call->api))
+		return 0;
+	if (open || call->api->config.backend->view(call->api->config.core)->state == CORE_STARTING)
 		api_problem_error(call, -EINPROGRESS, NULL);
 	else
 		api_problem_error(call, -ENOTCONN, NULL);

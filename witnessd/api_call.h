@@ -107,6 +107,7 @@ struct api_call {
 struct api {
 	struct api_config config;
 	struct store *store; /* NULL: not open */
+	bool model_filled; /* something was applied to it */
 	struct list calls;
 	struct api_limiter *limiter;
 	struct api_memory *memory; /* answers by idempotency key */
