@@ -442,7 +442,8 @@ static char *failure_text(const SSL *ssl)
 	    reason < SSL_AD_REASON_OFFSET + 256)
 		return mem_printf("the peer refused: %s",
 				  SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
-	/* A CA of the same name and another key leaves the error of the signature first in the queue. */
+	/* A CA of the same name and another key leaves the error of the signature first in the
+	 * queue. */
 	if (verified != X509_V_OK)
 		return mem_strdup(verify_words(verified));
 	const char *words = ERR_reason_error_string(code);
