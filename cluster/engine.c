@@ -149,10 +149,10 @@ struct engine {
 	void *closed_arg;
 };
 
-/* --- memory of the library: never fails (lib/mem.h); small pieces are zeroed, since the library
- * writes some to disk that it has not filled (F10). --- */
+/* --- memory of the library: never fails (lib/mem.h); all but large pieces are zeroed, since
+ * the library writes and sends bytes that it has not filled (F10). --- */
 
-enum { HEAP_ZEROED = 4096 };
+enum { HEAP_ZEROED = 128 << 10 };
 
 static void *heap_malloc(void *data, size_t size)
 {
