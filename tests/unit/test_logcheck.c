@@ -363,7 +363,7 @@ static void test_bootstrap_remains(void **state)
 static void test_ballot(void **state)
 {
 	struct ballot b = {.node = 7, .term = 1}, again;
-	uint8_t file[8192];
+	uint8_t file[8192], old[8192];
 	int fd;
 
 	(void)state;
@@ -402,6 +402,20 @@ static void test_ballot(void **state)
 		}
 		assert_int_equal(pwrite(fd, &file[at / 8], 1, (off_t)at / 8), 1);
 	}
+	/* A save that the card has forgotten. */
+	(void)memcpy(old, file, sizeof(old));
+	assert_int_equal(ballot_save(&b), 0);
+	assert_int_equal(ballot_save(&b), 0);
+	assert_int_equal(pread(fd, file, sizeof(file), 0), sizeof(file));
+	assert_int_equal(pwrite(fd, old + (b.sequence % 2) * 4096, 4096, b.sequence % 2 * 4096),
+			 4096);
+	assert_int_equal(ballot_load(&again, dir_fd), 0);
+	ballot_close(&again);
+	assert_int_equal(pwrite(fd, file, sizeof(file), 0), sizeof(file));
+	assert_int_equal(ballot_save(&b), 0);
+	assert_int_equal(pwrite(fd, old + (b.sequence % 2) * 4096, 4096, b.sequence % 2 * 4096),
+			 4096);
+	assert_int_equal(ballot_load(&again, dir_fd), -EBADMSG);
 	/* An older slot in the newer one's place, and a file that was cut off. */
 	assert_int_equal(pwrite(fd, file, 4096, 4096), 4096);
 	assert_int_equal(ballot_load(&again, dir_fd), -EBADMSG);

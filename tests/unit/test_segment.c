@@ -160,6 +160,33 @@ static void test_flipped_bit(void **state)
 	buf_free(&b);
 }
 
+/* An entry that has whole sectors of zeros itself, flipped, with others behind it. */
+static void test_zeros_inside(void **state)
+{
+	struct buf b = {0};
+	struct segment s;
+	uint32_t crc;
+	size_t at;
+
+	(void)state;
+	segment_begin(&b);
+	batch_put(&b, 1, 1, 20, 1, SEGMENT_COMMAND);
+	at = b.len;
+	batch_put(&b, 2, 1, 3000, 1, SEGMENT_COMMAND);
+	memset(b.data + at + 200, 0, 2000);
+	crc = htole32(crc_add(0, b.data + at + 32, b.len - at - 32));
+	memcpy(b.data + at + 4, &crc, 4);
+	batch_put(&b, 3, 1, 20, 1, SEGMENT_COMMAND);
+	segment_scan(b.data, b.len, 1, 0, &s);
+	assert_int_equal(s.entries, 3);
+	b.data[at + 100] ^= 1;
+	segment_scan(b.data, b.len, 1, 0, &s);
+	assert_int_equal(s.end, SEGMENT_DAMAGED);
+	assert_int_equal(s.entries, 1);
+	assert_string_equal(s.fault, "a sound batch lies behind a bad one");
+	buf_free(&b);
+}
+
 /* A write that never ended lacks one or more of its sectors, in any order. */
 static void test_torn(void **state)
 {
@@ -262,7 +289,7 @@ int main(void)
 		cmocka_unit_test(test_sound),		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_flipped_bit),	cmocka_unit_test(test_torn),
 		cmocka_unit_test(test_torn_first),	cmocka_unit_test(test_prefixes),
-		cmocka_unit_test(test_foreign_entries),
+		cmocka_unit_test(test_foreign_entries), cmocka_unit_test(test_zeros_inside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
