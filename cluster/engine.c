@@ -36,7 +36,7 @@
 /* Why these numbers: docs/decisions/0005-raft-engine.md. */
 enum {
 	HEARTBEAT_MS = 100, /* a writer at a follower waits for the next one */
-	ELECTION_MS = 1000,
+	ELECTION_MS = 800, /* with what follows it, shorter than what is left of a lease */
 	INSTALL_MS = 10000, /* a snapshot that is not installed by then is sent again */
 	CATCH_UP_MS = 60000, /* a board that is promoted gets this long per round */
 	RECONNECT_MS = 1000,
