@@ -144,8 +144,9 @@ def attach(name, pids, load, probe, limit):
     echo = probe.times()["echo"]
     time.sleep(3)
     return {"settled": seconds is not None, "seconds": seconds or took, "sites_whole": whole,
-            "cpu_ms_per_attach": used * 1e3 / max(1, 2 * whole),
-            "kb_per_session": (rss_kb(pids) - rss) / max(1, 2 * whole),
+            # Of a server that died or let hardly anybody in, nothing can be said per attach.
+            "cpu_ms_per_attach": used * 1e3 / (2 * whole) if whole > 100 else None,
+            "kb_per_session": (rss_kb(pids) - rss) / (2 * whole) if whole > 100 else None,
             "attach": load.times()["attach"], "echo_while_attaching": echo}
 
 
@@ -408,6 +409,8 @@ def table(result):
         if side is None:
             continue
         print(f"moments in which two sides of a site held the vote, {name}: {side['violations']}")
+        if side.get("alive") is False:
+            print(f"note: {name} died while the sites attached")
         for phase in ("attach", "storm"):
             if not at(side, f"{phase}/settled"):
                 print(f"note: {name} did not come to rest in the phase '{phase}'")
