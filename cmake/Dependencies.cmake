@@ -14,3 +14,9 @@ pkg_check_modules(RAFT REQUIRED raft)
 find_library(RAFT_ARCHIVE libraft.a REQUIRED HINTS ${RAFT_LIBRARY_DIRS})
 add_library(tb_raft INTERFACE)
 target_link_libraries(tb_raft INTERFACE ${RAFT_ARCHIVE} PkgConfig::LIBUV lz4)
+
+# hv: one small static program, so that a VM's process maps little (docs/decisions/0006-hv.md).
+find_library(FDT_ARCHIVE libfdt.a REQUIRED)
+find_library(ZLIB_ARCHIVE libz.a REQUIRED)
+find_library(URING_ARCHIVE liburing.a REQUIRED)
+find_library(SECCOMP_ARCHIVE libseccomp.a REQUIRED)

@@ -1,0 +1,112 @@
+/* virtio.h: what all virtio devices are (virtio 1.2, chapter 2), whatever carries their registers.
+ *
+ * A device is a `struct virtio` embedded first in the device's own struct, with a class of functions.
+ * The transport (mmio.h) drives it; the loop calls it when the driver kicks. All calls are made with
+ * the device lock held (loop.h). No file here knows of KVM: interrupts and kicks are eventfds.
+ *
+ *   status:  0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK (active) -> ... reset -> 0
+ *                                                              |
+ *                             virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver resets)
+ *
+ * While paused (snapshot, stop) kicks are kept: virtio_resume looks at every queue once. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hv/loop.h"
+#include "hv/ram.h"
+#include "hv/virtio/queue.h"
+
+enum { VIRTIO_QUEUES_MAX = 4, VIRTIO_CONFIG_MAX = 128, VIRTIO_STATE_WORDS = 8 };
+
+enum virtio_status {
+	VIRTIO_STATUS_ACKNOWLEDGE = 1,
+	VIRTIO_STATUS_DRIVER = 2,
+	VIRTIO_STATUS_DRIVER_OK = 4,
+	VIRTIO_STATUS_FEATURES_OK = 8,
+	VIRTIO_STATUS_NEEDS_RESET = 64,
+	VIRTIO_STATUS_FAILED = 128,
+};
+
+/* Feature bits that the common code offers for every device (chapter 6). */
+#define VIRTIO_F_INDIRECT_DESC_BIT (UINT64_C(1) << 28)
+#define VIRTIO_F_EVENT_IDX_BIT (UINT64_C(1) << 29)
+#define VIRTIO_F_VERSION_1_BIT (UINT64_C(1) << 32)
+
+struct virtio;
+
+struct virtio_class {
+	uint32_t id; /* 5 device types */
+	const char *name; /* "blk" */
+	unsigned queues;
+	uint16_t queue_size; /* largest, a power of two, at most QUEUE_SIZE_MAX */
+	/* The driver said DRIVER_OK; queues that it enabled are ready. May be NULL. */
+	void (*activate)(struct virtio *v);
+	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere (vhost). */
+	void (*kick)(struct virtio *v, unsigned index);
+	/* Back to the state before the driver came. Requests in flight are waited for: afterwards nothing
+	 * of the old life touches guest memory. May be NULL. */
+	void (*reset)(struct virtio *v);
+	/* The driver wrote config[offset .. offset + len) (already stored, within config_len). May be NULL:
+	 * then writes are ignored and the bytes are not stored. */
+	void (*config_written)(struct virtio *v, unsigned offset, unsigned len);
+	/* No request in flight and no input taken after this returns; undone by resume. May be NULL. */
+	void (*pause)(struct virtio *v);
+	void (*resume)(struct virtio *v);
+	/* Snapshot of what is the device's own (the common part is saved by the caller; paused): at most
+	 * VIRTIO_STATE_WORDS words, returns how many. NULL: none. */
+	unsigned (*save)(const struct virtio *v, uint64_t words[VIRTIO_STATE_WORDS]);
+	/* The counterpart, from a hostile file: after the common part was set and before activate. 0 or
+	 * -EINVAL, then the device is as new. */
+	int (*load)(struct virtio *v, const uint64_t *words, unsigned count);
+};
+
+struct virtio_counters {
+	uint64_t kicks, interrupts, chains, failures;
+};
+
+struct virtio {
+	const struct virtio_class *class;
+	char name[24]; /* "blk0": for logs and errors */
+	const struct ram *ram;
+	struct loop *loop;
+	uint64_t features; /* offered; the device sets its own, virtio_init adds the common ones */
+	uint64_t acked; /* accepted by the driver; a subset of features (kept so by the transport) */
+	uint32_t status;
+	bool active; /* DRIVER_OK seen, not failed: queues may be used */
+	bool paused;
+	uint8_t config[VIRTIO_CONFIG_MAX];
+	unsigned config_len;
+	uint32_t config_generation;
+	struct queue queue[VIRTIO_QUEUES_MAX];
+	int kick_fd[VIRTIO_QUEUES_MAX]; /* eventfds, owned; signalled by KVM or by the transport */
+	struct watch kick_watch[VIRTIO_QUEUES_MAX];
+	int irq_fd; /* eventfd, owned; a written 1 interrupts the driver: "look at rings" */
+	/* Tells the transport that config, its generation or the status changed. */
+	void (*changed)(struct virtio *v, void *arg);
+	void *changed_arg;
+	struct virtio_counters counters;
+	uint64_t fail_logged_ms; /* boot time of the last failure log line, at most one a second */
+};
+
+/* Makes the eventfds and watches the kicks. The class, features and config are set by the device
+ * before. 0 or negative errno. */
+int virtio_init(struct virtio *v, const struct virtio_class *class, const struct ram *ram,
+		struct loop *loop, const char *name);
+void virtio_close(struct virtio *v);
+
+/* Interrupts the driver if the queue's rules say so. After each batch of queue_push. */
+void virtio_signal(struct virtio *v, unsigned index);
+/* The config space changed (already stored): generation + 1, config interrupt. */
+void virtio_config_changed(struct virtio *v);
+/* The driver broke the rules: DEVICE_NEEDS_RESET, queues dead, one log line a second at most. */
+void virtio_fail(struct virtio *v, const char *why);
+
+/* For the transport. */
+void virtio_set_status(struct virtio *v, uint32_t status); /* 0 resets */
+void virtio_kick(struct virtio *v, unsigned index);
+
+/* For snapshot and reset. */
+void virtio_pause(struct virtio *v);
+void virtio_resume(struct virtio *v);
