@@ -6,8 +6,8 @@
 
 enum { BUS_DEVICES_MAX = 40 };
 
-/* Registers of one device. `offset` is below the size given to bus_add and offset + len does not pass
- * it; len is 1, 2, 4 or 8. Called with the device lock held. A read of nothing gives 0. */
+/* Registers of one device. `offset` is below the size given to bus_add and offset + len does not
+ * pass it; len is 1, 2, 4 or 8. Called with the device lock held. A read of nothing gives 0. */
 struct bus_device {
 	const char *name;
 	uint64_t (*read)(void *device, uint64_t offset, unsigned len);

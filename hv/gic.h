@@ -22,4 +22,6 @@ int gic_create(int vm, unsigned version, unsigned vcpus, struct gic *ret, struct
 /* CTRL_INIT: after the vCPUs were initialised; irqfds only after this. */
 int gic_init(struct gic *g, struct fault *fault);
 void gic_close(struct gic *g);
+/* Nothing enabled, pending or active (the guest reboots); vCPUs parked. */
+void gic_reset(const struct gic *g);
 void gic_tree(const struct gic *g, struct tree *t);

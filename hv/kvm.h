@@ -1,5 +1,6 @@
-/* kvm.h: the kernel's KVM API, arm64: the ONE file that says ioctl(KVM_...). Thin: a function a call,
- * negative errno, no policy. Source: Linux Documentation/virt/kvm/api.rst and devices/arm-vgic*.rst. */
+/* kvm.h: the kernel's KVM API, arm64: the ONE file that says ioctl(KVM_...). Thin: a function a
+ * call, negative errno, no policy. Source: Linux Documentation/virt/kvm/api.rst and
+ * devices/arm-vgic*.rst. */
 #pragma once
 #include <linux/kvm.h>
 #include <stdbool.h>
@@ -47,9 +48,9 @@ int kvm_reg_list(int vcpu, uint64_t **ret, size_t *ret_count);
 
 /* Devices (vGIC) and vCPU attributes. */
 int kvm_device_create(int vm, uint32_t type, bool test_only, int *ret_fd);
-int kvm_attr_has(int fd, uint32_t group, uint64_t attr);
-int kvm_attr_get(int fd, uint32_t group, uint64_t attr, void *value);
-int kvm_attr_set(int fd, uint32_t group, uint64_t attr, const void *value);
+int kvm_attr_has(int fd, uint32_t group, uint64_t number);
+int kvm_attr_get(int fd, uint32_t group, uint64_t number, void *value);
+int kvm_attr_set(int fd, uint32_t group, uint64_t number, const void *value);
 
 /* KVM_GET_STATS_FD of a VM or vCPU; -EINVAL/-ENOTTY where the kernel has none. *ret_fd owned. */
 int kvm_stats_open(int fd, int *ret_fd);

@@ -1,9 +1,9 @@
 /* loop.h: the event loop of a VM process: epoll, one thread, one lock.
  *
- * The lock is the device lock: the loop holds it while it calls watchers, vCPU threads take it for a
- * trapped register access. A device's code therefore never runs twice at once and needs no lock of
- * its own. libuv would bring a thread pool, signal pipes and timers that this process has no use for
- * (docs/decisions/0006-hv.md). */
+ * The lock is the device lock: the loop holds it while it calls watchers, vCPU threads take it for
+ * a trapped register access. A device's code therefore never runs twice at once and needs no lock
+ * of its own. libuv would bring a thread pool, signal pipes and timers that this process has no use
+ * for (docs/decisions/0006-hv.md). */
 #pragma once
 #include <pthread.h>
 #include <stdbool.h>
@@ -23,7 +23,7 @@ struct loop {
 	int epoll;
 	int wake; /* eventfd */
 	pthread_mutex_t lock;
-	bool stop; /* under the lock */
+	bool stop; /* atomic: loop_stop comes from any thread */
 	struct watch **pending; /* of the batch being dispatched */
 	int pending_count;
 };
@@ -31,8 +31,8 @@ struct loop {
 /* 0 or negative errno. Needs epoll and eventfd: before the sandbox. */
 int loop_init(struct loop *loop);
 void loop_close(struct loop *loop);
-/* Level-triggered unless `events` says EPOLLET. Under the lock or before the loop runs. The descriptor
- * stays the caller's. */
+/* Level-triggered unless `events` says EPOLLET. Under the lock or before the loop runs. The
+ * descriptor stays the caller's. */
 int loop_add(struct loop *loop, struct watch *watch, int fd, uint32_t events);
 /* Changes what is waited for; 0 pauses the watch. */
 int loop_modify(struct watch *watch, uint32_t events);

@@ -1,7 +1,7 @@
 /* machine.h: one virtual machine put together: memory, processors, interrupt controller, devices.
  *
- * Start-up reads as a list in machine_create; machine_destroy is the same list backwards. Nothing here
- * opens a path: all descriptors come with the resources. Runs on the loop's thread. */
+ * Start-up reads as a list in machine_create; machine_destroy is the same list backwards. Nothing
+ * here opens a path: all descriptors come with the resources. Runs on the loop's thread. */
 #pragma once
 #include <stdbool.h>
 
@@ -87,7 +87,8 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources, struct m
 int machine_load_kernel(struct machine *m, struct fault *fault);
 /* The vCPUs run. The caller then runs the loop. */
 void machine_start(struct machine *m);
-/* vCPUs parked, then devices quiet, in this order. Harmless if it is paused. Without the device lock. */
+/* vCPUs parked, then devices quiet, in this order. Harmless if it is paused. Without the device
+ * lock. */
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 /* As if the power was cycled: devices reset, memory cleared, kernel loaded again. */

@@ -1,5 +1,6 @@
-/* pl011.h: the UART of the early console (Arm PrimeCell UART PL011, DDI 0183): data, flags, interrupt.
- * Every character is an exit: the guest's console moves to virtio-console as soon as it can. */
+/* pl011.h: the UART of the early console (Arm PrimeCell UART PL011, DDI 0183): data, flags,
+ * interrupt. Every character is an exit: the guest's console moves to virtio-console as soon as it
+ * can. */
 #pragma once
 #include <stdint.h>
 

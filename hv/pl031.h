@@ -1,5 +1,5 @@
-/* pl031.h: the clock of the day (Arm PrimeCell RTC PL031, DDI 0224): read at the guest's boot. The host's
- * CLOCK_REALTIME plus what the guest set; no alarm interrupt is ever raised. */
+/* pl031.h: the clock of the day (Arm PrimeCell RTC PL031, DDI 0224): read at the guest's boot. The
+ * host's CLOCK_REALTIME plus what the guest set; no alarm interrupt is ever raised. */
 #pragma once
 #include <stdint.h>
 

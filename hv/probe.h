@@ -1,7 +1,8 @@
 /* probe.h: `witness-vm probe`: what this host can do for virtual machines, and why not.
  *
- * Asks KVM itself: the virtual GIC is really made in a scratch VM, since kernels and device trees lie
- * about it (Pi 5 with 6.12, Jetson Nano with 4.9). Opens what it asks about; not for the sandbox. */
+ * Asks KVM itself: the virtual GIC is really made in a scratch VM, since kernels and device trees
+ * lie about it (Pi 5 with 6.12, Jetson Nano with 4.9). Opens what it asks about; not for the
+ * sandbox. */
 #pragma once
 #include <stdio.h>
 
@@ -10,8 +11,8 @@
 
 struct probe_options {
 	const char *kvm; /* NULL: /dev/kvm */
-	/* Where proc, sys and dev of the board are found; NULL or "": /. A captured tree tells what a
-	 * board of that kind would say, as far as files tell it. */
+	/* Where proc, sys and dev of the board are found; NULL or "": /. A captured tree tells what
+	 * a board of that kind would say, as far as files tell it. */
 	const char *root;
 };
 

@@ -14,7 +14,8 @@ enum ram_backing {
 	RAM_AUTO, /* memfd where the host gives it huge pages, anonymous memory where not */
 	RAM_ANONYMOUS, /* huge pages by madvise */
 	RAM_MEMFD, /* a sealed memfd */
-	RAM_SHARED_FILE, /* private copy-on-write mapping of a snapshot's memory file: clones share */
+	RAM_SHARED_FILE, /* private copy-on-write mapping of a snapshot's memory file: clones share
+			  */
 };
 
 struct ram {
@@ -38,8 +39,8 @@ void ram_destroy(struct ram *r);
 void *ram_at(const struct ram *r, uint64_t guest, uint64_t len);
 /* How many bytes from `guest` to the end of RAM; 0 if outside. */
 uint64_t ram_left(const struct ram *r, uint64_t guest);
-/* Gives whole host pages inside [guest, guest + len) back to the host; they read as zeros after, or,
- * in a clone, as what the snapshot had. Out of RAM: -ERANGE. Callable while vCPUs run. */
+/* Gives whole host pages inside [guest, guest + len) back to the host; they read as zeros after,
+ * or, in a clone, as what the snapshot had. Out of RAM: -ERANGE. Callable while vCPUs run. */
 int ram_release(struct ram *r, uint64_t guest, uint64_t len);
 /* All of it reads as zeros again (reset; vCPUs must be parked). */
 int ram_clear(struct ram *r);

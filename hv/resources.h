@@ -24,8 +24,8 @@ struct resources {
 int resource_find(const struct resources *r, const char *name);
 /* "disk3" by kind and number. */
 int resource_find_nth(const struct resources *r, const char *kind, unsigned number);
-/* Takes the descriptor over. -EEXIST if the name is there, -E2BIG if full, -EINVAL for a name that is
- * none; then the descriptor stays the caller's. */
+/* Takes the descriptor over. -EEXIST if the name is there, -E2BIG if full, -EINVAL for a name that
+ * is none; then the descriptor stays the caller's. */
 int resource_add(struct resources *r, const char *name, int fd);
 void resources_close(struct resources *r);
 

@@ -1,9 +1,9 @@
 /* snapshot.h: a whole VM as two files, and back.
  *
  * The state file (state_file.h) holds everything but the memory: a few KiB. The memory file is the
- * guest's memory at its offsets, pages of zeros left out (sparse), so that it can be mapped; one page
- * behind it names the state file it belongs to. The memory file must never change while a clone lives
- * on it (spec: backing "shared").
+ * guest's memory at its offsets, pages of zeros left out (sparse), so that it can be mapped; one
+ * page behind it names the state file it belongs to. The memory file must never change while a
+ * clone lives on it (spec: backing "shared").
  *
  * Order of a restore (KVM API; notes in gic_state.h and vcpu_state.h): memory, registers but the
  * counters, power states, pending errors, interrupt controller, devices, generation id, and the
@@ -33,8 +33,9 @@
 int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *fault);
 
 /* Into a machine just created (MACHINE_STARTING) from a spec of the same shape, vCPU threads at the
- * gate or not made yet; then machine_start. Memory is copied, unless the machine's memory is a mapping
- * of memory_fd already (RAM_SHARED_FILE). The clock goes on as spec->restore says. The descriptors stay
- * the caller's. On any error the machine is only good for machine_destroy. -EBADMSG: not a sound
- * file; -EXDEV: made by a host or a spec that differs (*fault names the part); or what KVM said. */
+ * gate or not made yet; then machine_start. Memory is copied, unless the machine's memory is a
+ * mapping of memory_fd already (RAM_SHARED_FILE). The clock goes on as spec->restore says. The
+ * descriptors stay the caller's. On any error the machine is only good for machine_destroy.
+ * -EBADMSG: not a sound file; -EXDEV: made by a host or a spec that differs (*fault names the
+ * part); or what KVM said. */
 int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *fault);

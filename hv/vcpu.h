@@ -3,12 +3,11 @@
  *   CREATED -> RUNNING <-> PARKED -> ... -> ENDED
  *
  * Nobody touches a vCPU's registers unless all are parked (vcpus_park returned). A parked vCPU has
- * finished its last trapped access (KVM completes a read at the next KVM_RUN: it was re-entered once
- * with immediate_exit set). */
+ * finished its last trapped access (KVM completes a read at the next KVM_RUN: it was re-entered
+ * once with immediate_exit set). */
 #pragma once
 #include <linux/kvm.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,6 +15,7 @@
 #include "hv/fault.h"
 #include "hv/layout.h"
 #include "hv/loop.h"
+#include "hv/tree.h"
 
 enum vcpu_event {
 	VCPU_EVENT_NONE,
@@ -34,7 +34,6 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run; /* shared page */
 	pthread_t thread;
-	bool started;
 	struct vcpus *all;
 	struct vcpu_counters counters; /* written by its own thread only */
 };
@@ -48,8 +47,9 @@ struct vcpus {
 	struct loop *loop; /* for the device lock */
 	pthread_mutex_t gate_lock;
 	pthread_cond_t gate_changed;
-	atomic_bool park; /* vCPUs are to stop at the gate */
+	bool park; /* vCPUs are to stop at the gate; under gate_lock, as all below */
 	bool ending;
+	unsigned threads; /* that were made */
 	unsigned parked; /* threads that wait at the gate */
 	/* First system event since the last reset; told once through event_fd. */
 	enum vcpu_event event;
@@ -57,21 +57,30 @@ struct vcpus {
 	int event_fd; /* eventfd, owned */
 };
 
-/* Creates `count` vCPUs with the features the host has (PSCI always, PMU if wanted); not initialised
- * yet: vcpus_init. */
-int vcpus_create(int kvm, int vm, unsigned count, bool pmu, const struct bus *bus, struct loop *loop,
-		 struct vcpus *ret, struct fault *fault);
-/* KVM_ARM_VCPU_INIT of all with the same features: power-on state; all but the first are off (unless
- * `restoring`). All parked or not started. */
+/* Creates `count` vCPUs with the features the host has (PSCI always, PMU if wanted); not
+ * initialised yet: vcpus_init. */
+int vcpus_create(int kvm, int vm, unsigned count, bool pmu, const struct bus *bus,
+		 struct loop *loop, struct vcpus *ret, struct fault *fault);
+/* KVM_ARM_VCPU_INIT of all with the same features: power-on state; all but the first are off
+ * (unless `restoring`). All parked or not started. */
 int vcpus_init(struct vcpus *v, bool restoring, struct fault *fault);
+/* What needs the interrupt controller: PMU interrupt, stolen time at guest address `stolen` (0:
+ * none). */
+int vcpus_attach(struct vcpus *v, uint64_t stolen, struct fault *fault);
+/* Can the kernel tell the guest how long it was kept from running? */
+bool vcpus_have_stolen_time(const struct vcpus *v);
+/* /cpus, /psci, /timer and, where there is one, /pmu. */
+void vcpus_tree(const struct vcpus *v, unsigned gic_version, struct tree *t);
 /* Registers of the boot protocol (Documentation/arm64/booting.rst). */
 int vcpus_set_entry(struct vcpus *v, uint64_t pc, uint64_t x0);
 /* Makes the threads; they wait at the gate. Before the sandbox. */
 int vcpus_start(struct vcpus *v, struct fault *fault);
-/* All threads are at the gate when this returns. Not from a vCPU thread, not with the device lock held. */
+/* All threads are at the gate when this returns. Not from a vCPU thread; without the device lock,
+ * which a vCPU may be waiting for. */
 void vcpus_park(struct vcpus *v);
 void vcpus_release(struct vcpus *v);
 /* Ends and joins the threads, closes all. */
 void vcpus_close(struct vcpus *v);
-/* Takes the event that event_fd told; NONE if none. `text` for people, stays valid until the next. */
+/* Takes the event that event_fd told; NONE if none. `text` for people, stays valid until the next.
+ */
 enum vcpu_event vcpus_take_event(struct vcpus *v, const char **text);

@@ -1,7 +1,7 @@
 /* vmgenid.h: the VM generation id: 16 bytes that change whenever the guest's past is played again
  * (restore, clone), so that the guest's kernel makes its random numbers anew.
- * Source: "Virtual Machine Generation ID", Microsoft 2012; Linux bindings rng/microsoft,vmgenid.yaml,
- * read by guests from 6.10 on. */
+ * Source: "Virtual Machine Generation ID", Microsoft 2012; Linux bindings
+ * rng/microsoft,vmgenid.yaml, read by guests from 6.10 on. */
 #pragma once
 #include <stdint.h>
 
