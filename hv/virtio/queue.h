@@ -26,6 +26,8 @@ struct queue {
 	bool indirect; /* VIRTIO_F_INDIRECT_DESC negotiated */
 	/* Valid while ready. */
 	const struct ram *ram;
+	const void *desc_at;
+	void *avail_at, *used_at; /* host's places of the three areas */
 	uint16_t next_avail; /* the next entry of the available ring to be looked at */
 	uint16_t next_used; /* the next entry of the used ring to be written */
 	uint16_t signalled; /* next_used at the last interrupt (2.7.7.1) */
@@ -42,10 +44,14 @@ struct chain {
 	struct iovec iov[QUEUE_CHAIN_MAX];
 };
 
-/* Checks and translates the areas; true if the queue is usable, then ready is set. */
+/* Checks and translates the areas; true if the queue is usable, then ready is set. next_avail and
+ * next_used stay as they are: 0 after queue_reset, or what a snapshot had. */
 bool queue_enable(struct queue *q, const struct ram *ram);
 /* Back to zero: all fields but none of the limits. */
 void queue_reset(struct queue *q);
+/* All of the following is harmless on a queue that is not ready: nothing to pop, pushes are
+ * dropped. */
+
 /* The next chain: 1 and *ret; 0: none; -EBADMSG. */
 int queue_pop(struct queue *q, struct chain *ret);
 /* Undoes the last queue_pop whose chain was not pushed (no buffer for a packet). */
@@ -54,8 +60,8 @@ void queue_unpop(struct queue *q);
 void queue_push(struct queue *q, uint16_t head, uint32_t written);
 /* Must the driver be interrupted for what was pushed since the last time this was asked? */
 bool queue_must_signal(struct queue *q);
-/* Asks the driver for a notification with the next buffer. True if buffers came in the meantime: pop
- * again. */
+/* Asks the driver for a notification with the next buffer. True if buffers came in the meantime:
+ * pop again. */
 bool queue_want_kick(struct queue *q);
 /* Tells the driver that notifications are not needed for now (a hint). */
 void queue_spare_kick(struct queue *q);

@@ -1,12 +1,14 @@
 /* virtio.h: what all virtio devices are (virtio 1.2, chapter 2), whatever carries their registers.
  *
- * A device is a `struct virtio` embedded first in the device's own struct, with a class of functions.
- * The transport (mmio.h) drives it; the loop calls it when the driver kicks. All calls are made with
- * the device lock held (loop.h). No file here knows of KVM: interrupts and kicks are eventfds.
+ * A device is a `struct virtio` embedded first in the device's own struct, with a class of
+ * functions. The transport (mmio.h) drives it; the loop calls it when the driver kicks. All calls
+ * are made with the device lock held (loop.h). No file here knows of KVM: interrupts and kicks are
+ * eventfds.
  *
  *   status:  0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK (active) -> ... reset -> 0
  *                                                              |
- *                             virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver resets)
+ *                             virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver
+ * resets)
  *
  * While paused (snapshot, stop) kicks are kept: virtio_resume looks at every queue once. */
 #pragma once
@@ -16,9 +18,10 @@
 
 #include "hv/loop.h"
 #include "hv/ram.h"
+#include "hv/stats.h"
 #include "hv/virtio/queue.h"
 
-enum { VIRTIO_QUEUES_MAX = 4, VIRTIO_CONFIG_MAX = 128, VIRTIO_STATE_WORDS = 8 };
+enum { VIRTIO_QUEUES_MAX = 5, VIRTIO_CONFIG_MAX = 136, VIRTIO_STATE_WORDS = 8 };
 
 enum virtio_status {
 	VIRTIO_STATUS_ACKNOWLEDGE = 1,
@@ -43,27 +46,35 @@ struct virtio_class {
 	uint16_t queue_size; /* largest, a power of two, at most QUEUE_SIZE_MAX */
 	/* The driver said DRIVER_OK; queues that it enabled are ready. May be NULL. */
 	void (*activate)(struct virtio *v);
-	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere (vhost). */
+	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere
+	 * (vhost). */
 	void (*kick)(struct virtio *v, unsigned index);
-	/* Back to the state before the driver came. Requests in flight are waited for: afterwards nothing
-	 * of the old life touches guest memory. May be NULL. */
+	/* Back to the state before the driver came. Requests in flight are waited for: afterwards
+	 * nothing of the old life touches guest memory. May be NULL. */
 	void (*reset)(struct virtio *v);
-	/* The driver wrote config[offset .. offset + len) (already stored, within config_len). May be NULL:
-	 * then writes are ignored and the bytes are not stored. */
+	/* The driver wrote config[offset .. offset + len) (already stored, within config_len). May
+	 * be NULL: then writes are ignored and the bytes are not stored. */
 	void (*config_written)(struct virtio *v, unsigned offset, unsigned len);
-	/* No request in flight and no input taken after this returns; undone by resume. May be NULL. */
+	/* No request in flight and no input taken after this returns; undone by resume. May be
+	 * NULL. */
 	void (*pause)(struct virtio *v);
 	void (*resume)(struct virtio *v);
-	/* Snapshot of what is the device's own (the common part is saved by the caller; paused): at most
-	 * VIRTIO_STATE_WORDS words, returns how many. NULL: none. */
+	/* Snapshot of what is the device's own (the common part is saved by the caller; paused): at
+	 * most VIRTIO_STATE_WORDS words, returns how many. NULL: none. */
 	unsigned (*save)(const struct virtio *v, uint64_t words[VIRTIO_STATE_WORDS]);
-	/* The counterpart, from a hostile file: after the common part was set and before activate. 0 or
-	 * -EINVAL, then the device is as new. */
+	/* The counterpart, from a hostile file: after the common part was set and before activate.
+	 * 0 or -EINVAL, then the device is as new. */
 	int (*load)(struct virtio *v, const uint64_t *words, unsigned count);
 };
 
 struct virtio_counters {
 	uint64_t kicks, interrupts, chains, failures;
+};
+
+/* Kicks are edges: the eventfd's count is never read, each write is one event of the epoll. */
+struct virtio_kick_watch {
+	struct watch watch;
+	struct virtio *virtio;
 };
 
 struct virtio {
@@ -72,7 +83,8 @@ struct virtio {
 	const struct ram *ram;
 	struct loop *loop;
 	uint64_t features; /* offered; the device sets its own, virtio_init adds the common ones */
-	uint64_t acked; /* accepted by the driver; a subset of features (kept so by the transport) */
+	uint64_t
+		acked; /* accepted by the driver; a subset of features (kept so by the transport) */
 	uint32_t status;
 	bool active; /* DRIVER_OK seen, not failed: queues may be used */
 	bool paused;
@@ -81,7 +93,7 @@ struct virtio {
 	uint32_t config_generation;
 	struct queue queue[VIRTIO_QUEUES_MAX];
 	int kick_fd[VIRTIO_QUEUES_MAX]; /* eventfds, owned; signalled by KVM or by the transport */
-	struct watch kick_watch[VIRTIO_QUEUES_MAX];
+	struct virtio_kick_watch kick_watch[VIRTIO_QUEUES_MAX];
 	int irq_fd; /* eventfd, owned; a written 1 interrupts the driver: "look at rings" */
 	/* Tells the transport that config, its generation or the status changed. */
 	void (*changed)(struct virtio *v, void *arg);
@@ -94,19 +106,42 @@ struct virtio {
  * before. 0 or negative errno. */
 int virtio_init(struct virtio *v, const struct virtio_class *class, const struct ram *ram,
 		struct loop *loop, const char *name);
+/* The device was reset or never ran. Harmless on a zeroed struct. */
 void virtio_close(struct virtio *v);
 
+/* For devices. */
+
+/* queue_pop that counts, and declares the device failed when the driver broke the rules: 1 and
+ * *ret, or 0: nothing to do. */
+int virtio_pop(struct virtio *v, unsigned index, struct chain *ret);
 /* Interrupts the driver if the queue's rules say so. After each batch of queue_push. */
 void virtio_signal(struct virtio *v, unsigned index);
-/* The config space changed (already stored): generation + 1, config interrupt. */
+/* The config space changed (already stored): generation + 1, config interrupt once the driver runs.
+ */
 void virtio_config_changed(struct virtio *v);
-/* The driver broke the rules: DEVICE_NEEDS_RESET, queues dead, one log line a second at most. */
+/* The driver broke the rules: DEVICE_NEEDS_RESET, queues dead (not ready), one log line a second at
+ * most. */
 void virtio_fail(struct virtio *v, const char *why);
+/* Was this feature bit accepted? `bit` is the mask. */
+bool virtio_has(const struct virtio *v, uint64_t bit);
 
 /* For the transport. */
-void virtio_set_status(struct virtio *v, uint32_t status); /* 0 resets */
+
+/* What the driver writes into the status register; 0 resets. A step that skips another or goes back
+ * is ignored; FEATURES_OK is refused (stays clear) without VERSION_1. */
+void virtio_set_status(struct virtio *v, uint32_t status);
+/* Takes the queue into use as the driver described it, or fails the device. */
+void virtio_enable_queue(struct virtio *v, unsigned index);
+/* Signals the kick eventfd, so that the loop (or vhost) looks at the queue. */
 void virtio_kick(struct virtio *v, unsigned index);
+/* What the loop does for a kick; for tests and fuzzers, which have no loop running. */
+void virtio_kicked(struct virtio *v, unsigned index);
 
 /* For snapshot and reset. */
+
+/* Afterwards nothing is in flight and no kick is looked at. Harmless if it is paused. */
 void virtio_pause(struct virtio *v);
+/* Every queue is looked at once, since kicks may have come; for a restored device too. */
 void virtio_resume(struct virtio *v);
+/* kicks, interrupts, chains, failures. */
+void virtio_stats(const struct virtio *v, const struct stats_sink *sink);
