@@ -224,7 +224,7 @@ static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t 
 		       struct fault *fault)
 {
 	uint8_t first[FRONT] = {0};
-	uint64_t size, len, need = 0;
+	uint64_t size = 0, len = 0, need = 0;
 	ssize_t got;
 	bool packed;
 	int rv = file_size(fd, "kernel", &size, fault);
@@ -280,7 +280,7 @@ static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t 
 static int load_initrd(int fd, const struct ram *r, uint64_t offset, struct image_place *place,
 		       struct fault *fault)
 {
-	uint64_t size;
+	uint64_t size = 0;
 	ssize_t got;
 	int rv = file_size(fd, "initrd", &size, fault);
 

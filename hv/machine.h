@@ -37,6 +37,13 @@ enum machine_end {
 	MACHINE_END_ERROR, /* the host's or ours */
 };
 
+/* Where the guest's console goes: takes what it can of `len` bytes now and returns how many; when
+ * it can take more, machine_console_ready is called. With the device lock. */
+struct machine_console {
+	size_t (*output)(void *arg, const uint8_t *data, size_t len);
+	void *arg;
+};
+
 /* A virtio device and what carries its registers. */
 struct machine_slot {
 	struct virtio *virtio;
@@ -44,7 +51,8 @@ struct machine_slot {
 };
 
 struct machine {
-	const Tb__VmSpec *spec; /* the caller's, outlives the machine */
+	const Tb__VmSpec
+		*spec; /* the caller's, outlives the machine; checked, defaults filled in */
 	struct resources *resources; /* likewise */
 	enum machine_state state;
 	enum machine_end end;
@@ -60,6 +68,7 @@ struct machine {
 	struct gic gic;
 	uint8_t *pages; /* register pages: one host page for each virtio slot; owned */
 	size_t page_size; /* the host's */
+	int ack_fd; /* eventfd, owned; takes acknowledges that nobody reads (mmio.h) */
 	uint8_t *vmgenid; /* page of the generation id; owned */
 	uint8_t *stolen; /* page of stolen time, NULL where the host has none; owned */
 
@@ -76,13 +85,14 @@ struct machine {
 	struct balloon *balloon;
 	struct vsock *vsock;
 
+	struct machine_console output;
 	struct watch event_watch; /* vcpus.event_fd */
 };
 
 /* All of it but a guest in memory: then machine_load_kernel or snapshot_load (snapshot.h), then
  * machine_start. 0; or negative errno and one sentence. *ret owned by the caller. */
-int machine_create(const Tb__VmSpec *spec, struct resources *resources, struct machine **ret,
-		   struct fault *fault);
+int machine_create(const Tb__VmSpec *spec, struct resources *resources,
+		   struct machine_console output, struct machine **ret, struct fault *fault);
 /* Kernel, initrd and device tree into memory; registers of the boot protocol. */
 int machine_load_kernel(struct machine *m, struct fault *fault);
 /* The vCPUs run. The caller then runs the loop. */
@@ -93,6 +103,14 @@ void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 /* As if the power was cycled: devices reset, memory cleared, kernel loaded again. */
 int machine_reset(struct machine *m, struct fault *fault);
+/* Typed by a person: to the virtio console if the guest's driver is there, else to the PL011.
+ * Returns how many bytes were taken; the rest is offered again later. With the device lock. */
+size_t machine_input(struct machine *m, const uint8_t *data, size_t len);
+/* The output can take more. With the device lock. */
+void machine_console_ready(struct machine *m);
+/* Asks the guest to shut down; -ENODEV without a button, -ENOTCONN if the guest has no driver for
+ * it. With the device lock. */
+int machine_press_button(struct machine *m);
 /* Ends the loop. Any time, any reason; the first one counts. */
 void machine_stop(struct machine *m, enum machine_end end, const char *text);
 void machine_destroy(struct machine *m);
