@@ -56,7 +56,7 @@ struct machine {
 	struct resources *resources; /* likewise */
 	enum machine_state state;
 	enum machine_end end;
-	char end_text[256];
+	char end_text[512];
 	uint64_t started_ms; /* boot time at which the guest began */
 	uint64_t resets;
 
