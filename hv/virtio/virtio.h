@@ -44,7 +44,8 @@ struct virtio_class {
 	const char *name; /* "blk" */
 	unsigned queues;
 	uint16_t queue_size; /* largest, a power of two, at most QUEUE_SIZE_MAX */
-	/* The driver said DRIVER_OK; queues that it enabled are ready. May be NULL. */
+	/* The driver said DRIVER_OK; queues that it enabled are ready. After virtio_load the device
+	 * is paused and nothing may move before resume. May be NULL. */
 	void (*activate)(struct virtio *v);
 	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere
 	 * (vhost). */
@@ -141,7 +142,30 @@ void virtio_kicked(struct virtio *v, unsigned index);
 
 /* Afterwards nothing is in flight and no kick is looked at. Harmless if it is paused. */
 void virtio_pause(struct virtio *v);
-/* Every queue is looked at once, since kicks may have come; for a restored device too. */
+/* Every queue is looked at once, since kicks may have come. */
 void virtio_resume(struct virtio *v);
+
+/* All that a driver can tell of a device, but the transport's selectors (mmio.h) and the offered
+ * features and config, which follow from the spec and the device's words. */
+struct virtio_queue_state {
+	uint64_t desc, avail, used;
+	uint16_t size, next_avail, next_used;
+	bool ready;
+};
+
+struct virtio_state {
+	uint64_t acked;
+	uint32_t status, config_generation;
+	struct virtio_queue_state queue[VIRTIO_QUEUES_MAX];
+	uint64_t words[VIRTIO_STATE_WORDS]; /* the class's */
+	uint32_t word_count;
+};
+
+/* The device is paused. */
+void virtio_save(const struct virtio *v, struct virtio_state *ret);
+/* From a hostile file into a new device that is paused, with the guest's memory in place. 0; or
+ * -EINVAL for a state that cannot be, then it is as new and still paused. Interrupts under way are
+ * not in it: write 1 to irq_fd once after resume. */
+int virtio_load(struct virtio *v, const struct virtio_state *state);
 /* kicks, interrupts, chains, failures. */
 void virtio_stats(const struct virtio *v, const struct stats_sink *sink);
