@@ -111,6 +111,13 @@ def archive(names):
     return cache.made(f"debian/archives/{cache.digest(*[deb.name for deb in debs])}", make) / "cpio"
 
 
+def tree(names):
+    """A directory that holds the packages `names` and all they depend on, for a compiler or for mkfs."""
+    debs = packages(names)
+    return cache.made(f"debian/trees/{cache.digest(*[deb.name for deb in debs])}",
+                      lambda directory: tree_of(debs, directory))
+
+
 class Kernel:
     """A Debian kernel: `image`, `config`, and `modules(names)`."""
 
