@@ -56,41 +56,37 @@ static int spin_run(struct call *call)
 	return 0;
 }
 
-/* Fills V0 to V31 with numbers, works on other things for a while, and looks at both halves of
- * each. Written as one statement, for no compiler may use a vector register in between. */
+/* Fills V0 to V31 with numbers, counts for a while, and looks at both halves of each. One
+ * statement, for no compiler may use a vector register in between. */
 static bool vectors_kept(uint64_t seed, uint64_t turns)
 {
-	uint64_t wrong = 0, left = turns, scratch = 0;
-#define SET(n)                                                                                     \
-	"add %[t], %[s], #" #n "\n"                                                                \
-	"mov v" #n ".d[0], %[t]\n"                                                                 \
-	"mvn %[t], %[t]\n"                                                                         \
-	"mov v" #n ".d[1], %[t]\n"
-#define CHECK(n)                                                                                   \
-	"add %[t], %[s], #" #n "\n"                                                                \
-	"mov x9, v" #n ".d[0]\n"                                                                   \
-	"eor x9, x9, %[t]\n"                                                                       \
-	"orr %[w], %[w], x9\n"                                                                     \
-	"mvn %[t], %[t]\n"                                                                         \
-	"mov x9, v" #n ".d[1]\n"                                                                   \
-	"eor x9, x9, %[t]\n"                                                                       \
-	"orr %[w], %[w], x9\n"
-#define EACH(X)                                                                                    \
-	X(0)                                                                                       \
-	X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)     \
-		X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29)      \
-			X(30) X(31)
-	__asm__ volatile(EACH(SET) "1: subs %[n], %[n], #1\n"
-				   "b.ne 1b\n" EACH(CHECK)
-			 : [w] "+&r"(wrong), [n] "+&r"(left), [t] "+&r"(scratch)
-			 : [s] "r"(seed)
-			 : "x9", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9",
-			   "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19",
-			   "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",
-			   "v30", "v31");
-#undef EACH
-#undef CHECK
-#undef SET
+	uint64_t wrong = 0, number = seed, left = turns;
+	__asm__ volatile(
+		"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, "
+		"18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31\n"
+		"	add	%[number], %[number], #1\n"
+		"	mov	v\\n\\().d[0], %[number]\n"
+		"	mvn	x9, %[number]\n"
+		"	mov	v\\n\\().d[1], x9\n"
+		"	.endr\n"
+		"1:	subs	%[left], %[left], #1\n"
+		"	b.ne	1b\n"
+		"	mov	%[number], %[seed]\n"
+		"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, "
+		"18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31\n"
+		"	add	%[number], %[number], #1\n"
+		"	mov	x9, v\\n\\().d[0]\n"
+		"	eor	x9, x9, %[number]\n"
+		"	orr	%[wrong], %[wrong], x9\n"
+		"	mov	x9, v\\n\\().d[1]\n"
+		"	eon	x9, x9, %[number]\n"
+		"	orr	%[wrong], %[wrong], x9\n"
+		"	.endr"
+		: [wrong] "+&r"(wrong), [left] "+&r"(left), [number] "+&r"(number)
+		: [seed] "r"(seed)
+		: "x9", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10",
+		  "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21",
+		  "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
 	return wrong == 0;
 }
 

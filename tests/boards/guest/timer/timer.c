@@ -160,8 +160,9 @@ static void exits_print(pid_t pid)
 
 static void process_look(pid_t pid, const char *line, uint64_t guest_mib, struct report *report)
 {
+	siginfo_t stopped;
 	kill(pid, SIGSTOP);
-	waitpid(pid, NULL, WUNTRACED);
+	waitid(P_PID, (id_t)pid, &stopped, WSTOPPED | WEXITED | WNOWAIT); /* or it has ended */
 	counter_look(line, report);
 	memory_look(pid, guest_mib, report);
 	threads_look(pid, report);
