@@ -121,7 +121,7 @@ void class_name(uint64_t key, char ret_name[CLASS_NAME])
 		[CLASS_REGISTER_LIST] = "list of registers",
 	};
 
-	_Static_assert(CLASS_NAME == REGISTER_NAME, "one size for all names");
+	_Static_assert((int)CLASS_NAME == (int)REGISTER_NAME, "one size for all names");
 	if (key < sizeof(names) / sizeof(names[0])) {
 		snprintf(ret_name, CLASS_NAME, "%s",
 			 names[key][0] != '\0' ? names[key] : "nothing");
