@@ -184,7 +184,7 @@ void *ram_at(const struct ram *r, uint64_t guest, uint64_t len)
 }
 
 /* Whole pages of the host inside [begin, end) of `r`. */
-static int release(struct ram *r, uint64_t begin, uint64_t end)
+static int release(const struct ram *r, uint64_t begin, uint64_t end)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
@@ -201,7 +201,7 @@ static int release(struct ram *r, uint64_t begin, uint64_t end)
 	return 0;
 }
 
-int ram_release(struct ram *r, uint64_t guest, uint64_t len)
+int ram_release(const struct ram *r, uint64_t guest, uint64_t len)
 {
 	uint64_t begin = guest - LAYOUT_RAM;
 

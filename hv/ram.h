@@ -41,6 +41,6 @@ void *ram_at(const struct ram *r, uint64_t guest, uint64_t len);
 uint64_t ram_left(const struct ram *r, uint64_t guest);
 /* Gives whole host pages inside [guest, guest + len) back to the host; they read as zeros after,
  * or, in a clone, as what the snapshot had. Out of RAM: -ERANGE. Callable while vCPUs run. */
-int ram_release(struct ram *r, uint64_t guest, uint64_t len);
+int ram_release(const struct ram *r, uint64_t guest, uint64_t len);
 /* All of it reads as zeros again (reset; vCPUs must be parked). */
 int ram_clear(struct ram *r);
