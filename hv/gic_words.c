@@ -219,7 +219,7 @@ void gic_word_name(const struct gic_shape *shape, const struct gic_word *word,
 		   char ret_name[GIC_WORD_NAME])
 {
 	uint64_t offset = word->number & UINT32_MAX;
-	char name[20];
+	char name[32];
 
 	if (word->group == CPU_INTERFACE) {
 		name_interface(interface_v2, LENGTH(interface_v2), offset, name, sizeof(name));

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GIC_WORDS_MAX = 640, GIC_WORD_NAME = 32 };
+enum { GIC_WORDS_MAX = 640, GIC_WORD_NAME = 48 };
 
 struct gic_shape {
 	unsigned version; /* 2 or 3 */
