@@ -210,18 +210,23 @@ void queue_unpop(struct queue *q)
 	}
 }
 
-void queue_push(struct queue *q, uint16_t head, uint32_t written)
+void queue_put(struct queue *q, uint16_t head, uint32_t written)
 {
-	struct used_ring *used;
-
 	if (!q->ready) {
 		return;
 	}
 	assert(head < q->size);
-	used = used_of(q);
-	used->ring[q->next_used & (q->size - 1)] = (struct used_entry){.id = head, .len = written};
+	used_of(q)->ring[q->next_used & (q->size - 1)] =
+		(struct used_entry){.id = head, .len = written};
 	q->next_used++;
-	__atomic_store_n(&used->idx, q->next_used, __ATOMIC_RELEASE);
+}
+
+void queue_push(struct queue *q, uint16_t head, uint32_t written)
+{
+	queue_put(q, head, written);
+	if (q->ready) {
+		__atomic_store_n(&used_of(q)->idx, q->next_used, __ATOMIC_RELEASE);
+	}
 }
 
 bool queue_must_signal(struct queue *q)

@@ -58,6 +58,9 @@ int queue_pop(struct queue *q, struct chain *ret);
 void queue_unpop(struct queue *q);
 /* Gives the chain back with `written` bytes of its device-writable part filled. */
 void queue_push(struct queue *q, uint16_t head, uint32_t written);
+/* The same, but the driver sees it only together with the next queue_push: for what it must find
+ * all of at once (5.1.6.4, a frame in several chains). */
+void queue_put(struct queue *q, uint16_t head, uint32_t written);
 /* Must the driver be interrupted for what was pushed since the last time this was asked? */
 bool queue_must_signal(struct queue *q);
 /* Asks the driver for a notification with the next buffer. True if buffers came in the meantime:
