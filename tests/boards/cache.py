@@ -1,7 +1,7 @@
 """cache.py: what the laboratory makes once and keeps: fetched packages, kernels, file systems.
 
 Everything kept is a directory, named after what it is made from, and is there whole or not at all:
-it is filled under another name and renamed. Two boards that want the same thing at once wait for each
+it is filled under another name and renamed (NAME.new is left only by a power cut). Two boards that want the same thing at once wait for each
 other at a lock of that thing's own. The cache outlives `make clean`: TIEBREAK_CACHE, or else
 ~/.cache/tiebreak. Deleting it, or any directory in it, costs only the time to make it again."""
 
@@ -48,6 +48,10 @@ def made(name, make):
             fresh = final.with_name(final.name + ".new")
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            make(fresh)
+            try:
+                make(fresh)
+            except BaseException:
+                shutil.rmtree(fresh)
+                raise
             fresh.rename(final)
     return final

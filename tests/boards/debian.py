@@ -92,6 +92,20 @@ def packages(names):
     return sorted(cache.made(f"debian/packages/{cache.digest(*names)}", make).glob("*.deb"))
 
 
+def _alone(name, directory):
+    """Unpacks the package `name`, without what it depends on, into directory/tree."""
+    (directory / "deb").mkdir()
+    _download(directory / "deb", "download", name)
+    tree_of((directory / "deb").glob("*.deb"), directory / "tree")
+    shutil.rmtree(directory / "deb")
+
+
+def package_tree(name):
+    """A directory that holds the package `name` alone."""
+    _listed()
+    return cache.made(f"debian/alone/{name}", lambda directory: _alone(name, directory)) / "tree"
+
+
 def archive(names):
     """A cpio archive of the packages `names` and all they depend on, without their documentation."""
     debs = packages(names)
@@ -173,15 +187,12 @@ def _kernel(directory, flavour):
     if not found:
         raise Missing(f"Debian has no kernel linux-image-{flavour} for arm64")
     package, version = found.groups()
-    (directory / "deb").mkdir()
-    _download(directory / "deb", "download", package)
+    _alone(package, directory)
     tree = directory / "tree"
-    tree_of((directory / "deb").glob("*.deb"), tree)
     _depmod(tree / "usr", version)
     (tree / "boot" / f"vmlinuz-{version}").rename(directory / "Image")
     (tree / "boot" / f"config-{version}").rename(directory / "config")
     (directory / "version").write_text(version)
-    shutil.rmtree(directory / "deb")
 
 
 def _pack_modules(kernel, names, directory, archive_):

@@ -8,6 +8,8 @@ import subprocess
 import cache
 import cpio
 import debian
+import rootfs
+import smallkernel
 
 HERE = pathlib.Path(__file__).resolve().parent / "guest"
 GCC = "aarch64-linux-gnu-gcc"
@@ -113,5 +115,7 @@ def _pack_busybox(archive):
 
 # What `board --guest NAME` puts on a board, and where.
 PARTS = {"program": (program, "/bin/guest"), "timer": (timer, "/bin/timer"), "bare": (bare, "/guest/bare"),
-         "kernel": (kernel, "/guest/kernel"), "init": (init, "/guest/init"), "tiny": (tiny, "/guest/tiny"),
+         "kernel": (kernel, "/guest/kernel"), "small": (smallkernel.image, "/guest/small"), "init": (init, "/guest/init"), "tiny": (tiny, "/guest/tiny"),
          "busybox": (busybox, "/guest/busybox")}
+# What it gives the board as a disk, /dev/NAME; what is written there is forgotten at the end.
+DISKS = {"root": rootfs.image}
