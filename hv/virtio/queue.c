@@ -278,6 +278,11 @@ bool queue_has_work(const struct queue *q)
 	return q->ready && avail_idx(q) != q->next_avail;
 }
 
+uint16_t queue_used_idx(const struct queue *q)
+{
+	return load(&used_of(q)->idx);
+}
+
 /* The iovec among iov[0 .. count) in which byte *offset lies, *offset made relative to it. */
 static unsigned iov_seek(const struct iovec *iov, unsigned count, size_t *offset)
 {

@@ -70,6 +70,9 @@ bool queue_want_kick(struct queue *q);
 void queue_spare_kick(struct queue *q);
 /* Are there chains not yet popped? */
 bool queue_has_work(const struct queue *q);
+/* The used ring's index as it is in guest memory: next_used when somebody else (vhost) ran a ready
+ * queue. */
+uint16_t queue_used_idx(const struct queue *q);
 
 /* Bytes between the scattered buffers and a flat one, at most `len`, from `offset` of the readable
  * (out) or writable (in) part. Returns the bytes copied. */
