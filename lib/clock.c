@@ -28,16 +28,16 @@ void clock_format_utc(int64_t realtime_ms, char text[32])
 	time_t seconds = (time_t)(realtime_ms / 1000);
 	int millis = (int)(realtime_ms % 1000);
 	struct tm utc;
-	char stamp[24];
 
 	if (millis < 0) {
 		millis += 1000;
 		seconds--;
 	}
-	if (gmtime_r(&seconds, &utc) == NULL ||
-	    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc) == 0) {
+	/* Not strftime, which brings locales into static programs. */
+	if (gmtime_r(&seconds, &utc) == NULL || utc.tm_year > 9999 - 1900 || utc.tm_year < -1900) {
 		snprintf(text, 32, "out-of-range");
 		return;
 	}
-	snprintf(text, 32, "%s.%03dZ", stamp, millis);
+	snprintf(text, 32, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", utc.tm_year + 1900,
+		 utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, millis);
 }
