@@ -33,11 +33,14 @@ void clock_format_utc(int64_t realtime_ms, char text[32])
 		millis += 1000;
 		seconds--;
 	}
-	/* Not strftime, which brings locales into static programs. */
 	if (gmtime_r(&seconds, &utc) == NULL || utc.tm_year > 9999 - 1900 || utc.tm_year < -1900) {
 		snprintf(text, 32, "out-of-range");
 		return;
 	}
-	snprintf(text, 32, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", utc.tm_year + 1900,
-		 utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, millis);
+	/* Not strftime, which brings locales into static programs. The remainders tell the compiler
+	 * that it fits. */
+	snprintf(text, 32, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
+		 (unsigned)(utc.tm_year + 1900) % 10000, (unsigned)(utc.tm_mon + 1) % 100,
+		 (unsigned)utc.tm_mday % 100, (unsigned)utc.tm_hour % 100,
+		 (unsigned)utc.tm_min % 100, (unsigned)utc.tm_sec % 100, (unsigned)millis % 1000);
 }
