@@ -97,9 +97,13 @@ static uint32_t bank(uint64_t features, uint32_t select)
 
 static void put_config(struct mmio *m, struct span *s)
 {
+	size_t len = m->virtio->config_len;
 	size_t i;
 
-	for (i = 0; i < m->virtio->config_len; i += 4) {
+	if (memcmp(m->page + REG_CONFIG, m->virtio->config, len) == 0) {
+		len = 0; /* as nearly always */
+	}
+	for (i = 0; i < len; i += 4) {
 		uint32_t word;
 
 		memcpy(&word, m->virtio->config + i, sizeof(word));
