@@ -460,8 +460,9 @@ int machine_load_kernel(struct machine *m, struct fault *fault)
 void machine_start(struct machine *m)
 {
 	m->started_ms = clock_boottime_ms();
-	m->state = MACHINE_RUNNING;
-	vcpus_release(&m->vcpus);
+	/* After snapshot_load the devices stand still. */
+	m->state = MACHINE_PAUSED;
+	machine_resume(m);
 }
 
 void machine_pause(struct machine *m)

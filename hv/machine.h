@@ -95,7 +95,7 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources,
 		   struct machine_console output, struct machine **ret, struct fault *fault);
 /* Kernel, initrd and device tree into memory; registers of the boot protocol. */
 int machine_load_kernel(struct machine *m, struct fault *fault);
-/* The vCPUs run. The caller then runs the loop. */
+/* The vCPUs run; after snapshot_load the devices too. The caller then runs the loop. */
 void machine_start(struct machine *m);
 /* vCPUs parked, then devices quiet, in this order. Harmless if it is paused. Without the device
  * lock. */

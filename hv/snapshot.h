@@ -10,18 +10,17 @@
  * counters last. What differs between file and machine is refused by name before anything is set.
  *
  * Where it runs: both files come from outside, so snapshot_load is made to run INSIDE the sandbox,
- * after vcpus_start and before machine_start; it opens nothing and makes no thread. It needs, and
- * snapshot_save with it, beyond what a running VM calls anyway:
- *   fstat, lseek, ftruncate, pread64, pwrite64   the two files
- *   madvise, mmap of anonymous memory, munmap, brk   malloc, and huge pages
- *   getrandom   ids of the memory file and of the generation
- *   clock_gettime   (vdso; a system call where the host's clock source has none)
+ * after vcpus_start and before the guest runs: a file that takes the process over gains no more
+ * than a guest would. It opens nothing and makes no thread. It needs, and snapshot_save with it,
+ * beyond what a running VM calls anyway: fstat, lseek, ftruncate, pread64, pwrite64   the two files
+ *   mmap of anonymous memory, munmap, brk        malloc
+ *   getrandom                                    id of the memory file
+ *   clock_gettime                                where the vdso has none
  *   ioctl on a vCPU: KVM_GET_REG_LIST, KVM_GET_ONE_REG, KVM_SET_ONE_REG, KVM_GET_MP_STATE,
  *     KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS
- *   ioctl on the VM: KVM_CHECK_EXTENSION, KVM_IRQ_LINE, KVM_CREATE_DEVICE with the test flag,
- *     KVM_ARM_SET_COUNTER_OFFSET (0x4010aeb5)
+ *   ioctl on the VM: KVM_CHECK_EXTENSION, KVM_IRQ_LINE
  *   ioctl on the vGIC: KVM_GET_DEVICE_ATTR, KVM_SET_DEVICE_ATTR
- *   and what the devices' activate functions call (vhost-vsock: its ioctls). */
+ *   and what the devices' own pause, resume and activate call (vhost-vsock: its ioctls). */
 #pragma once
 #include "hv/fault.h"
 #include "hv/machine.h"
@@ -33,9 +32,9 @@
 int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *fault);
 
 /* Into a machine just created (MACHINE_STARTING) from a spec of the same shape, vCPU threads at the
- * gate or not made yet; then machine_start. Memory is copied, unless the machine's memory is a
- * mapping of memory_fd already (RAM_SHARED_FILE). The clock goes on as spec->restore says. The
- * descriptors stay the caller's. On any error the machine is only good for machine_destroy.
- * -EBADMSG: not a sound file; -EXDEV: made by a host or a spec that differs (*fault names the
- * part); or what KVM said. */
+ * gate or not made yet. It is MACHINE_PAUSED after: machine_start. Memory is copied, unless the
+ * machine's memory is a mapping of memory_fd already (RAM_SHARED_FILE). The clock goes on as
+ * spec->restore says. The descriptors stay the caller's. On any error the machine is only good for
+ * machine_destroy. -EBADMSG: not a sound file; -EXDEV: made by a host or a spec that differs
+ * (*fault names the part); or what KVM said. */
 int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *fault);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "hv/state_file.h"
+#include "hv/virtio/virtio.h"
 #include "hv_snapshot_sample.h"
 #include "lib/crc.h"
 #include "lib/mem.h"
@@ -324,15 +325,15 @@ static void device_status(Tb__VmSnapshot *s)
 static void device_config(Tb__VmSnapshot *s)
 {
 	free(s->devices[0]->config.data);
-	s->devices[0]->config.len = 129;
-	s->devices[0]->config.data = mem_zalloc(129);
+	s->devices[0]->config.len = VIRTIO_CONFIG_MAX + 1;
+	s->devices[0]->config.data = mem_zalloc(VIRTIO_CONFIG_MAX + 1);
 }
 
 static void device_words(Tb__VmSnapshot *s)
 {
 	free(s->devices[1]->words);
-	s->devices[1]->n_words = 9;
-	s->devices[1]->words = mem_zalloc(9 * sizeof(uint64_t));
+	s->devices[1]->n_words = VIRTIO_STATE_WORDS + 1;
+	s->devices[1]->words = mem_zalloc((VIRTIO_STATE_WORDS + 1) * sizeof(uint64_t));
 }
 
 static void queue_size(Tb__VmSnapshot *s)

@@ -1,0 +1,553 @@
+#include "hv/snapshot.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hv/class.h"
+#include "hv/gic_state.h"
+#include "hv/guest_clock.h"
+#include "hv/host_class.h"
+#include "hv/kvm.h"
+#include "hv/memory_file.h"
+#include "hv/state_file.h"
+#include "hv/vcpu_state.h"
+#include "hv/virtio/net.h"
+#include "hv/virtio/vsock.h"
+#include "hv/vmgenid.h"
+#include "lib/clock.h"
+#include "lib/mem.h"
+#include "lib/rng.h"
+
+enum { STOLEN_SIZE = 64, DEVICE_NET = 1, DEVICE_BLOCK = 2, CAPACITY_SIZE = 8, MAC_SIZE = 6 };
+
+static ProtobufCBinaryData bytes_copy(const void *data, size_t len)
+{
+	return (ProtobufCBinaryData){.len = len, .data = mem_dup(data, len)};
+}
+
+static bool has_pmu(const struct machine *m)
+{
+	return (m->vcpus.init.features[0] & 1U << KVM_ARM_VCPU_PMU_V3) != 0;
+}
+
+/* --- saving ----------------------------------------------------------------------------------- */
+
+static void hardware_save(const struct machine *m, Tb__VmSnapshot *s)
+{
+	s->hardware = mem_alloc(sizeof(*s->hardware));
+	tb__vm_hardware__init(s->hardware);
+	s->hardware->vcpus = m->vcpus.count;
+	s->hardware->memory_bytes = m->ram.size;
+	s->hardware->gic = (Tb__GicVersion)m->gic.version;
+	s->hardware->pmu = has_pmu(m);
+}
+
+static int class_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
+{
+	struct host_class *class = mem_alloc(sizeof(*class));
+	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, class);
+
+	if (rv == 0) {
+		s->host_class = mem_alloc(sizeof(*s->host_class));
+		class_pack(class, s->host_class);
+	}
+	free(class);
+	return rv < 0 ? fault_set(fault, rv, "cannot read the host's class: %s", strerror(-rv)) : 0;
+}
+
+static int clock_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
+{
+	s->clock = mem_alloc(sizeof(*s->clock));
+	tb__vm_clock__init(s->clock);
+	s->clock->realtime_ns = clock_realtime_ms() * 1000000;
+	__asm__("mrs %0, cntfrq_el0" : "=r"(s->clock->frequency));
+	return vcpus_counter_get(&m->vcpus, &s->clock->counter, fault);
+}
+
+static int vcpus_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	s->vcpus = mem_array(m->vcpus.count, sizeof(s->vcpus[0]));
+	for (i = 0; i < m->vcpus.count && rv == 0; i++) {
+		s->vcpus[i] = mem_alloc(sizeof(*s->vcpus[i]));
+		tb__vcpu_state__init(s->vcpus[i]);
+		s->n_vcpus++;
+		rv = vcpu_state_save(&m->vcpus.vcpu[i], s->vcpus[i], fault);
+	}
+	return rv;
+}
+
+static int interrupts_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
+{
+	s->gic = mem_alloc(sizeof(*s->gic));
+	tb__vm_gic_state__init(s->gic);
+	return gic_state_save(&m->gic, &m->vcpus, s->gic, fault);
+}
+
+static void board_devices_save(const struct machine *m, Tb__VmSnapshot *s)
+{
+	const struct pl011 *p = &m->pl011;
+	Tb__Pl011State *uart = s->uart = mem_alloc(sizeof(*uart));
+	unsigned i;
+
+	tb__pl011_state__init(uart);
+	uart->cr = p->cr;
+	uart->lcr = p->lcr;
+	uart->ibrd = p->ibrd;
+	uart->fbrd = p->fbrd;
+	uart->ifls = p->ifls;
+	uart->imsc = p->imsc;
+	uart->ris = p->ris;
+	uart->fifo = (ProtobufCBinaryData){.len = p->count, .data = mem_alloc(p->count)};
+	for (i = 0; i < p->count; i++) {
+		uart->fifo.data[i] = p->fifo[(p->head + i) % PL011_FIFO];
+	}
+	s->rtc = mem_alloc(sizeof(*s->rtc));
+	tb__pl031_state__init(s->rtc);
+	s->rtc->offset_s = m->pl031.offset_s;
+	s->rtc->match = m->pl031.match;
+	s->rtc->mask = m->pl031.mask;
+}
+
+static Tb__QueueState *queue_save(const struct virtio_queue_state *q)
+{
+	Tb__QueueState *ret = mem_alloc(sizeof(*ret));
+
+	tb__queue_state__init(ret);
+	ret->ready = q->ready;
+	ret->size = q->size;
+	ret->desc = q->desc;
+	ret->avail = q->avail;
+	ret->used = q->used;
+	ret->next_avail = q->next_avail;
+	ret->next_used = q->next_used;
+	return ret;
+}
+
+static Tb__VirtioState *device_save(const struct machine_slot *slot)
+{
+	const struct virtio *v = slot->virtio;
+	Tb__VirtioState *ret = mem_alloc(sizeof(*ret));
+	struct virtio_state state;
+	unsigned i;
+
+	virtio_save(v, &state);
+	tb__virtio_state__init(ret);
+	ret->name = mem_strdup(v->name);
+	ret->id = v->class->id;
+	ret->status = state.status;
+	ret->acked = state.acked;
+	ret->config_generation = state.config_generation;
+	ret->config = bytes_copy(v->config, v->config_len);
+	ret->n_queues = v->class->queues;
+	ret->queues = mem_array(ret->n_queues, sizeof(ret->queues[0]));
+	for (i = 0; i < ret->n_queues; i++) {
+		ret->queues[i] = queue_save(&state.queue[i]);
+	}
+	ret->n_words = state.word_count;
+	ret->words = mem_dup(state.words, state.word_count * sizeof(state.words[0]));
+	ret->features_select = slot->mmio.features_select;
+	ret->driver_features_select = slot->mmio.driver_features_select;
+	ret->driver_features = slot->mmio.driver_features;
+	ret->queue_select = slot->mmio.queue_select;
+	ret->config_pending = slot->mmio.config_pending;
+	return ret;
+}
+
+static void devices_save(struct machine *m, Tb__VmSnapshot *s)
+{
+	s->devices = mem_array(m->slots, sizeof(s->devices[0]));
+	loop_lock(&m->loop);
+	for (s->n_devices = 0; s->n_devices < m->slots; s->n_devices++) {
+		s->devices[s->n_devices] = device_save(&m->slot[s->n_devices]);
+	}
+	loop_unlock(&m->loop);
+}
+
+/* All but the memory. The clock comes first, so that it is the moment of the pause. */
+static int record_save(struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
+{
+	uint8_t memory_id[MEMORY_FILE_ID];
+	int rv = clock_save(m, s, fault);
+
+	rng_fill(memory_id, sizeof(memory_id));
+	s->program = mem_strdup("witness-vm " TIEBREAK_VERSION);
+	s->memory_id = bytes_copy(memory_id, sizeof(memory_id));
+	s->generation_id = bytes_copy(m->vmgenid, VMGENID_SIZE);
+	if (m->stolen != NULL) {
+		s->stolen_time = bytes_copy(m->stolen, (size_t)STOLEN_SIZE * m->vcpus.count);
+	}
+	hardware_save(m, s);
+	board_devices_save(m, s);
+	devices_save(m, s);
+	rv = rv < 0 ? rv : class_save(m, s, fault);
+	rv = rv < 0 ? rv : vcpus_save(m, s, fault);
+	return rv < 0 ? rv : interrupts_save(m, s, fault);
+}
+
+static bool is_same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return a >= 0 && b >= 0 && fstat(a, &sa) == 0 && fstat(b, &sb) == 0 &&
+	       sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static int files_check(const struct machine *m, int state_fd, int memory_fd, struct fault *fault)
+{
+	if (is_same_file(state_fd, memory_fd)) {
+		return fault_set(fault, -EINVAL, "state and memory cannot be one file");
+	}
+	if (m->ram.backing == RAM_SHARED_FILE &&
+	    is_same_file(memory_fd, resource_find(m->resources, "memory"))) {
+		return fault_set(fault, -EINVAL,
+				 "the VM runs on this memory file: save it into another one");
+	}
+	return 0;
+}
+
+int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *fault)
+{
+	Tb__VmSnapshot *s;
+	int rv = files_check(m, state_fd, memory_fd, fault);
+
+	if (rv < 0) {
+		return rv;
+	}
+	machine_pause(m);
+	s = mem_alloc(sizeof(*s));
+	tb__vm_snapshot__init(s);
+	rv = record_save(m, s, fault);
+	/* The state file last: where it is whole, so is the other. */
+	rv = rv < 0 ? rv : memory_file_write(memory_fd, &m->ram, s->memory_id.data, fault);
+	rv = rv < 0 ? rv : state_file_write(state_fd, s, fault);
+	tb__vm_snapshot__free_unpacked(s, NULL);
+	return rv;
+}
+
+/* --- does the file fit this machine? ---------------------------------------------------------- */
+
+static int hardware_check(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+{
+	const Tb__VmHardware *h = s->hardware;
+
+	if (h->vcpus != m->vcpus.count) {
+		return fault_set(fault, -EXDEV, "the snapshot has %u vCPUs, this VM has %u",
+				 h->vcpus, m->vcpus.count);
+	}
+	if (h->memory_bytes != m->ram.size) {
+		return fault_set(fault, -EXDEV,
+				 "the snapshot has %llu MiB of memory, this VM has %llu MiB",
+				 (unsigned long long)(h->memory_bytes >> 20),
+				 (unsigned long long)(m->ram.size >> 20));
+	}
+	if ((unsigned)h->gic != m->gic.version) {
+		return fault_set(fault, -EXDEV, "the snapshot has a GICv%u, this VM has a GICv%u",
+				 (unsigned)h->gic, m->gic.version);
+	}
+	if ((h->pmu != 0) != has_pmu(m)) {
+		return fault_set(fault, -EXDEV,
+				 "the snapshot has %s performance counters, this VM has %s (noPmu)",
+				 h->pmu ? "got" : "no", has_pmu(m) ? "some" : "none");
+	}
+	if ((s->stolen_time.len != 0) != (m->stolen != NULL)) {
+		return fault_set(
+			fault, -EXDEV, "the snapshot has %s stolen time, this host's kernel has %s",
+			s->stolen_time.len != 0 ? "got" : "no", m->stolen != NULL ? "it" : "none");
+	}
+	return 0;
+}
+
+static bool config_begins_alike(const Tb__VirtioState *saved, const struct virtio *v, size_t offset,
+				size_t len)
+{
+	return saved->config.len >= offset + len && v->config_len >= offset + len &&
+	       memcmp(saved->config.data + offset, v->config + offset, len) == 0;
+}
+
+/* What a driver has read of the config space and relies on. */
+static int config_check(const Tb__VirtioState *saved, const struct virtio *v, struct fault *fault)
+{
+	if (saved->config.len != v->config_len) {
+		return fault_set(fault, -EXDEV, "%s has another config space in the snapshot",
+				 v->name);
+	}
+	if (v->class->id == DEVICE_BLOCK && !config_begins_alike(saved, v, 0, CAPACITY_SIZE)) {
+		return fault_set(fault, -EXDEV,
+				 "the disk of %s is of another size than in the snapshot", v->name);
+	}
+	if (v->class->id == DEVICE_NET && !config_begins_alike(saved, v, 0, MAC_SIZE)) {
+		const uint8_t *mac = saved->config.data;
+
+		return fault_set(fault, -EXDEV,
+				 "%s had the MAC address %02x:%02x:%02x:%02x:%02x:%02x in the "
+				 "snapshot: give it in the spec",
+				 v->name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	}
+	return 0;
+}
+
+static int device_check(const Tb__VirtioState *saved, const struct virtio *v, unsigned slot,
+			struct fault *fault)
+{
+	uint64_t missing = saved->acked & ~v->features;
+
+	if (saved->id != v->class->id || strcmp(saved->name, v->name) != 0) {
+		return fault_set(fault, -EXDEV,
+				 "device %u of the snapshot is %s, of this VM it is %s", slot,
+				 saved->name, v->name);
+	}
+	if (saved->n_queues != v->class->queues) {
+		return fault_set(fault, -EXDEV, "%s has %zu queues in the snapshot, here %u",
+				 v->name, saved->n_queues, v->class->queues);
+	}
+	if (missing != 0) {
+		return fault_set(fault, -EXDEV,
+				 "the guest's driver of %s uses feature bit %u, which this host "
+				 "does not offer",
+				 v->name, (unsigned)__builtin_ctzll(missing));
+	}
+	return config_check(saved, v, fault);
+}
+
+static int devices_check(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	for (i = 0; i < m->slots && i < s->n_devices && rv == 0; i++) {
+		rv = device_check(s->devices[i], m->slot[i].virtio, i, fault);
+	}
+	if (rv == 0 && m->slots != s->n_devices) {
+		rv = fault_set(fault, -EXDEV,
+			       "the snapshot has %zu virtio devices, this VM has %u: %s is one too "
+			       "many",
+			       s->n_devices, m->slots,
+			       m->slots > s->n_devices ? m->slot[s->n_devices].virtio->name
+						       : s->devices[m->slots]->name);
+	}
+	return rv;
+}
+
+static int class_check(const struct machine *m, const struct host_class *saved, struct fault *fault)
+{
+	struct host_class *here = mem_alloc(sizeof(*here));
+	char text[360] = "";
+	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, here);
+
+	if (rv < 0) {
+		fault_set(fault, rv, "cannot read the host's class: %s", strerror(-rv));
+	} else if (class_difference(saved, here, text, sizeof(text)) > 0) {
+		rv = fault_set(fault, -EXDEV,
+			       "the snapshot is of another compatibility class than this host: %s",
+			       text);
+	}
+	free(here);
+	return rv;
+}
+
+/* --- loading ---------------------------------------------------------------------------------- */
+
+static int memory_load(struct machine *m, const Tb__VmSnapshot *s, int fd, struct fault *fault)
+{
+	int rv = memory_file_check(fd, m->ram.size, s->memory_id.data, fault);
+
+	if (rv < 0 || m->ram.backing == RAM_SHARED_FILE) {
+		return rv;
+	}
+	return memory_file_read(fd, &m->ram, fault);
+}
+
+static int vcpus_load(const struct machine *m, const Tb__VmSnapshot *s,
+		      const struct host_class *class, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	for (i = 0; i < m->vcpus.count && rv == 0; i++) {
+		rv = vcpu_state_load(&m->vcpus.vcpu[i], s->vcpus[i], class, fault);
+	}
+	return rv;
+}
+
+static void board_devices_load(struct machine *m, const Tb__VmSnapshot *s)
+{
+	struct pl011 *p = &m->pl011;
+
+	p->cr = s->uart->cr;
+	p->lcr = s->uart->lcr;
+	p->ibrd = s->uart->ibrd;
+	p->fbrd = s->uart->fbrd;
+	p->ifls = s->uart->ifls;
+	p->imsc = s->uart->imsc;
+	p->ris = s->uart->ris;
+	p->head = 0;
+	p->count = (unsigned)s->uart->fifo.len;
+	memcpy(p->fifo, s->uart->fifo.data, s->uart->fifo.len);
+	/* A raised level is no state of the interrupt controller: it is said again. */
+	p->level = (p->ris & p->imsc) != 0;
+	p->irq(p->arg, p->level);
+	m->pl031.offset_s = s->rtc->offset_s;
+	m->pl031.match = s->rtc->match;
+	m->pl031.mask = s->rtc->mask & 1;
+	if (m->stolen != NULL) {
+		memcpy(m->stolen, s->stolen_time.data, s->stolen_time.len);
+	}
+}
+
+static void state_unpack(const Tb__VirtioState *saved, struct virtio_state *ret)
+{
+	size_t i;
+
+	*ret = (struct virtio_state){
+		.acked = saved->acked,
+		.status = saved->status,
+		.config_generation = saved->config_generation,
+		.word_count = (uint32_t)saved->n_words,
+	};
+	for (i = 0; i < saved->n_queues; i++) {
+		const Tb__QueueState *q = saved->queues[i];
+
+		ret->queue[i] = (struct virtio_queue_state){
+			.desc = q->desc,
+			.avail = q->avail,
+			.used = q->used,
+			.size = (uint16_t)q->size,
+			.next_avail = (uint16_t)q->next_avail,
+			.next_used = (uint16_t)q->next_used,
+			.ready = q->ready,
+		};
+	}
+	memcpy(ret->words, saved->words, saved->n_words * sizeof(ret->words[0]));
+}
+
+static int device_load(struct machine_slot *slot, const Tb__VirtioState *saved, struct fault *fault)
+{
+	struct virtio *v = slot->virtio;
+	struct virtio_state state;
+
+	state_unpack(saved, &state);
+	virtio_pause(v);
+	if (virtio_load(v, &state) < 0) {
+		return fault_set(fault, -EBADMSG, "the snapshot's state of %s cannot be", v->name);
+	}
+	slot->mmio.features_select = saved->features_select;
+	slot->mmio.driver_features_select = saved->driver_features_select;
+	slot->mmio.driver_features = saved->driver_features;
+	slot->mmio.queue_select = saved->queue_select;
+	slot->mmio.config_pending = saved->config_pending;
+	mmio_refresh(&slot->mmio);
+	return 0;
+}
+
+/* An interrupt under way is no state that anybody saved: the driver is told once to look. */
+static void device_wake(struct virtio *v)
+{
+	uint64_t one = 1;
+	ssize_t rv = 0;
+
+	if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0) {
+		rv = write(v->irq_fd, &one, sizeof(one));
+	}
+	(void)rv; /* full is as good as told */
+}
+
+/* Stays paused: the queues are looked at when the machine runs. */
+static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	loop_lock(&m->loop);
+	for (i = 0; i < m->slots && rv == 0; i++) {
+		rv = device_load(&m->slot[i], s->devices[i], fault);
+		if (rv == 0) {
+			device_wake(m->slot[i].virtio);
+		}
+	}
+	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && rv == 0; i++) {
+		if (m->net[i] != NULL) {
+			net_announce(m->net[i]);
+		}
+	}
+	if (rv == 0 && m->vsock != NULL) {
+		vsock_reset_event(m->vsock);
+	}
+	loop_unlock(&m->loop);
+	return rv;
+}
+
+/* machine_create chose a new id; the guest is told if it is another than it knew. */
+static int generation_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+{
+	int rv;
+
+	if (memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) == 0) {
+		return 0;
+	}
+	rv = kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+	rv = rv < 0 ? rv : kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	return rv < 0 ? fault_set(fault, rv, "cannot tell the guest its new generation: %s",
+				  strerror(-rv))
+		      : 0;
+}
+
+static int clock_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+{
+	bool advance = m->spec->restore != NULL && m->spec->restore->advance_clock;
+	uint64_t count;
+	int rv = guest_clock_count(s->clock, advance, clock_realtime_ms() * 1000000, &count, fault);
+
+	return rv < 0 ? rv : vcpus_counters_load(&m->vcpus, s->vcpus, count, fault);
+}
+
+static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
+			 const struct host_class *class, struct fault *fault)
+{
+	int rv = hardware_check(m, s, fault);
+
+	rv = rv < 0 ? rv : devices_check(m, s, fault);
+	rv = rv < 0 ? rv : class_check(m, class, fault);
+	return rv < 0 ? rv : vcpus_state_check(&m->vcpus, s->vcpus, fault);
+}
+
+static int record_load(struct machine *m, const Tb__VmSnapshot *s, int memory_fd,
+		       struct fault *fault)
+{
+	struct host_class *class = mem_alloc(sizeof(*class));
+	int rv = class_unpack(s->host_class, class) ? machine_check(m, s, class, fault) : -EBADMSG;
+
+	rv = rv < 0 ? rv : memory_load(m, s, memory_fd, fault);
+	rv = rv < 0 ? rv : vcpus_load(m, s, class, fault);
+	free(class);
+	rv = rv < 0 ? rv : gic_state_load(&m->gic, &m->vcpus, s->gic, fault);
+	if (rv < 0) {
+		return rv;
+	}
+	board_devices_load(m, s);
+	rv = devices_load(m, s, fault);
+	rv = rv < 0 ? rv : generation_load(m, s, fault);
+	return rv < 0 ? rv : clock_load(m, s, fault);
+}
+
+int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *fault)
+{
+	Tb__VmSnapshot *s;
+	int rv = state_file_read(state_fd, &s, fault);
+
+	if (rv < 0) {
+		return rv;
+	}
+	rv = record_load(m, s, memory_fd, fault);
+	tb__vm_snapshot__free_unpacked(s, NULL);
+	if (rv == 0) {
+		m->state = MACHINE_PAUSED;
+	}
+	return rv;
+}

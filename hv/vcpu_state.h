@@ -1,0 +1,34 @@
+/* vcpu_state.h: what a virtual processor is, out of KVM and into it: power state, pending error,
+ * and every register of KVM_GET_REG_LIST. The list is the contract: none is named here by hand, but
+ * for those that need care:
+ *
+ *  - the counters go last, all vCPUs from one count (vcpus_counters_load): read at different times,
+ *    they would come back apart;
+ *  - registers of the class (class.h) were compared with the host's before: they are not set;
+ *  - MPIDR_EL1 must be the machine's own: the interrupt controller knows vCPUs by it.
+ *
+ * The counters are set by their registers on every kernel: the write is for the whole VM on all of
+ * them, and unlike KVM_ARM_SET_COUNTER_OFFSET (6.4) it keeps the physical counter, where there is
+ * one to be saved, at its own count. Read back, since a kernel may ignore it.
+ *
+ * All vCPUs are parked or not started. Source: KVM API; devices/vcpu.rst. */
+#pragma once
+#include "hv/class.h"
+#include "hv/fault.h"
+#include "hv/vcpu.h"
+#include "proto/hv_state.pb-c.h"
+
+/* *ret was initialised by the caller; what is put into it is freed with it. */
+int vcpu_state_save(const struct vcpu *c, Tb__VcpuState *ret, struct fault *fault);
+/* Do the registers that all vCPUs of the snapshot have exist here, and no others? -EXDEV and the
+ * name of one that does not. */
+int vcpus_state_check(const struct vcpus *v, Tb__VcpuState *const *saved, struct fault *fault);
+/* `class`: the snapshot's, found equal to the host's. -EBADMSG and names if KVM refuses. */
+int vcpu_state_load(const struct vcpu *c, const Tb__VcpuState *saved,
+		    const struct host_class *class, struct fault *fault);
+
+/* CNTVCT of the guest. */
+int vcpus_counter_get(const struct vcpus *v, uint64_t *ret, struct fault *fault);
+/* CNTVCT goes on from `count`; CNTPCT, if it is in the list, keeps its distance from it. */
+int vcpus_counters_load(const struct vcpus *v, Tb__VcpuState *const *saved, uint64_t count,
+			struct fault *fault);
