@@ -19,10 +19,14 @@ static int check_access(const struct blk_config *c, const char *name, struct fau
 	if (flags < 0) {
 		return fault_set(f, -errno, "%s: the disk's descriptor is not open", name);
 	}
-	if (mode == O_WRONLY || (mode == O_RDONLY && !c->read_only)) {
+	if (mode == O_WRONLY) {
+		return fault_set(f, -EACCES, "%s: the disk is not open for reading", name);
+	}
+	if (mode == O_RDONLY && !c->read_only) {
 		return fault_set(f, -EACCES,
-				 "%s: the disk is not open for %s: open it so, or make it readOnly",
-				 name, c->read_only ? "reading" : "reading and writing");
+				 "%s: the disk is not open for writing: open it so, or make it "
+				 "readOnly",
+				 name);
 	}
 	return 0;
 }
