@@ -53,6 +53,11 @@ def timer():
     return _static("timer", HERE / "timer")
 
 
+def talk():
+    """The program that talks to another over a terminal (talk/talk.c)."""
+    return _static("talk", HERE / "talk")
+
+
 def bare():
     """An Image of 600 bytes that runs the moment its vCPU does (bare/bare.c)."""
     folder = HERE / "bare"
@@ -114,7 +119,8 @@ def _pack_busybox(archive):
 
 
 # What `board --guest NAME` puts on a board, and where.
-PARTS = {"program": (program, "/bin/guest"), "timer": (timer, "/bin/timer"), "bare": (bare, "/guest/bare"),
+PARTS = {"program": (program, "/bin/guest"), "timer": (timer, "/bin/timer"),
+         "talk": (talk, "/bin/talk"), "bare": (bare, "/guest/bare"),
          "kernel": (kernel, "/guest/kernel"), "small": (smallkernel.image, "/guest/small"), "init": (init, "/guest/init"), "tiny": (tiny, "/guest/tiny"),
          "busybox": (busybox, "/guest/busybox")}
 # What it gives the board as a disk, /dev/NAME; what is written there is forgotten at the end.

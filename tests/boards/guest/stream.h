@@ -1,4 +1,4 @@
-/* stream.h: what is said over any connected stream: TCP, vsock, or a local socket. */
+/* stream.h: what is said over any connected stream: TCP or vsock. */
 #pragma once
 #include <stdint.h>
 
