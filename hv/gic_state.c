@@ -64,6 +64,9 @@ static int word_set(const struct gic *g, const struct gic_word *w, uint64_t valu
 	if (value > UINT32_MAX) {
 		return -EINVAL;
 	}
+	if (w->zero && value == 0) {
+		return 0;
+	}
 	if (w->clear != 0) {
 		rv = kvm_attr_set(g->fd, w->group, w->clear, &narrow);
 	}

@@ -9,26 +9,29 @@
 enum { DIST = 1, CPU_INTERFACE = 2, REDIST = 5, SYSTEM = 6, LEVEL = 7 };
 enum { CTLR = 0x000, IIDR = 0x008, CPENDSGIR = 0xf10, SPENDSGIR = 0xf20, IROUTER = 0x6000 };
 enum { GICR_CTLR = 0x000, GICR_WAKER = 0x014, GICR_SGI_FRAME = 0x10000 };
+enum { GICC_APR0 = 0xd0 };
 enum { PRIVATE = 32 }; /* interrupt ids below are each vCPU's own */
 
 /* A register with `bits` for each interrupt; word n of it is at offset + 4 n. */
 struct bank {
 	uint16_t offset, clear;
 	uint8_t bits;
+	bool zero; /* at first */
 	char name[13];
 };
 
 static const struct bank banks_v2[] = {
-	{0x080, 0, 1, "IGROUPR"},     {0x100, 0x180, 1, "ISENABLER"},
-	{0x200, 0x280, 1, "ISPENDR"}, {0x300, 0x380, 1, "ISACTIVER"},
-	{0x400, 0, 8, "IPRIORITYR"},  {0x800, 0, 8, "ITARGETSR"},
-	{0xc00, 0, 2, "ICFGR"},
+	{0x080, 0, 1, false, "IGROUPR"},    {0x100, 0x180, 1, false, "ISENABLER"},
+	{0x200, 0x280, 1, true, "ISPENDR"}, {0x300, 0x380, 1, true, "ISACTIVER"},
+	{0x400, 0, 8, false, "IPRIORITYR"}, {0x800, 0, 8, false, "ITARGETSR"},
+	{0xc00, 0, 2, false, "ICFGR"},
 };
 
 /* A GICv3 takes ISPENDR from user space as the whole truth. */
 static const struct bank banks_v3[] = {
-	{0x080, 0, 1, "IGROUPR"},	{0x100, 0x180, 1, "ISENABLER"}, {0x200, 0, 1, "ISPENDR"},
-	{0x300, 0x380, 1, "ISACTIVER"}, {0x400, 0, 8, "IPRIORITYR"},	{0xc00, 0, 2, "ICFGR"},
+	{0x080, 0, 1, false, "IGROUPR"},    {0x100, 0x180, 1, false, "ISENABLER"},
+	{0x200, 0, 1, true, "ISPENDR"},	    {0x300, 0x380, 1, true, "ISACTIVER"},
+	{0x400, 0, 8, false, "IPRIORITYR"}, {0xc00, 0, 2, false, "ICFGR"},
 };
 
 struct single {
@@ -56,16 +59,15 @@ struct list {
 	int vcpu; /* of the words that come; -1: shared */
 };
 
-static void add(struct list *l, uint32_t group, uint64_t number, uint64_t clear)
+static struct gic_word *add(struct list *l, uint32_t group, uint64_t number)
 {
+	struct gic_word *w = &l->word[l->count];
+
 	assert(l->count < GIC_WORDS_MAX);
-	l->word[l->count++] = (struct gic_word){
-		.group = group,
-		.number = number,
-		.clear = clear,
-		.wide = group == SYSTEM,
-		.vcpu = l->vcpu,
-	};
+	l->count++;
+	*w = (struct gic_word){
+		.group = group, .number = number, .wide = group == SYSTEM, .vcpu = l->vcpu};
+	return w;
 }
 
 /* The words of a bank for the interrupts from..to. */
@@ -75,8 +77,10 @@ static void add_bank(struct list *l, const struct bank *b, uint32_t group, uint6
 	unsigned word;
 
 	for (word = from * b->bits / 32; word < to * b->bits / 32; word++) {
-		add(l, group, base + b->offset + 4 * word,
-		    b->clear != 0 ? base + b->clear + 4 * word : 0);
+		struct gic_word *w = add(l, group, base + b->offset + 4 * word);
+
+		w->clear = b->clear != 0 ? base + b->clear + 4 * word : 0;
+		w->zero = b->zero;
 	}
 }
 
@@ -91,10 +95,15 @@ static void add_private_v2(struct list *l, uint64_t vcpu)
 		}
 	}
 	for (i = 0; i < 4; i++) {
-		add(l, DIST, base + SPENDSGIR + 4 * i, base + CPENDSGIR + 4 * i);
+		struct gic_word *w = add(l, DIST, base + SPENDSGIR + 4 * i);
+
+		w->clear = base + CPENDSGIR + 4 * i;
+		w->zero = true;
 	}
 	for (i = 0; i < LENGTH(interface_v2); i++) {
-		add(l, CPU_INTERFACE, base + interface_v2[i].number, 0);
+		uint16_t number = interface_v2[i].number;
+
+		add(l, CPU_INTERFACE, base + number)->zero = number >= GICC_APR0;
 	}
 }
 
@@ -104,18 +113,18 @@ static void add_private_v3(struct list *l, uint64_t affinity, unsigned priority_
 	unsigned active = priority_bits <= 5 ? 1 : priority_bits == 6 ? 2 : 4, n;
 	size_t i;
 
-	add(l, REDIST, base + GICR_CTLR, 0);
-	add(l, REDIST, base + GICR_WAKER, 0);
+	add(l, REDIST, base + GICR_CTLR);
+	add(l, REDIST, base + GICR_WAKER);
 	for (i = 0; i < LENGTH(banks_v3); i++) {
 		add_bank(l, &banks_v3[i], REDIST, base + GICR_SGI_FRAME, 0, PRIVATE);
 	}
-	add(l, LEVEL, base, 0);
+	add(l, LEVEL, base)->zero = true;
 	for (i = 0; i < LENGTH(interface_v3); i++) {
-		add(l, SYSTEM, base + interface_v3[i].number, 0);
+		add(l, SYSTEM, base + interface_v3[i].number);
 	}
 	for (i = 0; i < 2; i++) {
 		for (n = 0; n < active; n++) {
-			add(l, SYSTEM, base + active_v3[i] + n, 0);
+			add(l, SYSTEM, base + active_v3[i] + n)->zero = true;
 		}
 	}
 }
@@ -132,10 +141,10 @@ static void add_shared(struct list *l, const struct gic_shape *shape)
 	if (shape->version == 3) {
 		/* The upper halves hold Aff3, which KVM's vCPUs do not have. */
 		for (n = PRIVATE; n < shape->interrupts; n++) {
-			add(l, DIST, IROUTER + 8 * n, 0);
+			add(l, DIST, IROUTER + 8 * n)->zero = true;
 		}
 		for (n = PRIVATE; n < shape->interrupts; n += 32) {
-			add(l, LEVEL, n, 0);
+			add(l, LEVEL, n)->zero = true;
 		}
 	}
 }
@@ -147,7 +156,7 @@ size_t gic_words(const struct gic_shape *shape, struct gic_word *ret)
 
 	assert(shape->version == 2 || shape->version == 3);
 	assert(shape->interrupts % 32 == 0 && shape->interrupts <= 128);
-	add(&l, DIST, IIDR, 0);
+	add(&l, DIST, IIDR);
 	add_shared(&l, shape);
 	for (i = 0; i < shape->vcpus; i++) {
 		l.vcpu = (int)i;
@@ -158,7 +167,7 @@ size_t gic_words(const struct gic_shape *shape, struct gic_word *ret)
 		}
 	}
 	l.vcpu = -1;
-	add(&l, DIST, CTLR, 0);
+	add(&l, DIST, CTLR);
 	return l.count;
 }
 

@@ -27,6 +27,7 @@ struct gic_word {
 	uint32_t group; /* of the device's attributes */
 	uint64_t number; /* attribute */
 	uint64_t clear; /* attribute of the register that clears; 0: none */
+	bool zero; /* what a controller has there that did nothing yet */
 	bool wide; /* 64 bits (GICv3 CPU interface) */
 	int vcpu; /* whose it is; -1: all share it */
 };

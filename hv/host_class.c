@@ -26,15 +26,11 @@ static int add_register(struct host_class *c, int vcpu, uint64_t id)
 	return class_add(c, id, value) ? 0 : -E2BIG;
 }
 
-static int add_registers(struct host_class *c, int vcpu)
+static int add_registers(struct host_class *c, int vcpu, const uint64_t *ids, size_t count)
 {
-	uint64_t *ids;
-	size_t count, i;
-	int rv = kvm_reg_list(vcpu, &ids, &count);
+	size_t i;
+	int rv = 0;
 
-	if (rv < 0) {
-		return rv;
-	}
 	for (i = 0; i < count && rv == 0; i++) {
 		if (class_has_register(ids[i]) || ids[i] == PMCR_EL0) {
 			rv = add_register(c, vcpu, ids[i]);
@@ -42,11 +38,11 @@ static int add_registers(struct host_class *c, int vcpu)
 	}
 	class_add(c, CLASS_REGISTERS, count);
 	class_add(c, CLASS_REGISTER_LIST, class_list_mix(ids, count));
-	free(ids);
 	return rv;
 }
 
-int host_class_read(int vm, int vcpu, const struct gic *gic, struct host_class *ret)
+int host_class_read(int vm, int vcpu, const struct gic *gic, const uint64_t *ids, size_t count,
+		    struct host_class *ret)
 {
 	uint64_t frequency;
 	uint32_t iidr = 0;
@@ -59,7 +55,7 @@ int host_class_read(int vm, int vcpu, const struct gic *gic, struct host_class *
 	class_add(ret, CLASS_COUNTER_HZ, frequency);
 	class_add(ret, CLASS_GIC_VERSION, gic->version);
 	class_add(ret, CLASS_GIC_IIDR, iidr);
-	return rv < 0 ? rv : add_registers(ret, vcpu);
+	return rv < 0 ? rv : add_registers(ret, vcpu, ids, count);
 }
 
 /* A VM of which only the class is asked. */
@@ -86,6 +82,8 @@ static int scratch_vcpu(struct scratch *s)
 
 static int scratch_read(int kvm, struct scratch *s, struct host_class *ret, struct fault *fault)
 {
+	uint64_t *ids = NULL;
+	size_t count;
 	int rv = kvm_vm_create(kvm, 32, &s->vm);
 
 	rv = rv < 0 ? rv : scratch_vcpu(s);
@@ -97,7 +95,9 @@ static int scratch_read(int kvm, struct scratch *s, struct host_class *ret, stru
 	if (rv < 0) {
 		return rv;
 	}
-	rv = host_class_read(s->vm, s->vcpu, &s->gic, ret);
+	rv = kvm_reg_list(s->vcpu, &ids, &count);
+	rv = rv < 0 ? rv : host_class_read(s->vm, s->vcpu, &s->gic, ids, count, ret);
+	free(ids);
 	return rv < 0 ? fault_set(fault, rv, "cannot read a scratch VM's registers: %s",
 				  strerror(-rv))
 		      : 0;

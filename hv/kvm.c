@@ -211,17 +211,17 @@ int kvm_reg_set(int vcpu, uint64_t id, const void *value)
 
 int kvm_reg_list(int vcpu, uint64_t **ret, size_t *ret_count)
 {
-	struct kvm_reg_list head = {.n = 0};
-	struct kvm_reg_list *list;
-	int rv = CALL_AT(vcpu, KVM_GET_REG_LIST, &head);
+	enum { USUAL = 500 };
+	struct kvm_reg_list *list = mem_alloc(sizeof(*list) + USUAL * sizeof(uint64_t));
+	int rv;
 
-	/* The kernel says the count together with E2BIG. */
-	if (rv < 0 && rv != -E2BIG) {
-		return rv;
-	}
-	list = mem_alloc(sizeof(*list) + head.n * sizeof(uint64_t));
-	list->n = head.n;
+	list->n = USUAL;
 	rv = CALL_AT(vcpu, KVM_GET_REG_LIST, list);
+	/* The kernel says the count together with E2BIG. */
+	if (rv == -E2BIG) {
+		list = mem_realloc(list, sizeof(*list) + list->n * sizeof(uint64_t));
+		rv = CALL_AT(vcpu, KVM_GET_REG_LIST, list);
+	}
 	if (rv < 0) {
 		free(list);
 		return rv;

@@ -46,10 +46,12 @@ static void hardware_save(const struct machine *m, Tb__VmSnapshot *s)
 	s->hardware->pmu = has_pmu(m);
 }
 
+/* After the vCPUs, whose list of registers it goes by. */
 static int class_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
 {
 	struct host_class *class = mem_alloc(sizeof(*class));
-	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, class);
+	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, s->vcpus[0]->register_ids,
+				 s->vcpus[0]->n_register_ids, class);
 
 	if (rv == 0) {
 		s->host_class = mem_alloc(sizeof(*s->host_class));
@@ -186,8 +188,8 @@ static int record_save(struct machine *m, Tb__VmSnapshot *s, struct fault *fault
 	hardware_save(m, s);
 	board_devices_save(m, s);
 	devices_save(m, s);
-	rv = rv < 0 ? rv : class_save(m, s, fault);
 	rv = rv < 0 ? rv : vcpus_save(m, s, fault);
+	rv = rv < 0 ? rv : class_save(m, s, fault);
 	return rv < 0 ? rv : interrupts_save(m, s, fault);
 }
 
@@ -335,11 +337,12 @@ static int devices_check(const struct machine *m, const Tb__VmSnapshot *s, struc
 	return rv;
 }
 
-static int class_check(const struct machine *m, const struct host_class *saved, struct fault *fault)
+static int class_check(const struct machine *m, const struct host_class *saved, const uint64_t *ids,
+		       size_t count, struct fault *fault)
 {
 	struct host_class *here = mem_alloc(sizeof(*here));
 	char text[360] = "";
-	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, here);
+	int rv = host_class_read(m->vm, m->vcpus.vcpu[0].fd, &m->gic, ids, count, here);
 
 	if (rv < 0) {
 		fault_set(fault, rv, "cannot read the host's class: %s", strerror(-rv));
@@ -349,6 +352,27 @@ static int class_check(const struct machine *m, const struct host_class *saved, 
 			       text);
 	}
 	free(here);
+	return rv;
+}
+
+/* What of the host the guest knows: the class, and which registers there are. */
+static int host_check(const struct machine *m, const Tb__VmSnapshot *s,
+		      const struct host_class *class, struct fault *fault)
+{
+	uint64_t *ids;
+	size_t count;
+	unsigned i;
+	int rv = kvm_reg_list(m->vcpus.vcpu[0].fd, &ids, &count);
+
+	if (rv < 0) {
+		return fault_set(fault, rv, "cannot list the registers of vCPU 0: %s",
+				 strerror(-rv));
+	}
+	rv = class_check(m, class, ids, count, fault);
+	for (i = 0; i < m->vcpus.count && rv == 0; i++) {
+		rv = vcpu_state_check(s->vcpus[i], ids, count, fault);
+	}
+	free(ids);
 	return rv;
 }
 
@@ -513,8 +537,7 @@ static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
 	int rv = hardware_check(m, s, fault);
 
 	rv = rv < 0 ? rv : devices_check(m, s, fault);
-	rv = rv < 0 ? rv : class_check(m, class, fault);
-	return rv < 0 ? rv : vcpus_state_check(&m->vcpus, s->vcpus, fault);
+	return rv < 0 ? rv : host_check(m, s, class, fault);
 }
 
 static int record_load(struct machine *m, const Tb__VmSnapshot *s, int memory_fd,

@@ -1,6 +1,7 @@
 #include "hv/state_file.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,8 @@
 #include "hv/register_name.h"
 #include "hv/virtio/virtio.h"
 #include "hv/vmgenid.h"
-#include "lib/crc.h"
 #include "lib/mem.h"
+#include "lib/rng.h"
 #include "proto/frame.h"
 
 static const char magic[8] = {'T', 'B', 'V', 'M', 'S', 'T', 'A', 'T'};
@@ -23,9 +24,30 @@ static const char magic[8] = {'T', 'B', 'V', 'M', 'S', 'T', 'A', 'T'};
 enum { AT_VERSION = 8, AT_LENGTH = 12, AT_SUM = 16 };
 enum { STOLEN_SIZE = 64, MEMORY_ID_SIZE = 16, PROGRAM_MAX = 64 };
 
-static uint32_t sum_of(const uint8_t *head, const uint8_t *record, size_t len)
+/* One step of SplitMix64 (lib/rng.h): a bijection. */
+static uint64_t mix(uint64_t sum, uint64_t word)
 {
-	return crc_add(crc_add(0, head, AT_SUM), record, len);
+	struct prng p = {.state = sum ^ word};
+
+	return prng_u64(&p);
+}
+
+static uint64_t mix_bytes(uint64_t sum, const uint8_t *data, size_t len)
+{
+	uint64_t word;
+
+	for (; len >= sizeof(word); data += sizeof(word), len -= sizeof(word)) {
+		memcpy(&word, data, sizeof(word));
+		sum = mix(sum, le64toh(word));
+	}
+	word = 0;
+	memcpy(&word, data, len);
+	return len > 0 ? mix(sum, le64toh(word)) : sum;
+}
+
+uint64_t state_file_sum(const uint8_t head[AT_SUM], const uint8_t *record, size_t len)
+{
+	return mix_bytes(mix_bytes(0, head, AT_SUM), record, len);
 }
 
 void state_file_encode(const Tb__VmSnapshot *snapshot, struct buf *out)
@@ -38,9 +60,9 @@ void state_file_encode(const Tb__VmSnapshot *snapshot, struct buf *out)
 	buf_append(out, magic, sizeof(magic));
 	buf_put_u32(out, STATE_FILE_VERSION);
 	buf_put_u32(out, (uint32_t)len);
-	record = buf_reserve(out, sizeof(uint32_t) + len) + sizeof(uint32_t);
+	record = buf_reserve(out, sizeof(uint64_t) + len) + sizeof(uint64_t);
 	tb__vm_snapshot__pack(snapshot, record);
-	buf_put_u32(out, sum_of(out->data + begin, record, len));
+	buf_put_u64(out, state_file_sum(out->data + begin, record, len));
 	out->len += len;
 }
 
@@ -71,8 +93,8 @@ static int frame_check(const uint8_t *data, size_t len, struct fault *fault)
 	if (len > STATE_FILE_MAX || big_endian(data + AT_LENGTH) != len - STATE_FILE_HEAD) {
 		return bad(fault, "it is cut off, or has bytes behind its end");
 	}
-	if (big_endian(data + AT_SUM) !=
-	    sum_of(data, data + STATE_FILE_HEAD, len - STATE_FILE_HEAD)) {
+	if (((uint64_t)big_endian(data + AT_SUM) << 32 | big_endian(data + AT_SUM + 4)) !=
+	    state_file_sum(data, data + STATE_FILE_HEAD, len - STATE_FILE_HEAD)) {
 		return bad(fault, "it is damaged, its checksum does not match");
 	}
 	return 0;

@@ -4,12 +4,12 @@
  *   0   8  "TBVMSTAT"
  *   8   4  version, big-endian
  *  12   4  length of the record
- *  16   4  CRC-32 (lib/crc.h) over the 16 bytes before and the record
- *  20      one protobuf record, VmSnapshot (proto/hv_state.proto)
+ *  16   8  checksum over the 16 bytes before and the record (state_file_sum)
+ *  24      one protobuf record, VmSnapshot (proto/hv_state.proto)
  *
- * The checksum finds accidents (any change within 32 neighbouring bits for certain); a forged file
- * has a good one. Whoever gets a record from here may rely on every bound that hv_state.proto
- * states; what the machine must agree with is snapshot.h's. */
+ * The checksum finds accidents; a forged file has a good one. Whoever gets a record from here may
+ * rely on every bound that hv_state.proto states; what the machine must agree with is snapshot.h's.
+ */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -20,11 +20,15 @@
 
 enum {
 	STATE_FILE_VERSION = 1,
-	STATE_FILE_HEAD = 20,
+	STATE_FILE_HEAD = 24,
 	STATE_FILE_MAX = 1 << 20, /* bytes; 8 vCPUs take 60,000 */
 	STATE_REGISTERS_MAX = 2048, /* of one vCPU */
 };
 
+/* The checksum of a file with this head and record: each eight bytes (little-endian, zeros behind
+ * the last ones) are mixed into it by a function that no two values share a result of, so that a
+ * change within eight of them is found for certain, any other but once in 2^64. */
+uint64_t state_file_sum(const uint8_t head[16], const uint8_t *record, size_t len);
 /* Appends the file. The record is ours and within its bounds (asserted by size). */
 void state_file_encode(const Tb__VmSnapshot *snapshot, struct buf *out);
 /* 0 and *ret, owned by the caller (tb__vm_snapshot__free_unpacked with NULL); -EBADMSG and a

@@ -10,7 +10,7 @@
 #include "lib/mem.h"
 
 #define MPIDR_EL1 ARM64_SYS_REG(3, 0, 0, 0, 5)
-#define REGISTER_VALUE_MAX 256
+#define ID_AA64DFR0_EL1 ARM64_SYS_REG(3, 0, 0, 5, 0)
 
 static int fault_vcpu(struct fault *fault, int error, const struct vcpu *c, const char *what)
 {
@@ -98,29 +98,50 @@ static int list_fault(const Tb__VcpuState *saved, const uint64_t *ids, size_t co
 	return fault_set(fault, -EXDEV, "the snapshot has a register twice");
 }
 
-int vcpus_state_check(const struct vcpus *v, Tb__VcpuState *const *saved, struct fault *fault)
+int vcpu_state_check(const Tb__VcpuState *saved, const uint64_t *ids, size_t count,
+		     struct fault *fault)
 {
-	uint64_t *ids;
-	size_t count;
-	unsigned i;
-	int rv = kvm_reg_list(v->vcpu[0].fd, &ids, &count);
-
-	if (rv < 0) {
-		return fault_vcpu(fault, rv, &v->vcpu[0], "list the registers of");
+	if (saved->n_register_ids == count &&
+	    memcmp(saved->register_ids, ids, count * sizeof(ids[0])) == 0) {
+		return 0;
 	}
-	for (i = 0; i < v->count && rv == 0; i++) {
-		if (saved[i]->n_register_ids != count ||
-		    memcmp(saved[i]->register_ids, ids, count * sizeof(ids[0])) != 0) {
-			rv = list_fault(saved[i], ids, count, fault);
-		}
-	}
-	free(ids);
-	return rv;
+	return list_fault(saved, ids, count, fault);
 }
 
 static bool is_counter(uint64_t id)
 {
 	return id == KVM_REG_ARM_TIMER_CNT || id == KVM_REG_ARM_PTIMER_CNT;
+}
+
+/* How many of something the processor has. */
+struct limits {
+	unsigned breakpoints, watchpoints, event_counters;
+};
+
+static struct limits limits_of(const struct host_class *class)
+{
+	const uint64_t *debug = class_find(class, ID_AA64DFR0_EL1);
+	const uint64_t *counters = class_find(class, CLASS_PMU_COUNTERS);
+
+	return (struct limits){
+		.breakpoints = debug != NULL ? (unsigned)(*debug >> 12 & 15) + 1 : 16,
+		.watchpoints = debug != NULL ? (unsigned)(*debug >> 20 & 15) + 1 : 16,
+		.event_counters = counters != NULL ? (unsigned)*counters : 31,
+	};
+}
+
+/* Is the register one of those the processor does not have? DBGBVR, DBGBCR, DBGWVR and DBGWCR are
+ * (2, 0, 0, n, 4..7), PMEVCNTR and PMEVTYPER (3, 3, 14, 8 or 12 + n / 8, n % 8). */
+static bool is_beyond(uint64_t id, const struct limits *l)
+{
+	unsigned crm = id >> 3 & 15, op2 = id & 7, counter = (crm & 3) << 3 | op2;
+
+	if ((id & ~UINT64_C(0x7f)) == REGISTER_SYSTEM(2, 0, 0, 0, 0)) {
+		return op2 >= 4 && crm >= (op2 < 6 ? l->breakpoints : l->watchpoints);
+	}
+	/* Number 31 is PMCCFILTR_EL0. */
+	return (id & ~UINT64_C(0x7f)) == REGISTER_SYSTEM(3, 3, 14, 0, 0) && crm >= 8 &&
+	       counter < 31 && counter >= l->event_counters;
 }
 
 /* What must be as it is: true for a value that is, or for a register that may be set. */
@@ -140,12 +161,13 @@ static bool is_as_here(const struct vcpu *c, uint64_t id, const uint8_t *value,
 }
 
 static void register_load(const struct vcpu *c, uint64_t id, const uint8_t *value,
-			  const struct host_class *class, struct refusals *refused)
+			  const struct host_class *class, const struct limits *limits,
+			  struct refusals *refused)
 {
 	char name[REGISTER_NAME];
 	int rv;
 
-	if (is_counter(id)) {
+	if (is_counter(id) || is_beyond(id, limits)) {
 		return;
 	}
 	if (id == MPIDR_EL1 || class_has_register(id)) {
@@ -168,12 +190,13 @@ int vcpu_state_load(const struct vcpu *c, const Tb__VcpuState *saved,
 		.exception.serror_esr = saved->serror_esr,
 	};
 	const uint8_t *at = saved->register_values.data;
+	const struct limits limits = limits_of(class);
 	struct refusals refused = {0};
 	size_t i;
 	int rv;
 
 	for (i = 0; i < saved->n_register_ids; i++) {
-		register_load(c, saved->register_ids[i], at, class, &refused);
+		register_load(c, saved->register_ids[i], at, class, &limits, &refused);
 		at += kvm_reg_size(saved->register_ids[i]);
 	}
 	if (refused.count > 0) {

@@ -4,6 +4,8 @@
  *
  *  - the counters go last, all vCPUs from one count (vcpus_counters_load): read at different times,
  *    they would come back apart;
+ *  - breakpoints, watchpoints and event counters that the processor does not have, of which KVM
+ *    lists the most that could be, are left alone: no guest reaches them;
  *  - registers of the class (class.h) were compared with the host's before: they are not set;
  *  - MPIDR_EL1 must be the machine's own: the interrupt controller knows vCPUs by it.
  *
@@ -20,9 +22,10 @@
 
 /* *ret was initialised by the caller; what is put into it is freed with it. */
 int vcpu_state_save(const struct vcpu *c, Tb__VcpuState *ret, struct fault *fault);
-/* Do the registers that all vCPUs of the snapshot have exist here, and no others? -EXDEV and the
- * name of one that does not. */
-int vcpus_state_check(const struct vcpus *v, Tb__VcpuState *const *saved, struct fault *fault);
+/* Do the registers that each vCPU of the snapshot has exist here, and no others? `ids`: the
+ * machine's, as of kvm_reg_list. -EXDEV and the name of one that does not. */
+int vcpu_state_check(const Tb__VcpuState *saved, const uint64_t *ids, size_t count,
+		     struct fault *fault);
 /* `class`: the snapshot's, found equal to the host's. -EBADMSG and names if KVM refuses. */
 int vcpu_state_load(const struct vcpu *c, const Tb__VcpuState *saved,
 		    const struct host_class *class, struct fault *fault);

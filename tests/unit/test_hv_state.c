@@ -14,7 +14,6 @@
 #include "hv/state_file.h"
 #include "hv/virtio/virtio.h"
 #include "hv_snapshot_sample.h"
-#include "lib/crc.h"
 #include "lib/mem.h"
 
 static void encode_sample(struct buf *out)
@@ -42,11 +41,11 @@ static int decode(const uint8_t *data, size_t len, struct fault *fault)
 
 static void sum_mend(uint8_t *data, size_t len)
 {
-	uint32_t sum = crc_add(crc_add(0, data, 16), data + STATE_FILE_HEAD, len - STATE_FILE_HEAD);
+	uint64_t sum = state_file_sum(data, data + STATE_FILE_HEAD, len - STATE_FILE_HEAD);
 	unsigned i;
 
-	for (i = 0; i < 4; i++) {
-		data[16 + i] = (uint8_t)(sum >> (24 - 8 * i));
+	for (i = 0; i < 8; i++) {
+		data[16 + i] = (uint8_t)(sum >> (56 - 8 * i));
 	}
 }
 
