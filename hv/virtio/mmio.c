@@ -232,7 +232,6 @@ static void write_ready(struct mmio *m, uint32_t value)
 		virtio_fail(m->virtio, "no queue any more while it runs");
 	} else if (value == 0 && q != NULL && q->ready) {
 		q->ready = false;
-		q->next_avail = q->next_used = 0;
 	}
 }
 

@@ -163,7 +163,7 @@ void virtio_fail(struct virtio *v, const char *why)
 	unsigned i;
 
 	v->counters.failures++;
-	if (v->fail_logged_ms == 0 || now - v->fail_logged_ms >= FAIL_LOG_PERIOD_MS) {
+	if (v->fail_logged_ms == 0 || now >= v->fail_logged_ms + FAIL_LOG_PERIOD_MS) {
 		log_warning("device-failed", "%s: the guest's driver gave it %s; dead until reset",
 			    v->name, why);
 		v->fail_logged_ms = now;
@@ -270,7 +270,8 @@ void virtio_enable_queue(struct virtio *v, unsigned index)
 
 	q->event_idx = virtio_has(v, VIRTIO_F_EVENT_IDX_BIT);
 	q->indirect = virtio_has(v, VIRTIO_F_INDIRECT_DESC_BIT);
-	if (q->size > v->class->queue_size || !queue_enable(q, v->ram)) {
+	assert(q->size <= v->class->queue_size); /* the transport saw to it */
+	if (!queue_enable(q, v->ram)) {
 		virtio_fail(v, "a queue of an impossible size or place");
 	}
 }
