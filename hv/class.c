@@ -152,30 +152,46 @@ static size_t tell(size_t told, uint64_t key, const uint64_t *saved, const uint6
 	return told + 1;
 }
 
-size_t class_difference(const struct host_class *saved, const struct host_class *here, char *text,
-			size_t size)
+static bool is_system_register(uint64_t key)
 {
-	size_t differences = 0, i;
+	return (key >> 16 & 0xffff) == SPACE_SYSTEM;
+}
 
-	text[0] = '\0';
+/* Differences among the keys that are, or are not, system registers. */
+static size_t tell_some(bool system, size_t told, const struct host_class *saved,
+			const struct host_class *here, char *text, size_t size)
+{
+	size_t i;
+
 	for (i = 0; i < saved->count; i++) {
 		const struct class_part *p = &saved->part[i];
 		const uint64_t *other = class_find(here, p->key);
 
-		if (other == NULL || *other != p->value) {
-			differences = tell(differences, p->key, &p->value, other, text, size);
+		if (is_system_register(p->key) == system && (other == NULL || *other != p->value)) {
+			told = tell(told, p->key, &p->value, other, text, size);
 		}
 	}
 	for (i = 0; i < here->count; i++) {
 		const struct class_part *p = &here->part[i];
 
-		if (class_find(saved, p->key) == NULL) {
-			differences = tell(differences, p->key, NULL, &p->value, text, size);
+		if (is_system_register(p->key) == system && class_find(saved, p->key) == NULL) {
+			told = tell(told, p->key, NULL, &p->value, text, size);
 		}
 	}
-	if (differences > SHOWN) {
-		size_t len = strlen(text);
+	return told;
+}
 
+size_t class_difference(const struct host_class *saved, const struct host_class *here, char *text,
+			size_t size)
+{
+	size_t differences, len;
+
+	text[0] = '\0';
+	/* The processor's own registers first, MIDR_EL1 before all: the rest follows from them. */
+	differences = tell_some(true, 0, saved, here, text, size);
+	differences = tell_some(false, differences, saved, here, text, size);
+	if (differences > SHOWN) {
+		len = strlen(text);
 		snprintf(text + len, size - len, "; and %zu more", differences - SHOWN);
 	}
 	return differences;
