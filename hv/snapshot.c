@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "hv/class.h"
+#include "hv/device_state.h"
 #include "hv/gic_state.h"
 #include "hv/guest_clock.h"
 #include "hv/host_class.h"
@@ -22,7 +23,7 @@
 #include "lib/mem.h"
 #include "lib/rng.h"
 
-enum { STOLEN_SIZE = 64, DEVICE_NET = 1, DEVICE_BLOCK = 2, CAPACITY_SIZE = 8, MAC_SIZE = 6 };
+enum { STOLEN_SIZE = 64 };
 
 static ProtobufCBinaryData bytes_copy(const void *data, size_t len)
 {
@@ -117,57 +118,12 @@ static void board_devices_save(const struct machine *m, Tb__VmSnapshot *s)
 	s->rtc->mask = m->pl031.mask;
 }
 
-static Tb__QueueState *queue_save(const struct virtio_queue_state *q)
-{
-	Tb__QueueState *ret = mem_alloc(sizeof(*ret));
-
-	tb__queue_state__init(ret);
-	ret->ready = q->ready;
-	ret->size = q->size;
-	ret->desc = q->desc;
-	ret->avail = q->avail;
-	ret->used = q->used;
-	ret->next_avail = q->next_avail;
-	ret->next_used = q->next_used;
-	return ret;
-}
-
-static Tb__VirtioState *device_save(const struct machine_slot *slot)
-{
-	const struct virtio *v = slot->virtio;
-	Tb__VirtioState *ret = mem_alloc(sizeof(*ret));
-	struct virtio_state state;
-	unsigned i;
-
-	virtio_save(v, &state);
-	tb__virtio_state__init(ret);
-	ret->name = mem_strdup(v->name);
-	ret->id = v->class->id;
-	ret->status = state.status;
-	ret->acked = state.acked;
-	ret->config_generation = state.config_generation;
-	ret->config = bytes_copy(v->config, v->config_len);
-	ret->n_queues = v->class->queues;
-	ret->queues = mem_array(ret->n_queues, sizeof(ret->queues[0]));
-	for (i = 0; i < ret->n_queues; i++) {
-		ret->queues[i] = queue_save(&state.queue[i]);
-	}
-	ret->n_words = state.word_count;
-	ret->words = mem_dup(state.words, state.word_count * sizeof(state.words[0]));
-	ret->features_select = slot->mmio.features_select;
-	ret->driver_features_select = slot->mmio.driver_features_select;
-	ret->driver_features = slot->mmio.driver_features;
-	ret->queue_select = slot->mmio.queue_select;
-	ret->config_pending = slot->mmio.config_pending;
-	return ret;
-}
-
 static void devices_save(struct machine *m, Tb__VmSnapshot *s)
 {
 	s->devices = mem_array(m->slots, sizeof(s->devices[0]));
 	loop_lock(&m->loop);
 	for (s->n_devices = 0; s->n_devices < m->slots; s->n_devices++) {
-		s->devices[s->n_devices] = device_save(&m->slot[s->n_devices]);
+		s->devices[s->n_devices] = device_state_save(&m->slot[s->n_devices].mmio);
 	}
 	loop_unlock(&m->loop);
 }
@@ -266,65 +222,13 @@ static int hardware_check(const struct machine *m, const Tb__VmSnapshot *s, stru
 	return 0;
 }
 
-static bool config_begins_alike(const Tb__VirtioState *saved, const struct virtio *v, size_t offset,
-				size_t len)
-{
-	return saved->config.len >= offset + len && v->config_len >= offset + len &&
-	       memcmp(saved->config.data + offset, v->config + offset, len) == 0;
-}
-
-/* What a driver has read of the config space and relies on. */
-static int config_check(const Tb__VirtioState *saved, const struct virtio *v, struct fault *fault)
-{
-	if (saved->config.len != v->config_len) {
-		return fault_set(fault, -EXDEV, "%s has another config space in the snapshot",
-				 v->name);
-	}
-	if (v->class->id == DEVICE_BLOCK && !config_begins_alike(saved, v, 0, CAPACITY_SIZE)) {
-		return fault_set(fault, -EXDEV,
-				 "the disk of %s is of another size than in the snapshot", v->name);
-	}
-	if (v->class->id == DEVICE_NET && !config_begins_alike(saved, v, 0, MAC_SIZE)) {
-		const uint8_t *mac = saved->config.data;
-
-		return fault_set(fault, -EXDEV,
-				 "%s had the MAC address %02x:%02x:%02x:%02x:%02x:%02x in the "
-				 "snapshot: give it in the spec",
-				 v->name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
-	}
-	return 0;
-}
-
-static int device_check(const Tb__VirtioState *saved, const struct virtio *v, unsigned slot,
-			struct fault *fault)
-{
-	uint64_t missing = saved->acked & ~v->features;
-
-	if (saved->id != v->class->id || strcmp(saved->name, v->name) != 0) {
-		return fault_set(fault, -EXDEV,
-				 "device %u of the snapshot is %s, of this VM it is %s", slot,
-				 saved->name, v->name);
-	}
-	if (saved->n_queues != v->class->queues) {
-		return fault_set(fault, -EXDEV, "%s has %zu queues in the snapshot, here %u",
-				 v->name, saved->n_queues, v->class->queues);
-	}
-	if (missing != 0) {
-		return fault_set(fault, -EXDEV,
-				 "the guest's driver of %s uses feature bit %u, which this host "
-				 "does not offer",
-				 v->name, (unsigned)__builtin_ctzll(missing));
-	}
-	return config_check(saved, v, fault);
-}
-
 static int devices_check(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
 {
 	unsigned i;
 	int rv = 0;
 
 	for (i = 0; i < m->slots && i < s->n_devices && rv == 0; i++) {
-		rv = device_check(s->devices[i], m->slot[i].virtio, i, fault);
+		rv = device_state_check(s->devices[i], m->slot[i].virtio, i, fault);
 	}
 	if (rv == 0 && m->slots != s->n_devices) {
 		rv = fault_set(fault, -EXDEV,
@@ -413,7 +317,9 @@ static void board_devices_load(struct machine *m, const Tb__VmSnapshot *s)
 	p->ris = s->uart->ris;
 	p->head = 0;
 	p->count = (unsigned)s->uart->fifo.len;
-	memcpy(p->fifo, s->uart->fifo.data, s->uart->fifo.len);
+	if (p->count > 0) {
+		memcpy(p->fifo, s->uart->fifo.data, p->count);
+	}
 	/* A raised level is no state of the interrupt controller: it is said again. */
 	p->level = (p->ris & p->imsc) != 0;
 	p->irq(p->arg, p->level);
@@ -425,63 +331,6 @@ static void board_devices_load(struct machine *m, const Tb__VmSnapshot *s)
 	}
 }
 
-static void state_unpack(const Tb__VirtioState *saved, struct virtio_state *ret)
-{
-	size_t i;
-
-	*ret = (struct virtio_state){
-		.acked = saved->acked,
-		.status = saved->status,
-		.config_generation = saved->config_generation,
-		.word_count = (uint32_t)saved->n_words,
-	};
-	for (i = 0; i < saved->n_queues; i++) {
-		const Tb__QueueState *q = saved->queues[i];
-
-		ret->queue[i] = (struct virtio_queue_state){
-			.desc = q->desc,
-			.avail = q->avail,
-			.used = q->used,
-			.size = (uint16_t)q->size,
-			.next_avail = (uint16_t)q->next_avail,
-			.next_used = (uint16_t)q->next_used,
-			.ready = q->ready,
-		};
-	}
-	memcpy(ret->words, saved->words, saved->n_words * sizeof(ret->words[0]));
-}
-
-static int device_load(struct machine_slot *slot, const Tb__VirtioState *saved, struct fault *fault)
-{
-	struct virtio *v = slot->virtio;
-	struct virtio_state state;
-
-	state_unpack(saved, &state);
-	virtio_pause(v);
-	if (virtio_load(v, &state) < 0) {
-		return fault_set(fault, -EBADMSG, "the snapshot's state of %s cannot be", v->name);
-	}
-	slot->mmio.features_select = saved->features_select;
-	slot->mmio.driver_features_select = saved->driver_features_select;
-	slot->mmio.driver_features = saved->driver_features;
-	slot->mmio.queue_select = saved->queue_select;
-	slot->mmio.config_pending = saved->config_pending;
-	mmio_refresh(&slot->mmio);
-	return 0;
-}
-
-/* An interrupt under way is no state that anybody saved: the driver is told once to look. */
-static void device_wake(struct virtio *v)
-{
-	uint64_t one = 1;
-	ssize_t rv = 0;
-
-	if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0) {
-		rv = write(v->irq_fd, &one, sizeof(one));
-	}
-	(void)rv; /* full is as good as told */
-}
-
 /* Stays paused: the queues are looked at when the machine runs. */
 static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
 {
@@ -490,10 +339,7 @@ static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault
 
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots && rv == 0; i++) {
-		rv = device_load(&m->slot[i], s->devices[i], fault);
-		if (rv == 0) {
-			device_wake(m->slot[i].virtio);
-		}
+		rv = device_state_load(s->devices[i], &m->slot[i].mmio, fault);
 	}
 	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && rv == 0; i++) {
 		if (m->net[i] != NULL) {
