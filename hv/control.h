@@ -18,7 +18,6 @@
 enum {
 	CONTROL_CLIENTS_MAX = 8, /* of the socket; the parent is one more */
 	CONTROL_REQUEST_MAX = 4096, /* bytes of a request */
-	CONTROL_START_MAX = 256 << 10, /* bytes of VmStart */
 	CONTROL_FDS_MAX = 2, /* descriptors that may come with a request */
 	CONTROL_PATIENCE_MS = 5000,
 };
@@ -27,7 +26,9 @@ struct control_call {
 	const Tb__VmRequest *request; /* valid during the call */
 	uint64_t client; /* who asks, for control_answer */
 	bool parent; /* on the parent's connection */
-	bool may_renew; /* this connection speaks for the lease (see below) */
+	/* This connection speaks for the lease: the parent's; or, if there was none or it has gone
+	 * (a daemon that starts anew comes back by the socket), one of the socket. */
+	bool may_renew;
 	const int *fds; /* closed after the call: dup what is kept */
 	size_t fd_count;
 };
@@ -57,7 +58,10 @@ void control_destroy(struct control *c);
  * in. */
 void control_answer(struct control *c, uint64_t client, Tb__VmReply *reply);
 
-/* Whose word renews the lease: the parent's while its connection is there; if there was none, or it
- * has gone (a daemon that starts anew comes back by the socket), the clients of the socket. Unpacks
- * one request; for tests and fuzzers too. 0 and *ret (tb__vm_request__free_unpacked); -EBADMSG. */
-int control_decode(const uint8_t *data, size_t len, Tb__VmRequest **ret);
+/* A word to the parent that no request asked for (id 0): the VM runs, the VM has ended. */
+void control_tell_parent(struct control *c, Tb__VmReply *reply);
+/* Ends connections that were half done or not read from for CONTROL_PATIENCE_MS; called by a timer
+ * of its own while there are any. `now_ms` is boot time. */
+void control_expire(struct control *c, uint64_t now_ms);
+/* Clients connected now, the parent included. */
+unsigned control_clients(const struct control *c);
