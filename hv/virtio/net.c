@@ -202,7 +202,8 @@ static bool stock_add(struct net *n)
 	return true;
 }
 
-/* Stock for a frame of `len` bytes, or as much as there may be. False: the driver has to give more.
+/* Stock for a frame of `len` bytes, or as much as there may be (without merging one chain). False:
+ * the driver has to give more.
  */
 static bool stock_fill(struct net *n, uint64_t len)
 {
@@ -276,12 +277,11 @@ static bool deliver(struct net *n)
 {
 	struct receiver *rx = &n->rx;
 	bool filled = stock_fill(n, rx->frame);
-	uint64_t room = n->merges || rx->chains == 0 ? rx->len : rx->stock[0].len;
 
-	if (rx->frame > room && !filled) {
+	if (rx->frame > rx->len && !filled) {
 		return false;
 	}
-	if (rx->frame > room) {
+	if (rx->frame > rx->len) {
 		/* Larger than anything this driver gives. */
 		n->counters.rx_dropped++;
 	} else {
@@ -296,7 +296,6 @@ static bool deliver(struct net *n)
 static int take(struct net *n)
 {
 	struct receiver *rx = &n->rx;
-	unsigned buffers;
 	uint64_t room;
 	ssize_t got;
 
@@ -304,10 +303,9 @@ static int take(struct net *n)
 	    (!n->virtio.active || rx->len < FRAME_USUAL)) {
 		return -EAGAIN;
 	}
-	buffers = n->merges ? rx->buffers : rx->stock[0].buffers;
-	room = n->merges ? rx->len : rx->stock[0].len;
-	rx->iov[buffers] = (struct iovec){.iov_base = rx->rest, .iov_len = FRAME_MAX};
-	got = readv(n->fd, rx->iov, (int)(room < FRAME_MAX ? buffers + 1 : buffers));
+	room = rx->len;
+	rx->iov[rx->buffers] = (struct iovec){.iov_base = rx->rest, .iov_len = FRAME_MAX};
+	got = readv(n->fd, rx->iov, (int)(room < FRAME_MAX ? rx->buffers + 1 : rx->buffers));
 	if (got < HEADER) {
 		if (got < 0) {
 			tap_failed(n, errno);
