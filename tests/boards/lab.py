@@ -173,8 +173,9 @@ class Lab:
             self.options += [word for value in values for word in (option, value)]
         self.checks, self.local = [], []
 
-    def check(self, title, script, limit=60, files=None):
-        """Decorates the function that judges the Result."""
+    def check(self, title, script, limit=120, files=None):
+        """Decorates the function that judges the Result. `limit` is in seconds of the board's clock, and
+        there to end what hangs: a busy machine is ten times slower than an idle one."""
         def add(judge):
             self.checks.append(Check(title, script, judge, limit, files or {}))
             return judge
