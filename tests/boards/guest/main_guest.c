@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <dirent.h>
 
-enum { LINE_MAX_BYTES = 4096 };
+enum { LINE_MAX_BYTES = 4096, CONSOLE_TRIES = 250 };
 
 /* Lines as they are: no echo, no carriage returns, so that what a test reads is what was said. */
 static void console_plain(void)
@@ -119,8 +119,13 @@ static _Noreturn void init_run(void)
 		greet();
 	file_systems_mount();
 	modules_load();
-	if (!greeted && console_open())
-		greet();
+	for (int tries = 0; !greeted && tries < CONSOLE_TRIES; tries++) {
+		greeted = console_open();
+		if (greeted)
+			greet();
+		else
+			usleep(20000);
+	}
 	console_plain();
 	command_line_do();
 	console_obey();
