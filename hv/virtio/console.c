@@ -26,7 +26,7 @@ struct vconsole {
 	struct vconsole_config config;
 	uint32_t
 		taken; /* bytes of the chain at the head of the transmitq that were taken already */
-	bool blocked; /* the backlog is full: transmitq waits for vconsole_output_ready */
+	bool blocked; /* the backlog was full: transmitq waits for vconsole_output_ready */
 	bool input_waits; /* the owner has input and waits for input_ready */
 	uint64_t bytes_out, bytes_in;
 	size_t first, count; /* of the backlog */
@@ -118,7 +118,7 @@ static bool transmit(struct vconsole *c)
 	struct chain chain;
 
 	while (virtio_pop(&c->v, TRANSMITQ, &chain) == 1) {
-		if (budget == 0 || !take(c, &chain, &budget)) {
+		if (!take(c, &chain, &budget)) {
 			queue_unpop(q);
 			return false;
 		}
@@ -132,9 +132,7 @@ static void transmit_kick(struct vconsole *c)
 	struct queue *q = &c->v.queue[TRANSMITQ];
 	bool all;
 
-	if (c->blocked) {
-		return;
-	}
+	c->blocked = false;
 	do {
 		all = transmit(c);
 	} while (all && queue_want_kick(q));
@@ -213,7 +211,6 @@ static void reset(struct virtio *v)
 {
 	/* The backlog was printed by the old driver and still goes out. */
 	console_of(v)->taken = 0;
-	console_of(v)->blocked = false;
 }
 
 static unsigned save(const struct virtio *v, uint64_t words[VIRTIO_STATE_WORDS])
