@@ -29,7 +29,8 @@ def _apt(program, *words, archives=None):
     options = {"APT::Architecture": "arm64", "APT::Architectures": "arm64", "APT::Sandbox::User": "root",
                "APT::Install-Recommends": "0", "Acquire::Languages": "none", "Acquire::Retries": "3",
                "Dir::State": state, "Dir::State::status": state / "status", "Dir::Cache": state,
-               "Dir::Cache::archives": archives or state / "archives", "Debug::NoLocking": "1"}
+               "Dir::Cache::archives": archives or state / "archives", "Dir::Cache::pkgcache": "",
+               "Dir::Cache::srcpkgcache": "", "Debug::NoLocking": "1"}
     command = [program, "-q"] + [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     try:
         return subprocess.run(command + list(words), check=True, text=True, stdout=subprocess.PIPE,
