@@ -48,10 +48,11 @@ static bool received_take(struct received *r, struct msghdr *message)
 /* Exactly `len` bytes and whatever descriptors come with them. */
 static int receive(int fd, void *data, size_t len, struct received *r)
 {
-	/* One more than is allowed, to see that it is too many. */
+	/* All that the kernel lets through at once, to see whether they are too many. */
+	enum { SCM_MAX_FD = 253 };
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE((RESOURCES_MAX + 1) * sizeof(int))];
+		char bytes[CMSG_SPACE(SCM_MAX_FD * sizeof(int))];
 	} control;
 	size_t done = 0;
 
