@@ -43,5 +43,7 @@ struct hv_fuzz_device {
 
 /* For LLVMFuzzerTestOneInput to return. */
 int hv_fuzz_run(const struct hv_fuzz_device *device, const uint8_t *data, size_t size);
+/* Calls what is ready in the device's loop now, for an `event`. */
+void hv_fuzz_turn(struct loop *loop);
 /* Ends the process unless `ok`. */
 void hv_fuzz_must(int ok);
