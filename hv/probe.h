@@ -4,22 +4,15 @@
  * lie about it (Pi 5 with 6.12, Jetson Nano with 4.9). Opens what it asks about; not for the
  * sandbox. */
 #pragma once
+#include <stdbool.h>
 #include <stdio.h>
 
-#include "lib/buf.h"
 #include "proto/hv_probe.pb-c.h"
 
-struct probe_options {
-	const char *kvm; /* NULL: /dev/kvm */
-	/* Where proc, sys and dev of the board are found; NULL or "": /. A captured tree tells what
-	 * a board of that kind would say, as far as files tell it. */
-	const char *root;
-};
-
-/* *ret owned by the caller: protobuf_c_message_free_unpacked with NULL. Never fails: what cannot be
- * found out is a finding. */
-void probe_host(const struct probe_options *options, Tb__HostProbe **ret);
-/* For a person: the summary, the findings with their remedies, the facts, the class's id. */
-void probe_text(const Tb__HostProbe *probe, struct buf *out);
-/* Writes text or JSON to `out`. Exit status: 0 this host can run VMs, 1 it cannot. */
-int probe_main(const struct probe_options *options, int json, FILE *out);
+/* `root`: "" for this host, or a folder with proc, sys and dev of another: a captured tree tells
+ * what a board of that kind says, as far as files tell it. A new message, owned by the caller
+ * (free_unpacked with NULL). Never fails: what cannot be found out is a finding. */
+Tb__HostProbe *probe_host(const char *root);
+/* Writes text (probe_judge.h) or JSON to `out`. Exit status: 0 this host can run VMs, 1 it cannot.
+ */
+int probe_main(const char *root, bool json, FILE *out);
