@@ -69,8 +69,12 @@ int kvm_enable(int vm, uint32_t capability, uint64_t arg)
 
 int kvm_vm_create(int kvm, unsigned ipa_bits, int *ret_fd)
 {
-	int fd = call(kvm, KVM_CREATE_VM, KVM_VM_TYPE_ARM_IPA_SIZE(ipa_bits));
+	int fd;
 
+	/* Interrupted also by what the kernel does for this process in passing (io_uring). */
+	do {
+		fd = call(kvm, KVM_CREATE_VM, KVM_VM_TYPE_ARM_IPA_SIZE(ipa_bits));
+	} while (fd == -EINTR);
 	if (fd < 0) {
 		return fd;
 	}

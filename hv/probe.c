@@ -88,7 +88,6 @@ static int ask_kvm(const char *root, struct probe_kvm *ret)
 
 	free(path);
 	ret->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
-	ret->io_uring = has_io_uring();
 	if (rv == -ENXIO) {
 		/* Opened, of another version. */
 		ret->version = -1;
@@ -120,15 +119,17 @@ Tb__HostProbe *probe_host(const char *root)
 {
 	struct probe_board board;
 	struct probe_kvm facts = {0};
+	Tb__HostClassParts *class;
 	Tb__HostProbe *probe;
 	int kvm;
 
 	probe_board_read(root, &board);
 	kvm = ask_kvm(root, &facts);
+	class = kvm >= 0 ? ask_class(kvm) : NULL;
+	/* After KVM: what is left of a closed ring interrupts the next system calls. */
+	facts.io_uring = has_io_uring();
 	probe = probe_judge(&board, &facts);
-	if (probe->can_host) {
-		probe->host_class = ask_class(kvm);
-	}
+	probe->host_class = class;
 	if (kvm >= 0) {
 		close(kvm);
 	}

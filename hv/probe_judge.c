@@ -267,7 +267,8 @@ void probe_text(const Tb__HostProbe *p, struct buf *out)
 	size_t i;
 
 	buf_printf(out, "%s\n", p->summary);
-	for (i = 0; i < p->n_findings; i++) {
+	/* The first obstacle is in the summary. */
+	for (i = p->can_host ? 0 : 1; i < p->n_findings; i++) {
 		buf_printf(out, "%s: %s: %s\n", levels[p->findings[i]->level],
 			   p->findings[i]->subject, p->findings[i]->text);
 	}
