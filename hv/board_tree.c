@@ -85,7 +85,7 @@ static void controller_read(int parent, int folder, const char *name, enum board
 	ssize_t len = property(folder, "reg", value);
 
 	ret->controller = kind;
-	snprintf(ret->node, sizeof(ret->node), "%s", name);
+	snprintf(ret->node, sizeof(ret->node), "%.63s", name);
 	ret->ranges = len > 0 && range > 0 ? (unsigned)len / range : 0;
 	if (kind == BOARD_CONTROLLER_GICV2 && ret->ranges >= 4) {
 		ret->gicv_base = cells(value + 3 * range, address);
@@ -142,7 +142,8 @@ void board_tree_read(const char *path, struct board_tree *ret)
 	ret->present = true;
 	len = property(folder, "model", model);
 	if (len > 0) {
-		snprintf(ret->model, sizeof(ret->model), "%.*s", (int)len, (char *)model);
+		snprintf(ret->model, sizeof(ret->model), "%.*s", len < 95 ? (int)len : 95,
+			 (char *)model);
 	}
 	walk_node(&w, folder, 0);
 }
