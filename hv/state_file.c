@@ -285,13 +285,20 @@ static const char *devices_check(const Tb__VmSnapshot *s)
 
 static const char *ids_check(const Tb__VmSnapshot *s)
 {
+	size_t i;
+
 	if (s->generation_id.len != VMGENID_SIZE || s->memory_id.len != MEMORY_ID_SIZE) {
 		return "generationId or memoryId is not of 16 bytes";
 	}
 	if (s->stolen_time.len != 0 && s->stolen_time.len != STOLEN_SIZE * s->n_vcpus) {
 		return "stolenTime is not of 64 bytes for each vCPU";
 	}
-	return strlen(s->program) <= PROGRAM_MAX ? NULL : "program is too long";
+	for (i = 0; s->program[i] != '\0'; i++) {
+		if (i == PROGRAM_MAX || s->program[i] < ' ' || s->program[i] > '~') {
+			return "program is too long, or not plain text";
+		}
+	}
+	return NULL;
 }
 
 /* What is wrong with the record, or NULL. Later checks rely on earlier ones. */

@@ -372,6 +372,11 @@ static void program_long(Tb__VmSnapshot *s)
 		mem_strdup("a name of a program that is longer than anybody would call one ..");
 }
 
+static void program_forges_lines(Tb__VmSnapshot *s)
+{
+	s->program[2] = '\n';
+}
+
 static void test_bounds(void **state)
 {
 	static const struct {
@@ -416,6 +421,7 @@ static void test_bounds(void **state)
 		{memory_id_short, "memoryId"},
 		{stolen_short, "stolenTime"},
 		{program_long, "program"},
+		{program_forges_lines, "program"},
 	};
 	size_t i;
 
