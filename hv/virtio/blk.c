@@ -64,6 +64,7 @@ struct blk {
 	struct virtio virtio; /* first */
 	struct blk_host *host;
 	struct watch watch; /* of host->fd */
+	bool watched; /* the loop hears of it */
 	bool read_only, direct;
 	bool dropping; /* reset: what comes back is of a driver that is gone */
 	uint64_t size; /* bytes */
@@ -533,6 +534,16 @@ static void collect(struct blk *b)
 	} while (b->asked);
 }
 
+/* A disk that answers on the spot need not wake the loop with what was taken already: that is a
+ * tenth of a small read. The last state is kept, so that a slow disk costs no call for each
+ * request. */
+static void watch_host(struct blk *b, bool wanted)
+{
+	if (wanted != b->watched && loop_modify(&b->watch, wanted ? EPOLLIN : 0) == 0) {
+		b->watched = wanted;
+	}
+}
+
 /* New requests to the host in one go; what it does on the spot (page cache, RAM disk) goes back
  * with one interrupt and without a turn of the loop. */
 static void work(struct blk *b)
@@ -545,6 +556,7 @@ static void work(struct blk *b)
 		bool ok = accept_all(b), all = request_left(b);
 
 		collect(b);
+		watch_host(b, b->in_flight > 0);
 		virtio_signal(&b->virtio, 0);
 		/* With no request left, what comes back from the host brings us here again. */
 		if (!ok || !request_left(b) || (all && !queue_want_kick(q))) {
@@ -668,6 +680,7 @@ int blk_create_on(struct blk_host *host, const struct blk_config *c, const struc
 		rv = host != NULL ? 0 : host_create(c, &b->host);
 		rv = rv < 0 ? rv : virtio_init(&b->virtio, &blk_class, ram, loop, name);
 		rv = rv < 0 ? rv : loop_add(loop, &b->watch, b->host->fd, EPOLLIN);
+		b->watched = rv == 0;
 		if (rv < 0) {
 			(void)fault_set(f, rv, "%s: cannot make the disk's queue: %s", name,
 					strerror(-rv));
