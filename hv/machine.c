@@ -510,7 +510,7 @@ int machine_reset(struct machine *m, struct fault *fault)
 	vcpus_park(&m->vcpus);
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
-		virtio_set_status(m->slot[i].virtio, 0);
+		mmio_reset(&m->slot[i].mmio);
 	}
 	pl011_init(&m->pl011, uart_output, uart_irq, m);
 	(void)kvm_irq_line(m->vm, LAYOUT_SPI_PL011, false);

@@ -44,5 +44,8 @@ uint64_t mmio_read(void *m, uint64_t offset, unsigned len);
 void mmio_write(void *m, uint64_t offset, uint64_t value, unsigned len);
 /* Its device-tree node: "virtio,mmio", dma-coherent, edge. */
 void mmio_tree(const struct mmio *m, struct tree *t);
+/* As if the driver had written 0 to the status: device, selectors and page (reset of the machine).
+ */
+void mmio_reset(struct mmio *m);
 /* Makes the page anew from the state (after restore: the virtio's and the fields above). */
 void mmio_refresh(struct mmio *m);
