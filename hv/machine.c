@@ -481,6 +481,35 @@ void machine_pause(struct machine *m)
 	loop_unlock(&m->loop);
 }
 
+/* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
+ * told once to look at their rings; random numbers begin anew; the network is told where the guest
+ * is; connections of its former life are over. */
+static void tell_restored(struct machine *m)
+{
+	uint64_t one = 1;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		struct virtio *v = m->slot[i].virtio;
+
+		if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0 &&
+		    write(v->irq_fd, &one, sizeof(one)) < 0) {
+			continue; /* full is as good as told */
+		}
+	}
+	if (m->new_generation) {
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	}
+	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && m->net[i] != NULL; i++) {
+		net_announce(m->net[i]);
+	}
+	if (m->vsock != NULL) {
+		vsock_reset_event(m->vsock);
+	}
+	m->restored = m->new_generation = false;
+}
+
 void machine_resume(struct machine *m)
 {
 	unsigned i;
@@ -491,6 +520,9 @@ void machine_resume(struct machine *m)
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
 		virtio_resume(m->slot[i].virtio);
+	}
+	if (m->restored) {
+		tell_restored(m);
 	}
 	m->state = MACHINE_RUNNING;
 	loop_unlock(&m->loop);

@@ -59,6 +59,8 @@ struct machine {
 	char end_text[512];
 	uint64_t started_ms; /* boot time at which the guest began */
 	uint64_t resets;
+	/* The guest's past is played again and it was not told yet: the next resume does. */
+	bool restored, new_generation;
 
 	struct loop loop;
 	int kvm, vm;

@@ -16,8 +16,6 @@
 #include "hv/memory_file.h"
 #include "hv/state_file.h"
 #include "hv/vcpu_state.h"
-#include "hv/virtio/net.h"
-#include "hv/virtio/vsock.h"
 #include "hv/vmgenid.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
@@ -341,31 +339,8 @@ static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault
 	for (i = 0; i < m->slots && rv == 0; i++) {
 		rv = device_state_load(s->devices[i], &m->slot[i].mmio, fault);
 	}
-	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && rv == 0; i++) {
-		if (m->net[i] != NULL) {
-			net_announce(m->net[i]);
-		}
-	}
-	if (rv == 0 && m->vsock != NULL) {
-		vsock_reset_event(m->vsock);
-	}
 	loop_unlock(&m->loop);
 	return rv;
-}
-
-/* machine_create chose a new id; the guest is told if it is another than it knew. */
-static int generation_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
-{
-	int rv;
-
-	if (memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) == 0) {
-		return 0;
-	}
-	rv = kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
-	rv = rv < 0 ? rv : kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
-	return rv < 0 ? fault_set(fault, rv, "cannot tell the guest its new generation: %s",
-				  strerror(-rv))
-		      : 0;
 }
 
 static int clock_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
@@ -401,7 +376,6 @@ static int record_load(struct machine *m, const Tb__VmSnapshot *s, int memory_fd
 	}
 	board_devices_load(m, s);
 	rv = devices_load(m, s, fault);
-	rv = rv < 0 ? rv : generation_load(m, s, fault);
 	return rv < 0 ? rv : clock_load(m, s, fault);
 }
 
@@ -414,9 +388,12 @@ int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *
 		return rv;
 	}
 	rv = record_load(m, s, memory_fd, fault);
-	tb__vm_snapshot__free_unpacked(s, NULL);
 	if (rv == 0) {
 		m->state = MACHINE_PAUSED;
+		m->restored = true;
+		/* machine_create chose the id. */
+		m->new_generation = memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) != 0;
 	}
+	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;
 }
