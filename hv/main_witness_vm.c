@@ -24,44 +24,48 @@
 #include "lib/text.h"
 #include "proto/json.h"
 
-enum { STATUS_ERROR = 1, STATUS_USAGE = 2, STATUS_SIGNAL = 128, OVERRIDES_MAX = 64, PARENT_FD = 3 };
+enum {
+	HELP_COLUMNS = 78,
+	STATUS_ERROR = 1,
+	STATUS_USAGE = 2,
+	STATUS_SIGNAL = 128,
+	OVERRIDES_MAX = 64,
+	PARENT_FD = 3
+};
 
 static const char overview[] =
 	"Usage: witness-vm COMMAND [ARGUMENT]... [OPTION]...\n"
 	"\n"
-	"One virtual machine on /dev/kvm, in a process of its own that has given up all that it "
-	"does not\n"
-	"need. `run` starts one from a description; the other commands talk to one that runs.\n"
+	"One virtual machine on /dev/kvm, in a process of its own that has given up\n"
+	"whatever it does not need. `run` starts one from a description; the other\n"
+	"commands talk to one that runs.\n"
 	"\n"
 	"Commands:\n"
 	"  run SPEC                  Start a VM and stay with it, console on the terminal\n"
-	"  supervised                Start a VM for a parent, which says what on descriptor 3\n"
+	"  supervised                Start a VM for a parent, which says what\n"
 	"  probe                     What this host can do for VMs, and why not\n";
 
-static const char overview_end[] = "\n"
-				   "SOCKET is the path that the spec names as `control`. "
-				   "`witness-vm COMMAND --help` says more, and\n"
-				   "witness-vm(1) all.\n"
-				   "\n"
-				   "Exit status: 0 done; 1 refused or failed; 2 the command line "
-				   "or the spec is wrong; 3 nobody answers\n"
-				   "(for `run`: the guest crashed); 4 the guest rebooted (onReset "
-				   "\"exit\"); 128 + N ended by signal N.\n";
+static const char overview_end[] =
+	"\n"
+	"SOCKET is the path that the spec names as `control`. `witness-vm COMMAND\n"
+	"--help` says more, and witness-vm(1) all.\n"
+	"\n"
+	"Exit status: 0 done; 1 refused or failed; 2 the command line or the spec is\n"
+	"wrong; 3 nobody answers (of `run`: the guest crashed); 4 the guest rebooted\n"
+	"and onReset is \"exit\"; 128 + N ended by signal N.\n";
 
 static const char run_help[] =
-	"Usage: witness-vm run SPEC [--set FIELD=VALUE]...\n"
+	"Usage: witness-vm run SPEC [FIELD=VALUE]... [--check]\n"
 	"\n"
-	"Starts the VM that the file SPEC describes (JSON; \"-\" reads it from the standard input) "
-	"and stays\n"
-	"with it until it ends. The guest's console is the terminal, or whatever standard input "
-	"and output\n"
-	"are. Relative paths in SPEC are relative to its folder.\n"
+	"Starts the VM that the file SPEC describes (JSON; \"-\": standard input) and\n"
+	"stays with it until it ends. The guest's console is the terminal, or whatever\n"
+	"standard input and output are. Relative paths in SPEC are relative to its\n"
+	"folder.\n"
 	"\n"
-	"  --set FIELD=VALUE    Change one field: memoryMib=256, disks[0].readOnly=true, "
-	"disks[1].path=x.img\n"
-	"                       (a new disk), sandbox.off=true; repeatable. Paths are taken as "
-	"they are.\n"
-	"  --check              Check the spec, print it with all defaults, and end.\n"
+	"  FIELD=VALUE   Change one field: memoryMib=256, disks[0].readOnly=true,\n"
+	"                disks[1].path=x.img (a new disk), sandbox.off=true. Paths are\n"
+	"                taken as they are. Also written --set FIELD=VALUE.\n"
+	"  --check       Check the spec, print it with all defaults, and end.\n"
 	"\n"
 	"On a terminal:\n"
 	"  Ctrl-A x   end the VM at once            Ctrl-A p   press its power button\n"
@@ -69,40 +73,35 @@ static const char run_help[] =
 	"SIGTERM, SIGINT and SIGHUP press the power button; a second one ends the VM.\n"
 	"\n"
 	"A small one:\n"
-	"  {\"name\": \"web-1\", \"kernel\": \"Image\", \"initrd\": \"initrd.img\", \"memoryMib\": "
-	"256,\n"
-	"   \"disks\": [{\"path\": \"root.img\"}], \"commandLine\": \"console=hvc0 "
-	"root=/dev/vda\",\n"
-	"   \"control\": \"web-1.sock\", \"sandbox\": {\"uid\": 100001, \"gid\": 100001}}\n"
-	"All fields are in witness-vm(1). As root, sandbox.uid and sandbox.gid must be given.\n"
+	"  {\"name\": \"web-1\", \"kernel\": \"Image\", \"initrd\": \"initrd.img\",\n"
+	"   \"memoryMib\": 256, \"disks\": [{\"path\": \"root.img\"}],\n"
+	"   \"commandLine\": \"console=hvc0 root=/dev/vda\", \"control\": \"web-1.sock\",\n"
+	"   \"sandbox\": {\"uid\": 100001, \"gid\": 100001}}\n"
+	"All fields are in witness-vm(1). As root, sandbox.uid and sandbox.gid must be\n"
+	"given.\n"
 	"\n"
-	"Exit status: 0 powered off or stopped; 1 did not start, or the host failed; 2 SPEC is "
-	"wrong; 3 the\n"
-	"guest crashed; 4 the guest rebooted and onReset is \"exit\"; 128 + N ended by signal N "
-	"(137: its lease\n"
-	"was over, or somebody killed it).\n";
+	"Exit status: 0 powered off or stopped; 1 did not start, or the host failed;\n"
+	"2 SPEC is wrong; 3 the guest crashed; 4 the guest rebooted and onReset is\n"
+	"\"exit\"; 128 + N ended by signal N (137: its lease was over, or somebody killed\n"
+	"it).\n";
 
 static const char supervised_help[] =
 	"Usage: witness-vm supervised\n"
 	"\n"
-	"Starts the VM that a parent describes on descriptor 3, a connected Unix stream socket: "
-	"the first\n"
-	"frame is VmStart (proto/hv.proto) with the open descriptors as SCM_RIGHTS, the answer a "
-	"VmReply of\n"
-	"id 0. Then VmRequest and VmReply. Nothing is opened by path. Lease renewals are taken "
-	"from this\n"
-	"connection only, as long as it is there. Exit status as `run`.\n";
+	"Starts the VM that a parent describes on descriptor 3, a connected Unix stream\n"
+	"socket: the first frame is VmStart (proto/hv.proto) with the open descriptors\n"
+	"as SCM_RIGHTS, the answer a VmReply of id 0. Then VmRequest and VmReply.\n"
+	"Nothing is opened by path. Lease renewals are taken from this connection only,\n"
+	"as long as it is there. Exit status as `run`.\n";
 
 static const char probe_help[] =
 	"Usage: witness-vm probe [-o json] [--root DIRECTORY]\n"
 	"\n"
-	"Says what this host can do for virtual machines and why not: KVM, its virtual interrupt "
-	"controller,\n"
-	"page size, memory, io_uring, vhost, cgroups, and the compatibility class: a snapshot of "
-	"one host\n"
-	"runs on another of the same class.\n"
+	"Says what this host can do for virtual machines and why not: KVM, its virtual\n"
+	"interrupt controller, page size, memory, io_uring, vhost, cgroups, and the\n"
+	"compatibility class: a snapshot of one host runs on another of the same class.\n"
 	"\n"
-	"  --root DIRECTORY     Judge the captured proc, sys and dev of another board.\n"
+	"  --root DIRECTORY   Judge the captured proc, sys and dev of another board.\n"
 	"\n"
 	"Exit status: 0 this host can run VMs; 1 it cannot.\n";
 
@@ -209,6 +208,12 @@ static int options_parse(int argc, char **argv, const char *known, struct invoca
 		}
 	}
 	for (; optind < argc; optind++) {
+		/* FIELD=VALUE behind the first argument of run. */
+		if (strchr(known, 's') != NULL && ret->count > 0 &&
+		    ret->set_count < OVERRIDES_MAX) {
+			ret->sets[ret->set_count++] = argv[optind];
+			continue;
+		}
 		if (ret->count == sizeof(ret->args) / sizeof(ret->args[0])) {
 			return complain(STATUS_USAGE,
 					"too many arguments; see `witness-vm %s --help`", argv[0]);
@@ -458,13 +463,32 @@ static int help_overview(FILE *out)
 	return 0;
 }
 
+/* A paragraph in lines that fit. */
+static void paragraph_print(const char *text)
+{
+	int column = 0;
+
+	while (*text != '\0') {
+		int len = (int)strcspn(text, " ");
+
+		if (column > 0 && column + 1 + len > HELP_COLUMNS) {
+			putchar('\n');
+			column = 0;
+		}
+		column += printf("%s%.*s", column > 0 ? " " : "", len, text);
+		text += len + (text[len] == ' ');
+	}
+	putchar('\n');
+}
+
 static int help_verb(const struct verb *v)
 {
-	printf("Usage: witness-vm %s %s%s%s\n\n%s.%s%s\n", v->name, v->args,
-	       v->json ? " [-o json]" : "", v->stays ? " [--stay-paused]" : "", v->summary,
-	       v->help[0] != '\0' ? " " : "", v->help);
-	printf("\nExit status: 0 done; 1 the VM refused; 2 an argument is wrong; 3 nobody "
-	       "answers.\n");
+	printf("Usage: witness-vm %s %s%s%s\n\n%s.\n", v->name, v->args,
+	       v->json ? " [-o json]" : "", v->stays ? " [--stay-paused]" : "", v->summary);
+	if (v->help[0] != '\0') {
+		paragraph_print(v->help);
+	}
+	puts("\nExit status: 0 done; 1 the VM refused; 2 an argument is wrong; 3 nobody answers.");
 	return 0;
 }
 
@@ -501,7 +525,7 @@ static int run_main(int argc, char **argv)
 	if (status == 0 && inv.help) {
 		return fputs(run_help, stdout) < 0;
 	}
-	status = status != 0 ? status : count_check(&inv, "run", "SPEC", 1);
+	status = status != 0 ? status : count_check(&inv, "run", "SPEC [FIELD=VALUE]...", 1);
 	if (status != 0) {
 		return status;
 	}
