@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -628,10 +630,36 @@ static void finish(struct server *s)
 	fd_close(s->out);
 }
 
+static int segment_forget(struct dl_phdr_info *program, size_t size, void *arg)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	(void)size;
+	(void)arg;
+	for (unsigned i = 0; i < program->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &program->dlpi_phdr[i];
+		uintptr_t begin = program->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type == PT_LOAD && (segment->p_flags & PF_W) == 0) {
+			begin &= ~(page - 1);
+			(void)madvise((void *)begin, segment->p_memsz, MADV_DONTNEED);
+		}
+	}
+	return 1; /* the program itself comes first, and there is no other */
+}
+
+/* Most of the program is needed to start: parsers, tables, messages. Its pages leave this process,
+ * and those that are needed again come back from the page cache, a few of many. */
+static void program_forget(void)
+{
+	(void)dl_iterate_phdr(segment_forget, NULL);
+}
+
 static int run(struct server *s, struct fault *fault)
 {
 	struct machine *m = s->machine;
 
+	program_forget();
 	loop_lock(&m->loop);
 	tell_parent(s, "");
 	loop_unlock(&m->loop);
