@@ -267,6 +267,26 @@ static int make_virtio_devices(struct machine *m, struct fault *fault)
 	return rv < 0 ? rv : make_small_devices(m, fault);
 }
 
+/* Doorbells in the kernel: kicks of the busy queues, and the acknowledges of a device with such. */
+static int connect_doorbells(struct machine *m, const struct machine_slot *s, uint64_t base)
+{
+	bool busy = false;
+	unsigned q;
+	int rv = 0;
+
+	for (q = 0; q < s->virtio->class->queues && rv == 0; q++) {
+		if ((s->virtio->class->rare_kicks & 1u << q) == 0) {
+			rv = kvm_ioeventfd(m->vm, base + MMIO_NOTIFY, 4, q, s->virtio->kick_fd[q],
+					   true);
+			busy = true;
+		}
+	}
+	if (rv < 0 || !busy) {
+		return rv;
+	}
+	return kvm_ioeventfd(m->vm, base + MMIO_ACK, 4, MMIO_ACK_RINGS, m->ack_fd, true);
+}
+
 /* Registers of slot i: readable without an exit, kicks and acknowledges as eventfds, the interrupt
  * straight into the GIC. */
 static int connect_slot(struct machine *m, unsigned i)
@@ -274,7 +294,6 @@ static int connect_slot(struct machine *m, unsigned i)
 	struct machine_slot *s = &m->slot[i];
 	uint64_t base = LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP;
 	uint8_t *page = m->pages + i * m->page_size;
-	unsigned q;
 	int rv;
 
 	mmio_init(&s->mmio, s->virtio, page, base, LAYOUT_SPI_VIRTIO + i);
@@ -286,11 +305,7 @@ static int connect_slot(struct machine *m, unsigned i)
 			.device = &s->mmio,
 		});
 	rv = kvm_slot_set(m->vm, SLOT_PAGES + i, KVM_MEM_READONLY, base, m->page_size, page);
-	for (q = 0; q < s->virtio->class->queues && rv == 0; q++) {
-		rv = kvm_ioeventfd(m->vm, base + MMIO_NOTIFY, 4, q, s->virtio->kick_fd[q], true);
-	}
-	rv = rv < 0 ? rv
-		    : kvm_ioeventfd(m->vm, base + MMIO_ACK, 4, MMIO_ACK_RINGS, m->ack_fd, true);
+	rv = rv < 0 ? rv : connect_doorbells(m, s, base);
 	return rv < 0 ? rv : kvm_irqfd(m->vm, LAYOUT_SPI_VIRTIO + i, s->virtio->irq_fd, true);
 }
 

@@ -233,6 +233,7 @@ static const struct virtio_class class = {
 	.name = "console",
 	.queues = 2,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = 1u << RECEIVEQ,
 	.kick = kick,
 	.reset = reset,
 	.save = save,

@@ -170,6 +170,7 @@ static const struct virtio_class class = {
 	.name = "input",
 	.queues = 2,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = UINT32_MAX,
 	.kick = kick,
 	.reset = reset,
 	.config_written = config_written,
