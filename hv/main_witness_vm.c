@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hv/inspect.h"
 #include "hv/kvm.h"
 #include "hv/probe.h"
 #include "hv/serve.h"
@@ -43,7 +44,8 @@ static const char overview[] =
 	"Commands:\n"
 	"  run SPEC                  Start a VM and stay with it, console on the terminal\n"
 	"  supervised                Start a VM for a parent, which says what\n"
-	"  probe                     What this host can do for VMs, and why not\n";
+	"  probe                     What this host can do for VMs, and why not\n"
+	"  inspect STATE             What a snapshot's state file holds\n";
 
 static const char overview_end[] =
 	"\n"
@@ -105,6 +107,17 @@ static const char probe_help[] =
 	"\n"
 	"Exit status: 0 this host can run VMs; 1 it cannot.\n";
 
+static const char inspect_help[] =
+	"Usage: witness-vm inspect STATE [--all]\n"
+	"\n"
+	"Says what the state file of a snapshot holds: what a VM must be made of to be\n"
+	"restored from it, and the compatibility class of hosts it can go to.\n"
+	"\n"
+	"  --all   Every register and word as well, a line each: two can be compared\n"
+	"          with diff.\n"
+	"\n"
+	"Exit status: 0 done; 1 it is no sound state file.\n";
+
 static int complain(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static int complain(int status, const char *format, ...)
@@ -126,17 +139,14 @@ struct invocation {
 	const char *sets[OVERRIDES_MAX];
 	unsigned set_count;
 	const char *root;
-	bool json, check, stay_paused, help;
+	bool json, check, stay_paused, all, help;
 };
 
 static const struct option options[] = {
-	{"help", no_argument, NULL, 'h'},
-	{"output", required_argument, NULL, 'o'},
-	{"set", required_argument, NULL, 's'},
-	{"check", no_argument, NULL, 'c'},
-	{"root", required_argument, NULL, 'r'},
-	{"stay-paused", no_argument, NULL, 'p'},
-	{NULL, 0, NULL, 0},
+	{"help", no_argument, NULL, 'h'},	{"output", required_argument, NULL, 'o'},
+	{"set", required_argument, NULL, 's'},	{"check", no_argument, NULL, 'c'},
+	{"root", required_argument, NULL, 'r'}, {"stay-paused", no_argument, NULL, 'p'},
+	{"all", no_argument, NULL, 'a'},	{NULL, 0, NULL, 0},
 };
 
 static int option_unknown(const char *command, const char *word)
@@ -204,6 +214,9 @@ static int options_parse(int argc, char **argv, const char *known, struct invoca
 			break;
 		case 'p':
 			ret->stay_paused = true;
+			break;
+		case 'a':
+			ret->all = true;
 			break;
 		}
 	}
@@ -565,11 +578,26 @@ static int probe_command(int argc, char **argv)
 	return status;
 }
 
+static int inspect_command(int argc, char **argv)
+{
+	struct invocation inv = {0};
+	int status = options_parse(argc, argv, "a", &inv);
+
+	if (status == 0 && inv.help) {
+		return fputs(inspect_help, stdout) < 0;
+	}
+	status = status != 0 ? status : count_check(&inv, "inspect", "STATE", 1);
+	if (status == 0) {
+		status = inspect_main(inv.args[0], inv.all, stdout);
+	}
+	return status;
+}
+
 static int command_unknown(const char *word)
 {
-	const char *names[32] = {"run", "supervised", "probe", "help"};
+	const char *names[32] = {"run", "supervised", "probe", "inspect", "help"};
 	const char *nearest;
-	size_t count = 4;
+	size_t count = 5;
 
 	for (const struct verb *v = verbs; v->name != NULL; v++) {
 		names[count++] = v->name;
@@ -606,6 +634,9 @@ static int command_run(int argc, char **argv)
 	}
 	if (strcmp(argv[0], "probe") == 0) {
 		return probe_command(argc, argv);
+	}
+	if (strcmp(argv[0], "inspect") == 0) {
+		return inspect_command(argc, argv);
 	}
 	if (strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 ||
 	    strcmp(argv[0], "-h") == 0) {

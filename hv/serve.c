@@ -584,7 +584,7 @@ static int start(struct server *s, struct fault *fault)
 	rv = rv < 0 ? rv : vcpus_start(&s->machine->vcpus, fault);
 	rv = rv < 0 ? rv : seal(s, fault);
 	rv = rv < 0 ? rv : load_guest(s, fault);
-	if (rv == 0) {
+	if (rv == 0 && (s->spec->restore == NULL || !s->spec->restore->paused)) {
 		machine_start(s->machine);
 	}
 	return rv;
