@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { TRIES = 20 }; /* 10 ms apart */
 
 /* Reads a small file of proc as text. */
 static bool proc_read(const char *path, char *text, size_t size)
@@ -103,16 +106,31 @@ static void holder_find(int fd, char holder[64])
 	closedir(dir);
 }
 
+/* A VM that has just ended lets go of its disk a moment later (virtio/blk_sync.h). */
+static int lock_soon(int fd, struct flock *lock)
+{
+	static const struct timespec pause = {.tv_nsec = 10000000};
+	int tries = 0;
+
+	while (fcntl(fd, F_OFD_SETLK, lock) < 0) {
+		if (errno != EAGAIN && errno != EACCES) {
+			return -errno;
+		}
+		if (++tries == TRIES) {
+			return -EBUSY;
+		}
+		(void)nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 int disk_lock(int fd, bool read_only, char holder[64])
 {
 	struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	int rv = lock_soon(fd, &lock);
 
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
-		return 0;
+	if (rv == -EBUSY) {
+		holder_find(fd, holder);
 	}
-	if (errno != EAGAIN && errno != EACCES) {
-		return -errno;
-	}
-	holder_find(fd, holder);
-	return -EBUSY;
+	return rv;
 }

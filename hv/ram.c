@@ -108,6 +108,8 @@ static int map(enum ram_backing backing, int fd, uint64_t size, struct ram *ret,
 		(void)madvise(at, size, MADV_HUGEPAGE);
 	}
 	(void)madvise(at, size, MADV_DONTDUMP);
+	/* Nor does a copy of this process (virtio/blk_sync.h). */
+	(void)madvise(at, size, MADV_DONTFORK);
 	*ret = (struct ram){
 		.host = at,
 		.size = size,

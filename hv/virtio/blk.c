@@ -442,6 +442,11 @@ static void begin_ranges(struct blk *b, struct request *r)
 static void begin_flush(struct blk *b, struct request *r)
 {
 	b->counters.flushes++;
+	if (b->read_only) {
+		/* Not offered, and nothing was written. */
+		request_end(b, r, VIRTIO_BLK_S_OK);
+		return;
+	}
 	r->offset = r->left = 0;
 	r->io.op = BLK_FLUSH;
 	ask(b, r);
@@ -706,7 +711,7 @@ static int host_create(const struct blk_config *c, struct blk_host **ret)
 	if (!c->force_threads && blk_uring_create(c->fd, c->read_only, ret) == 0) {
 		return 0;
 	}
-	return blk_threads_create(c->fd, ret);
+	return blk_threads_create(c->fd, c->read_only, ret);
 }
 
 int blk_create_on(struct blk_host *host, const struct blk_config *c, const struct ram *ram,
