@@ -106,7 +106,7 @@ static void holder_find(int fd, char holder[64])
 	closedir(dir);
 }
 
-/* A VM that has just ended lets go of its disk a moment later (virtio/blk_sync.h). */
+/* The kernel clears up a ring behind a VM that has ended, and so does virtio/blk_sync.h. */
 static int lock_soon(int fd, struct flock *lock)
 {
 	static const struct timespec pause = {.tv_nsec = 10000000};
