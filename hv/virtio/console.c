@@ -110,7 +110,8 @@ static bool take(struct vconsole *c, const struct chain *chain, size_t *budget)
 	}
 }
 
-/* Chains of the transmitq until there are none (true), the backlog is full or it is others' turn. */
+/* Chains of the transmitq until there are none (true), the backlog is full or it is others' turn.
+ */
 static bool transmit(struct vconsole *c, size_t *budget)
 {
 	struct queue *q = &c->v.queue[TRANSMITQ];
