@@ -11,6 +11,7 @@
 
 #include "hv/kvm.h"
 #include "hv/spec.h"
+#include "hv/vcpu_state.h"
 #include "hv/virtio/balloon.h"
 #include "hv/virtio/blk.h"
 #include "hv/virtio/console.h"
@@ -497,13 +498,19 @@ void machine_pause(struct machine *m)
 }
 
 /* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
- * told once to look at their rings; random numbers begin anew; the network is told where the guest
- * is; connections of its former life are over. */
+ * told once to look at their rings; the counter goes on; random numbers begin anew; the network is
+ * told where the guest is; connections of its former life are over. */
 static void tell_restored(struct machine *m)
 {
-	uint64_t one = 1;
+	struct fault ignored = {0};
+	uint64_t one = 1, count;
 	unsigned i;
 
+	/* snapshot_load has seen both calls to work. */
+	if (guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
+			      &ignored) == 0) {
+		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
+	}
 	for (i = 0; i < m->slots; i++) {
 		struct virtio *v = m->slot[i].virtio;
 

@@ -60,13 +60,20 @@ static int class_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *
 	return rv < 0 ? fault_set(fault, rv, "cannot read the host's class: %s", strerror(-rv)) : 0;
 }
 
+/* A guest that was restored and has not run yet is as old as its snapshot. */
 static int clock_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
 {
+	struct guest_clock clock = m->clock;
+	int rv = m->restored ? 0 : vcpus_clock_read(&m->vcpus, &clock, fault);
+
 	s->clock = mem_alloc(sizeof(*s->clock));
 	tb__vm_clock__init(s->clock);
-	s->clock->realtime_ns = clock_realtime_ms() * 1000000;
-	__asm__("mrs %0, cntfrq_el0" : "=r"(s->clock->frequency));
-	return vcpus_counter_get(&m->vcpus, &s->clock->counter, fault);
+	s->clock->counter = clock.counter;
+	s->clock->frequency = clock.frequency;
+	s->clock->realtime_ns = clock.realtime_ns;
+	s->clock->has_physical = clock.has_physical;
+	s->clock->physical = clock.physical;
+	return rv;
 }
 
 static int vcpus_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
@@ -343,13 +350,23 @@ static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault
 	return rv;
 }
 
-static int clock_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+/* Set now, to see that KVM takes it, and once more when the guest runs (machine_resume). */
+static int clock_load(struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
 {
-	bool advance = m->spec->restore != NULL && m->spec->restore->advance_clock;
 	uint64_t count;
-	int rv = guest_clock_count(s->clock, advance, clock_realtime_ms() * 1000000, &count, fault);
+	int rv;
 
-	return rv < 0 ? rv : vcpus_counters_load(&m->vcpus, s->vcpus, count, fault);
+	m->clock = (struct guest_clock){
+		.counter = s->clock->counter,
+		.frequency = s->clock->frequency,
+		.realtime_ns = s->clock->realtime_ns,
+		.has_physical = s->clock->has_physical,
+		.physical = s->clock->physical,
+	};
+	m->advance_clock = m->spec->restore != NULL && m->spec->restore->advance_clock;
+	rv = guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
+			       fault);
+	return rv < 0 ? rv : vcpus_clock_set(&m->vcpus, &m->clock, count, fault);
 }
 
 static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
