@@ -12,7 +12,6 @@ lab = Lab("debian", guests=("kernel", "tiny", "root", "talk"), options=("--cores
 < #
 > cat /proc/1/comm; echo kept >/file; sync; echo SYN$((0))CED
 < SYN0CED
-< Power down
 END
     until grep -q "^SYN0CED" said; do sleep 1; done
     witness-vm button /tmp/debian.sock
