@@ -18,6 +18,7 @@ END
     wait $!
     echo ENDED $?
     cat said
+    echo
     mkdir root; mount -o ro /dev/root root; echo FILE $(cat root/file)
 """, limit=1200, files={"spec.json": spec("root=/dev/vda", name="debian", disks=[{"path": "/dev/root"}], memoryMib=384,
                                           vcpus=2, control="/tmp/debian.sock")})
