@@ -260,13 +260,12 @@ static ssize_t client_receive(struct client *client, size_t len)
  * whose descriptors would then come with this one. 0: whole. -EMSGSIZE. */
 static int frame_missing(const struct buf *in, const uint8_t **ret_payload, size_t *ret_len)
 {
-	uint32_t len;
+	size_t len;
 
 	if (in->len < FRAME_HEAD) {
 		return (int)(FRAME_HEAD - in->len);
 	}
-	len = (uint32_t)in->data[0] << 24 | (uint32_t)in->data[1] << 16 |
-	      (uint32_t)in->data[2] << 8 | in->data[3];
+	len = frame_payload_len(in->data);
 	if (len > CONTROL_REQUEST_MAX) {
 		return -EMSGSIZE;
 	}

@@ -190,7 +190,7 @@ static Tb__VmReply *answer(int from)
 	if (recv(from, head, sizeof(head), MSG_WAITALL) != sizeof(head)) {
 		return NULL;
 	}
-	len = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+	len = frame_payload_len(head);
 	assert_true(len <= 1 << 17);
 	payload = malloc(len + 1);
 	assert_int_equal(recv(from, payload, len, MSG_WAITALL), len);

@@ -111,7 +111,7 @@ static Tb__VmReply *reply_receive(int fd)
 	if (recv(fd, head, sizeof(head), MSG_WAITALL) != sizeof(head)) {
 		return NULL;
 	}
-	len = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+	len = frame_payload_len(head);
 	payload = malloc(len + 1);
 	if (recv(fd, payload, len, MSG_WAITALL) != (ssize_t)len ||
 	    frame_unpack(&tb__vm_reply__descriptor, payload, len, FRAME_MEMORY(len), &message) <
