@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -396,7 +395,6 @@ static int run_on_terminal(Tb__VmSpec *spec, const struct termios *old)
 	sigprocmask(SIG_BLOCK, &set, &before);
 	vm = fork();
 	if (vm == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		sigprocmask(SIG_SETMASK, &before, NULL);
 		exit(run_vm(spec, STDIN_FILENO, true));
 	}

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -573,6 +574,11 @@ static int start(struct server *s, struct fault *fault)
 	int rv = outside(s, fault);
 
 	rv = rv < 0 ? rv : sandbox_enter(s->spec->sandbox, &s->sandbox, fault);
+	if (s->config->keys) {
+		/* Who keeps the terminal's settings; not before the change of user, which undoes
+		 * it. */
+		(void)prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	}
 	rv = rv < 0 ? rv
 		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);
 	if (rv < 0) {

@@ -14,7 +14,8 @@ struct serve_config {
 	int parent; /* the supervised form's connection, or -1; taken over */
 	uint64_t lease_until_ms; /* first deadline; 0: spec->lease_ms from now, if that is not 0 */
 	int console_in, console_out; /* -1: none; the caller's */
-	bool keys; /* a person types: Ctrl-A; raw mode is the caller's */
+	/* A person types: Ctrl-A. Raw mode is the parent process's: SIGTERM if that ends. */
+	bool keys;
 };
 
 /* Runs until the VM ends. Returns the exit status (machine_end_status; 1 for a VM that did not

@@ -327,9 +327,20 @@ END
 < GUEST-READY
 < LEFT
 END
-""", files={"spec.json": LINUX})
+    vms() {{ for d in /proc/[0-9]*; do [ "$(cat $d/comm 2>/dev/null)" = witness-vm ] && echo ${{d#/proc/}}; done; }}
+    (until [ $(vms | wc -l) = 2 ]; do usleep 100000; done
+        usleep 500000
+        kill -9 $(vms | sort -n | head -n 1)
+        until [ $(vms | wc -l) = 0 ]; do usleep 100000; done
+        echo THE VM FOLLOWED) &
+    talk -l 120 sh -c 'witness-vm run bare.json commandLine=spin; echo LEFT $?' <<END
+< BARE
+< LEFT
+END
+    wait
+""", files={"spec.json": LINUX, "bare.json": BARE})
 def _(result):
-    result.expect_order("RESULT echo ok text=typed", "end the VM at once", "^LEFT 0", "^TALK 0", "its process was ended: Killed", "^LEFT 137")
+    result.expect_order("RESULT echo ok text=typed", "end the VM at once", "^LEFT 0", "^TALK 0", "its process was ended: Killed", "^LEFT 137", "^THE VM FOLLOWED")
     # talk's terminal has no echo.
     expect(result.count("^ icanon") == 3 and result.count("^ -echo") == 3, "the terminal is as it was")
     result.expect_no_line("^ -icanon")
