@@ -210,6 +210,8 @@ static const char *node_state(const Tb__Node *n)
 {
 	if (n->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
 		return "joining";
+	if (n->drain != TB__DRAIN__DRAIN_OFF && n->status != NULL && n->status->reachable)
+		return n->status->sessions > 0 || n->status->leader ? "draining" : "drained";
 	if (n->status != NULL && n->status->leader)
 		return "leader";
 	return n->status != NULL && n->status->reachable ? "voter" : "away";
@@ -247,6 +249,16 @@ static void nodes_grid(const Tb__NodeList *list, bool wide)
 	grid_print(g, "No boards.");
 }
 
+static void boards_line(const Tb__ClusterStatus *s)
+{
+	char drained[32] = "";
+
+	if (s->nodes_drained > 0)
+		snprintf(drained, sizeof(drained), ", %" PRIu32 " drained", s->nodes_drained);
+	field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable%s", s->nodes_reachable,
+		    s->nodes, drained);
+}
+
 static void view_print(const struct view *v, bool wide)
 {
 	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
@@ -261,8 +273,7 @@ static void view_print(const struct view *v, bool wide)
 	if (s != NULL) {
 		field_color("State", s->state);
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
-		field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable", s->nodes_reachable,
-			    s->nodes);
+		boards_line(s);
 		sites_line(s);
 		field_print("Asked", "%s, version %s", s->node, s->version);
 	}

@@ -342,6 +342,24 @@ static const struct option_spec cert_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec drain_options[] = {
+	{.name = "now",
+	 .type = OPTION_FLAG,
+	 .help = "Also sends away nodes whose site needs the vote at this moment: they lose the "
+		 "quorum until they are attached elsewhere."},
+	{.name = "no-wait", .type = OPTION_FLAG, .help = "Returns when the drain has begun."},
+	{.name = "timeout",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long to wait until the board has no site node left. Default: 10m."},
+	{.name = NULL},
+};
+
+static const char *const drain_examples[] = {
+	EXAMPLE("witnessctl node drain board-2", "Before its power is turned off"),
+	EXAMPLE("witnessctl node undrain board-2", "When it is back"),
+	NULL,
+};
 static const char *const init_examples[] = {
 	EXAMPLE("witnessctl cluster init --name berlin", "On the first board"),
 	NULL,
@@ -508,6 +526,30 @@ const struct command commands[] = {
 	 .summary = "Shows one board",
 	 .description = "NODE is its name or id.",
 	 .run = run_node_show},
+	{.path = "node drain",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Hands a board's sites and the leadership to the other boards",
+	 .description =
+		 "For maintenance. The board takes no new site nodes, and those it has are sent "
+		 "away a few at a time, one node of a site after the other, as long as all nodes "
+		 "of the site see each other and so are quorate without a witness. A site that "
+		 "needs the vote at this moment (a node is down, or it is split) is left alone "
+		 "until it is whole; --now does not wait for that. The board goes on voting in "
+		 "the cluster and stays drained, also over a restart, until \"node undrain\".",
+	 .options = drain_options,
+	 .examples = drain_examples,
+	 .run = run_node_drain},
+	{.path = "node undrain",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Lets a drained board serve sites again",
+	 .description = "Site nodes that left it stay where they are until they connect anew.",
+	 .run = run_node_undrain},
 	{.path = "token create",
 	 .args = "",
 	 .summary = "Makes a token",

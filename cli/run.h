@@ -16,6 +16,8 @@ int run_cluster_set(struct invocation *inv);
 
 int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);
+int run_node_drain(struct invocation *inv);
+int run_node_undrain(struct invocation *inv);
 
 int run_token_create(struct invocation *inv);
 int run_token_list(struct invocation *inv);

@@ -465,6 +465,80 @@ static int apply_node_set(struct applier *a, const Tb__NodeSet *op)
 	return rv;
 }
 
+/* --- drained boards --- */
+
+struct servers {
+	uint64_t except;
+	unsigned count;
+};
+
+static int servers_visit(void *arg, const Tb__Node *row)
+{
+	struct servers *servers = arg;
+
+	servers->count += row->id != servers->except && row->drain == TB__DRAIN__DRAIN_OFF &&
+			  row->role == TB__NODE_ROLE__NODE_ROLE_VOTER;
+	return 0;
+}
+
+/* Somebody must serve the sites. */
+static int node_drain_check(struct applier *a, const Tb__Node *node, Tb__Drain drain)
+{
+	struct servers others = {.except = node->id};
+	int rv;
+
+	if (drain > TB__DRAIN__DRAIN_NOW)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "drain", "use off, gentle or now");
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return 0;
+	rv = store_nodes(a->s, servers_visit, &others);
+	if (rv != 0 || others.count > 0)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "id",
+		      "no other board would serve the sites; undrain another one, or join one, "
+		      "before %s is drained",
+		      node->name);
+}
+
+static int node_drain(struct applier *a, Tb__Node *node, Tb__Drain drain)
+{
+	struct subject subject = {.node = node->name};
+	int rv = node_drain_check(a, node, drain);
+
+	if (rv != 0)
+		return rv;
+	if (node->drain == drain) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	node->drain = drain;
+	a->result->changed = 1;
+	a->out->nodes_changed = true;
+	rv = store_node_put(a->s, node);
+	if (rv != 0)
+		return rv;
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return audit(a, "node.undrained", INFO, subject, "board %s serves sites again",
+			     node->name);
+	return audit(
+		a, "node.drained", INFO, subject,
+		"board %s is drained: its site nodes are sent to the other boards%s", node->name,
+		drain == TB__DRAIN__DRAIN_NOW ? ", also those whose site needs the vote now" : "");
+}
+
+static int apply_node_drain(struct applier *a, const Tb__NodeDrain *op)
+{
+	Tb__Node *node;
+	int rv = node_get(a, op->id, &node);
+
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	rv = node_drain(a, node, op->drain);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
 struct serials {
 	size_t count;
 	char **items;
@@ -1176,6 +1250,8 @@ static int command_dispatch(struct applier *a)
 		return apply_certificate_revoke(a, c->certificate_revoke);
 	case TB__COMMAND__OP_EVENT_ADD:
 		return apply_event_add(a, c->event_add);
+	case TB__COMMAND__OP_NODE_DRAIN:
+		return apply_node_drain(a, c->node_drain);
 	default:
 		/* entry_known let no other pass. */
 		abort();

@@ -346,6 +346,8 @@ void api_cluster_transfer(struct api_call *call);
 void api_nodes_list(struct api_call *call);
 void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);
+void api_node_drain(struct api_call *call);
+void api_node_undrain(struct api_call *call);
 void api_tokens_list(struct api_call *call);
 void api_token_create(struct api_call *call);
 void api_token_revoke(struct api_call *call);

@@ -24,6 +24,8 @@ void api_ready(struct api_call *call)
 		api_answer_plain(call, 503, "not in a cluster\n");
 	else if (until_ms <= clock_boottime_ms())
 		api_answer_plain(call, 503, "no lease: a majority of the boards is out of reach\n");
+	else if (view->drained)
+		api_answer_plain(call, 503, "drained: this board takes no site nodes\n");
 	else
 		api_answer_plain(call, 200, "ready\n");
 }
@@ -270,6 +272,42 @@ void api_node_get(struct api_call *call)
 	query.what_case = TB__PEER_QUERY__WHAT_CLUSTER;
 	query.cluster = true;
 	api_query(call, &query, node_answered);
+}
+
+/* The board is marked at once; its site nodes leave one after the other. */
+static void node_drained(struct api_call *call, const Tb__CommandResult *result)
+{
+	(void)result;
+	api_node_get(call);
+}
+
+static void node_drain(struct api_call *call, Tb__Drain drain)
+{
+	Tb__Command *command;
+	Tb__Node *node;
+
+	if (node_find(call, call->arg, &node) != 0)
+		return;
+	command = api_command(call, 0);
+	command->op_case = TB__COMMAND__OP_NODE_DRAIN;
+	command->node_drain = mem_alloc(sizeof(*command->node_drain));
+	tb__node_drain__init(command->node_drain);
+	command->node_drain->id = node->id;
+	command->node_drain->drain = drain;
+	tb__node__free_unpacked(node, NULL);
+	api_propose(call, command, node_drained);
+}
+
+void api_node_drain(struct api_call *call)
+{
+	const Tb__NodeDrainRequest *request = (const Tb__NodeDrainRequest *)call->request;
+
+	node_drain(call, request->now ? TB__DRAIN__DRAIN_NOW : TB__DRAIN__DRAIN_GENTLE);
+}
+
+void api_node_undrain(struct api_call *call)
+{
+	node_drain(call, TB__DRAIN__DRAIN_OFF);
 }
 
 static void node_removed(struct api_call *call, int error, const Tb__PeerAnswer *answer)

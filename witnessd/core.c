@@ -178,6 +178,18 @@ static void core_identity_check(struct core *c)
 	c->listeners.identity_changed(c->listeners.arg);
 }
 
+static void core_drained_check(struct core *c, const Tb__Node *self)
+{
+	bool drained = self->drain != TB__DRAIN__DRAIN_OFF;
+
+	if (drained == atomic_load(&c->view.drained))
+		return;
+	atomic_store(&c->view.drained, drained);
+	log_notice(drained ? "drained" : "undrained", "this board takes %s site nodes",
+		   drained ? "no more" : "new");
+	c->listeners.door_admit(c->listeners.arg, !drained);
+}
+
 /* A board that was removed must stop, not linger as a voter in its own eyes. */
 static void core_removed_check(struct core *c)
 {
@@ -189,6 +201,7 @@ static void core_removed_check(struct core *c)
 	rv = store_node_get(c->store, c->identity.node_id, &self);
 	if (rv == 0) {
 		c->self_seen = true;
+		core_drained_check(c, self);
 		tb__node__free_unpacked(self, NULL);
 	} else if (rv == -ENOENT && c->self_seen) {
 		log_error("removed",

@@ -33,6 +33,7 @@ struct core_view {
 	_Atomic int state; /* enum core_state */
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
+	_Atomic bool drained; /* this board takes no new site nodes */
 };
 /* STARTING: it has an identity and reads its log. */
 enum core_state {
@@ -92,6 +93,8 @@ struct core_listeners {
 	uint32_t (*door_sessions)(void *arg);
 	/* The lease was gained (open the socket) or lost (close all sessions and the socket). */
 	void (*door_serve)(void *arg, bool on);
+	/* The board was drained (refuse new sessions, keep those that are there) or undrained. */
+	void (*door_admit)(void *arg, bool on);
 	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.
 	 * `request` is taken over; answered by core_join_answered with the same id. */
 	void (*join_dial)(void *arg, uint64_t dial_id, const char *address, const char *pin,

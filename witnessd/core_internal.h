@@ -27,6 +27,8 @@ enum {
 	CORE_JOIN_DEADLINE_MS = 60000,
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
+	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
+	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
 	CORE_CERT_DAYS = 825, /* of boards; renewed by joining again */
 	CORE_CA_DAYS = 36500,
 };
@@ -103,6 +105,7 @@ struct core {
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	bool membership_busy;
+	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 
 	struct list peers; /* control links, incoming and the outgoing one */
 	struct list dials;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/drain.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -111,6 +112,14 @@ static struct board_soft *lead_board(struct core *c, uint64_t node)
 	if (free_slot != NULL)
 		free_slot->node = node;
 	return free_slot;
+}
+
+static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->leases.members[i].node == node)
+			return &c->leases.members[i];
+	return NULL;
 }
 
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
@@ -252,6 +261,65 @@ static void lead_membership(struct core *c)
 		else
 			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
 	}
+}
+
+/* --- drained boards --- */
+
+struct drain_view {
+	struct core *c;
+	struct drain_board boards[LIMIT_NODES];
+	Tb__Drain drains[LIMIT_NODES];
+	unsigned count;
+};
+
+static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
+{
+	const struct lease_member *member = lead_lease_of(c, node);
+
+	return node == c->identity.node_id || (member != NULL && member->renewed_ms != 0 &&
+					       now - member->renewed_ms < LEASE_LENGTH_MS);
+}
+
+static int drain_visit(void *arg, const Tb__Node *node)
+{
+	struct drain_view *v = arg;
+	const struct board_soft *soft;
+
+	if (v->count == LIMIT_NODES)
+		return 1;
+	soft = lead_board(v->c, node->id);
+	v->drains[v->count] = node->drain;
+	v->boards[v->count++] = (struct drain_board){
+		.node = node->id,
+		.voter = node->role == TB__NODE_ROLE__NODE_ROLE_VOTER,
+		.reachable = lead_reaches(v->c, node->id, clock_boottime_ms()),
+		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
+		.applied = soft != NULL ? soft->applied_index : 0,
+	};
+	return 0;
+}
+
+/* Sends the site nodes of drained boards away, and the leadership with them. */
+static void lead_drain(struct core *c)
+{
+	struct drain_view v = {.c = c};
+	uint64_t now = clock_boottime_ms();
+	uint64_t heir;
+
+	if (store_nodes(c->store, drain_visit, &v) != 0)
+		return;
+	for (unsigned i = 0; i < v.count; i++)
+		if (v.boards[i].drained)
+			fleet_drain(c->fleet, v.boards[i].node, v.drains[i] == TB__DRAIN__DRAIN_NOW,
+				    CORE_DRAIN_BATCH, now);
+	heir = drain_heir(v.boards, v.count, c->identity.node_id);
+	if (heir == 0 || c->membership_busy || now < c->hand_over_ms)
+		return;
+	c->hand_over_ms = now + CORE_HAND_OVER_MS;
+	c->membership_busy = true;
+	log_notice("hand-over", "this board is drained: board %llu is to lead",
+		   (unsigned long long)heir);
+	engine_transfer(c->engine, heir, lead_member_done, c);
 }
 
 /* --- the arbiter's output --- */
@@ -436,6 +504,7 @@ void lead_tick(struct core *c)
 		return;
 	lead_members(c);
 	lead_membership(c);
+	lead_drain(c);
 	lead_lease_changed(c);
 }
 
@@ -470,16 +539,9 @@ struct node_rows {
 	Tb__NodeStatus statuses[LIMIT_NODES];
 	unsigned count;
 	unsigned reachable;
+	unsigned drained;
 	char *leader_name;
 };
-
-static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
-{
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
-		if (c->leases.members[i].node == node)
-			return &c->leases.members[i];
-	return NULL;
-}
 
 static int node_rows_visit(void *arg, const Tb__Node *node)
 {
@@ -511,6 +573,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 		}
 	}
 	r->reachable += status->reachable;
+	r->drained += node->drain != TB__DRAIN__DRAIN_OFF;
 	tb__node_status_row__init(&r->rows[r->count]);
 	r->rows[r->count].node_id = node->id;
 	r->rows[r->count].status = status;
@@ -537,6 +600,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.applied_index = engine_applied(c->engine);
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
+	status.nodes_drained = rows.drained;
 	status.sites = (uint32_t)sites;
 	here = status.sites_whole + status.sites_degraded + status.sites_split +
 	       status.sites_undecided;
@@ -638,6 +702,18 @@ static void answer_remove(struct core *c, struct query *q)
 	proposal_add(c, NULL, commands, 1, answer_removed, q);
 }
 
+static bool lead_drained(struct core *c, uint64_t id)
+{
+	Tb__Node *node;
+	bool drained;
+
+	if (store_node_get(c->store, id, &node) != 0)
+		return false;
+	drained = node->drain != TB__DRAIN__DRAIN_OFF;
+	tb__node__free_unpacked(node, NULL);
+	return drained;
+}
+
 void lead_answer(struct core *c, struct query *q)
 {
 	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
@@ -657,6 +733,12 @@ void lead_answer(struct core *c, struct query *q)
 		}
 		if (q->query->transfer->node_id == c->identity.node_id) {
 			query_finish(q, 0, &done);
+			break;
+		}
+		if (lead_drained(c, q->query->transfer->node_id)) {
+			query_refuse(q, -EPERM,
+				     "that board is drained; undrain it first (witnessctl node "
+				     "undrain)");
 			break;
 		}
 		q->held = true;

@@ -1045,6 +1045,13 @@ static void test_cluster(void **state)
 	expect(w, 409, &(struct ask){"DELETE", "/v1/nodes/one"}, &a);
 	assert_string_equal(answer_text(&a, "detail"), "this is the last board");
 	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/nodes/one:drain", "{\"now\":true}"}, &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "no other board"));
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:drain"});
+	expect(w, 200, &(struct ask){"POST", "/v1/nodes/one:undrain"}, &a);
+	assert_string_equal(answer_text(&a, "name"), "one");
+	answer_clear(&a);
 	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:transfer"});
 	expect_status(w, 404, &(struct ask){"POST", "/v1/cluster:transfer", "{\"node\":\"nine\"}"});
 	w->core.view.leader_id = 0;

@@ -605,6 +605,70 @@ static void test_node_set(void **state)
 	assert_int_equal(last_event(m), events); /* nothing changed */
 }
 
+static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
+{
+	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
+	struct command c;
+
+	op.id = id;
+	op.drain = drain;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_DRAIN;
+	c.c.node_drain = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_node_drain(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd add;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__NodeSet promote = TB__NODE_SET__INIT;
+	Tb__Node *row;
+	struct command c;
+	uint64_t events;
+
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT); /* nobody else */
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&add, &node, "b2");
+	assert_int_equal(node_add(m, &add, TEST_TIME), NONE);
+	/* A board that only joins serves nobody. */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT);
+	promote.id = 2;
+	promote.role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_SET;
+	c.c.node_set = &promote;
+	expect(m, &c, NONE, "");
+	assert_int_equal(node_drain(m, 9, TB__DRAIN__DRAIN_GENTLE), NOT_FOUND);
+	assert_int_equal(node_drain(m, 1, (Tb__Drain)3), INVALID);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	expect_event(m,
+		     "node.drained|root@test||b1|board b1 is drained: its site nodes are sent to "
+		     "the other boards");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	tb__node__free_unpacked(row, NULL);
+	/* NodeSet leaves it as it is. */
+	promote.id = 1;
+	promote.version = TEXT("9");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	tb__node__free_unpacked(row, NULL);
+	assert_int_equal(node_drain(m, 2, TB__DRAIN__DRAIN_NOW),
+			 CONFLICT); /* the last that serves */
+	events = last_event(m);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	assert_int_equal(last_event(m), events); /* nothing changed */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_OFF), NONE);
+	expect_event(m, "node.undrained|root@test||b1|board b1 serves sites again");
+}
+
 /* --- sites ----------------------------------------------------------------------------------- */
 
 static void test_site_check(void **state)
@@ -1426,6 +1490,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_join_tokens, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),

@@ -11,6 +11,7 @@
  *   D.S report node=1 ring=1.8 config=1,2 members=1,2 result=ack@1.8 vote=.. confirmed
  *   D.S config 1 2 / reconfig 1 2 / member 1.8 1 2 pass / quorum / heur fail / ask
  *   D.S option kap=off hb=2000 / closed client|silent|door AGE / reply [TICKETS BACK]
+ *   D drain [now] MAX       the board is drained, MAX sessions at a time
  *   commit / fail           the oldest command under way
  *   foreign EPOCH RING NODES   a grant of an earlier leader is applied
  *   status                  what a person is told
@@ -520,6 +521,13 @@ static void stage_door(struct stage *st, uint64_t door, char **words)
 
 	if (strcmp(words[0], "lost") == 0) {
 		fleet_door_lost(st->fleet, door, strtoul(words[1], NULL, 10), st->now);
+		return;
+	}
+	if (strcmp(words[0], "drain") == 0) {
+		bool now = strcmp(words[1], "now") == 0;
+
+		fleet_drain(st->fleet, door, now, (unsigned)strtoul(words[now ? 2 : 1], NULL, 10),
+			    st->now);
 		return;
 	}
 	assert_string_equal(words[0], "reset");
