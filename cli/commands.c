@@ -355,6 +355,14 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec replace_options[] = {
+	{.name = "ttl",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long the new board may take to join. Default: 1h."},
+	{.name = NULL},
+};
+
 static const char *const drain_examples[] = {
 	EXAMPLE("witnessctl node drain board-2", "Before its power is turned off"),
 	EXAMPLE("witnessctl node undrain board-2", "When it is back"),
@@ -550,6 +558,19 @@ const struct command commands[] = {
 	 .summary = "Lets a drained board serve sites again",
 	 .description = "Site nodes that left it stay where they are until they connect anew.",
 	 .run = run_node_undrain},
+	{.path = "node replace",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Lets a new board take the place of a dead one",
+	 .description =
+		 "Prints a token, once, and what to run with it on the new board. When that joins, "
+		 "it gets the name of the dead board, whose certificates and vote end in the same "
+		 "moment. Give it the dead board's address as well, and no site needs a change. "
+		 "Refused while the board is alive, or fewer than a majority of the others is.",
+	 .options = replace_options,
+	 .run = run_node_replace},
 	{.path = "token create",
 	 .args = "",
 	 .summary = "Makes a token",

@@ -18,6 +18,7 @@ int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);
 int run_node_drain(struct invocation *inv);
 int run_node_undrain(struct invocation *inv);
+int run_node_replace(struct invocation *inv);
 
 int run_token_create(struct invocation *inv);
 int run_token_list(struct invocation *inv);

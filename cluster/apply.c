@@ -317,7 +317,8 @@ static int token_admit(struct applier *a, const Tb__NodeAdd *op, const Tb__Token
 	return 0;
 }
 
-static int token_use(struct applier *a, const Tb__NodeAdd *op)
+/* *ret_replaces: the board whose place is taken, 0: none. */
+static int token_use(struct applier *a, const Tb__NodeAdd *op, uint64_t *ret_replaces)
 {
 	Tb__Token *token = NULL;
 	int rv = store_token_get(a->s, op->token_id, &token);
@@ -328,6 +329,7 @@ static int token_use(struct applier *a, const Tb__NodeAdd *op)
 	if (rv == 0) {
 		Tb__Token row = *token;
 
+		*ret_replaces = row.replaces;
 		row.uses++;
 		rv = store_token_put(a->s, &row);
 	}
@@ -358,19 +360,10 @@ static int node_room(struct applier *a, const char *name)
 		      LIMIT_NODES);
 }
 
-static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+static int node_admit(struct applier *a, const Tb__NodeAdd *op)
 {
-	struct apply_problem problem;
-	int rv;
+	int rv = node_room(a, op->node->name);
 
-	if (op->node == NULL)
-		return refuse_missing(a, "node");
-	rv = token_use(a, op);
-	if (rv != 0)
-		return rv;
-	if (node_check(op->node, &problem) != 0)
-		return refuse_invalid(a, &problem);
-	rv = node_room(a, op->node->name);
 	if (rv == 0)
 		rv = node_put_new(a, op->node, TB__NODE_ROLE__NODE_ROLE_JOINING);
 	if (rv == 0)
@@ -380,6 +373,51 @@ static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 	return audit(a, "node.added", INFO, (struct subject){.node = op->node->name},
 		     "board %s admitted with id %" PRIu64 " by token %s", op->node->name,
 		     a->result->node_id, op->token_id);
+}
+
+static int node_certificates_revoke(struct applier *a, const char *name);
+
+/* The new board gets the name; the old one's id and certificates are worth nothing any more. */
+static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
+{
+	Tb__Node row = *op->node;
+	int rv = store_node_delete(a->s, old->id);
+
+	if (rv == 0)
+		rv = node_certificates_revoke(a, old->name);
+	row.name = old->name;
+	if (rv == 0)
+		rv = node_put_new(a, &row, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	if (rv != 0)
+		return rv;
+	return audit(a, "node.replaced", WARNING, (struct subject){.node = old->name},
+		     "board %s (id %" PRIu64 ") is replaced by a new board with id %" PRIu64
+		     " by token %s",
+		     old->name, old->id, a->result->node_id, op->token_id);
+}
+
+static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+{
+	struct apply_problem problem;
+	uint64_t replaces = 0;
+	Tb__Node *old = NULL;
+	int rv;
+
+	if (op->node == NULL)
+		return refuse_missing(a, "node");
+	rv = token_use(a, op, &replaces);
+	if (rv != 0)
+		return rv;
+	if (node_check(op->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	/* A board that was removed meanwhile has left its place free: the new one just joins. */
+	if (replaces != 0)
+		rv = store_node_get(a->s, replaces, &old);
+	if (rv != 0 && rv != -ENOENT)
+		return rv;
+	rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
+	tb__node__free_unpacked(old, NULL);
+	return rv;
 }
 
 static int node_get(struct applier *a, uint64_t id, Tb__Node **ret)
@@ -756,6 +794,25 @@ static int token_site(struct applier *a, const Tb__Token *token)
 		      token->site);
 }
 
+static int token_replaces(struct applier *a, const Tb__Token *token)
+{
+	Tb__Node *node;
+	int rv;
+
+	if (token->replaces == 0)
+		return 0;
+	if (token->role != TB__ROLE__ROLE_NODE)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "token.replaces",
+			      "only a token of role node lets a board take another's place");
+	rv = store_node_get(a->s, token->replaces, &node);
+	if (rv == 0)
+		tb__node__free_unpacked(node, NULL);
+	if (rv != -ENOENT)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "token.replaces",
+		      "no board has the id %" PRIu64 "; see witnessctl node list", token->replaces);
+}
+
 static int token_valid(struct applier *a, const Tb__Token *token)
 {
 	struct apply_problem problem;
@@ -782,6 +839,8 @@ static int apply_token_add(struct applier *a, const Tb__TokenAdd *op)
 		rv = token_free_id(a, op->token->id);
 	if (rv == 0)
 		rv = token_site(a, op->token);
+	if (rv == 0)
+		rv = token_replaces(a, op->token);
 	if (rv == 0)
 		rv = token_room(a);
 	if (rv != 0)

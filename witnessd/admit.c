@@ -504,6 +504,9 @@ static void join_admitted(struct core *c, const Tb__JoinReply *reply)
 	c->identity = j->identity;
 	j->identity = (struct identity){0};
 	strcpy(c->identity.cluster_id, reply->cluster_id);
+	if (reply->node_name[0] != '\0')
+		snprintf(c->identity.node_name, sizeof(c->identity.node_name), "%s",
+			 reply->node_name);
 	c->identity.node_id = reply->node_id;
 	c->identity.key = j->key;
 	j->key = NULL;
@@ -681,6 +684,19 @@ static void admission_recorded(void *arg, int error, Tb__CommandResult *const *r
 	admission_finish(a, TB__REFUSAL__REFUSAL_NONE, "");
 }
 
+/* The name that the model gave it: of the board that it replaces, if it does. */
+static char *admission_name(const struct admission *a)
+{
+	Tb__Node *node;
+	char *name;
+
+	if (store_node_get(a->core->store, a->reply->node_id, &node) != 0)
+		return mem_strdup(a->request->name);
+	name = mem_strdup(node->name);
+	tb__node__free_unpacked(node, NULL);
+	return name;
+}
+
 static void admission_added(void *arg, int error, Tb__CommandResult *const *results, size_t count)
 {
 	struct admission *a = arg;
@@ -689,6 +705,7 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	Tb__Secrets *secrets = NULL;
 	Tb__Command **commands;
 	const char *message = "the cluster's keys are not there";
+	char *name;
 	int rv;
 
 	if (error != 0 || count != 1) {
@@ -701,14 +718,15 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 		return;
 	}
 	a->reply->node_id = results[0]->node_id;
+	name = admission_name(a);
 	rv = store_secrets_get(c->store, &secrets);
 	if (rv == 0)
 		rv = certificate_node(secrets->ca_cert, secrets->ca_key, a->request->csr,
-				      a->reply->node_id, a->request->name, core_now_ms(c), &made,
-				      &message);
+				      a->reply->node_id, name, core_now_ms(c), &made, &message);
 	if (secrets != NULL)
 		tb__secrets__free_unpacked(secrets, NULL);
 	if (rv != 0) {
+		free(name);
 		admission_finish(a, TB__REFUSAL__REFUSAL_INVALID, message);
 		return;
 	}
@@ -716,15 +734,71 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	commands = mem_array(1, sizeof(*commands));
 	commands[0] = mem_alloc(sizeof(**commands));
 	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("node:%s", a->request->name);
+	commands[0]->actor = mem_printf("node:%s", name);
 	commands[0]->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	commands[0]->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
 	tb__certificate_add__init(commands[0]->certificate_add);
 	commands[0]->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
-	certificate_fill(commands[0]->certificate_add->certificate, &made, a->request->name, "join",
+	certificate_fill(commands[0]->certificate_add->certificate, &made, name, "join",
 			 core_now_ms(c));
 	pki_signed_free(&made);
+	a->reply->node_name = name;
 	proposal_add(c, NULL, commands, 1, admission_recorded, a);
+}
+
+static void admission_propose(struct admission *a)
+{
+	struct core *c = a->core;
+	struct token_parts token;
+	struct identity names = {0};
+	char text[512];
+	Tb__Command **commands;
+	Tb__NodeAdd *add;
+
+	if (token_parse(a->request->token, &token) != 0 ||
+	    identity_names(c, &names, a->request->name, a->request->address,
+			   a->request->qnet_address, text, sizeof(text)) != 0)
+		abort(); /* admission_open has checked both */
+	commands = mem_array(1, sizeof(*commands));
+	commands[0] = mem_alloc(sizeof(**commands));
+	tb__command__init(commands[0]);
+	commands[0]->actor = mem_printf("token:%s", token.id);
+	commands[0]->op_case = TB__COMMAND__OP_NODE_ADD;
+	add = mem_alloc(sizeof(*add));
+	tb__node_add__init(add);
+	commands[0]->node_add = add;
+	add->node = mem_alloc(sizeof(*add->node));
+	node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
+	add->token_id = mem_strdup(token.id);
+	add->token_secret_sha256.len = sizeof(token.secret_sha256);
+	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
+	proposal_add(c, NULL, commands, 1, admission_added, a);
+}
+
+static void admission_may_replace(void *arg, int error, const Tb__PeerAnswer *answer)
+{
+	struct admission *a = arg;
+
+	if (error == 0)
+		admission_propose(a);
+	else
+		admission_finish(a, TB__REFUSAL__REFUSAL_CONFLICT,
+				 answer != NULL && answer->message[0] != '\0'
+					 ? answer->message
+					 : "the cluster has no leader at the moment; try again");
+}
+
+/* The board whose place the token gives, 0: none. */
+static uint64_t admission_replaces(struct core *c, const char *token_id)
+{
+	Tb__Token *token;
+	uint64_t replaces;
+
+	if (store_token_get(c->store, token_id, &token) != 0)
+		return 0; /* apply will refuse it */
+	replaces = token->replaces;
+	tb__token__free_unpacked(token, NULL);
+	return replaces;
 }
 
 static void admission_open(struct letter *letter)
@@ -734,8 +808,8 @@ static void admission_open(struct letter *letter)
 	struct token_parts token;
 	char text[512] = "";
 	struct identity names = {0};
-	Tb__Command **commands;
-	Tb__NodeAdd *add;
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
 
 	if (c->identity.node_id == 0 || c->store == NULL) {
 		admission_finish(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED,
@@ -755,20 +829,15 @@ static void admission_open(struct letter *letter)
 			text[0] != '\0' ? text : "name or address of the board is missing");
 		return;
 	}
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("token:%s", token.id);
-	commands[0]->op_case = TB__COMMAND__OP_NODE_ADD;
-	add = mem_alloc(sizeof(*add));
-	tb__node_add__init(add);
-	commands[0]->node_add = add;
-	add->node = mem_alloc(sizeof(*add->node));
-	node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
-	add->token_id = mem_strdup(token.id);
-	add->token_secret_sha256.len = sizeof(token.secret_sha256);
-	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
-	proposal_add(c, NULL, commands, 1, admission_added, a);
+	replace.node_id = admission_replaces(c, token.id);
+	if (replace.node_id == 0) {
+		admission_propose(a);
+		return;
+	}
+	/* The token may be an hour old: is the board still dead, and are the others here? */
+	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
+	query.replace = &replace;
+	core_query(c, &c->mailbox, &query, admission_may_replace, a);
 }
 
 void core_admit(struct core *c, struct mailbox *home, const Tb__JoinRequest *request,

@@ -292,6 +292,9 @@ void api_site_set_fill(struct api_site_set *set, int error, const Tb__PeerAnswer
 /* One site with its grant, in `status`. As store_site_find. */
 int api_site_read(struct store *s, const char *name, Tb__Site **ret);
 
+/* A board by name or id (api_cluster.c). -ENOENT: the call is over. */
+int api_node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret);
+
 /* --- certificates (api_tokens.c) --- */
 
 struct pki_signed;
@@ -348,6 +351,7 @@ void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);
 void api_node_drain(struct api_call *call);
 void api_node_undrain(struct api_call *call);
+void api_node_replace(struct api_call *call);
 void api_tokens_list(struct api_call *call);
 void api_token_create(struct api_call *call);
 void api_token_revoke(struct api_call *call);

@@ -133,8 +133,7 @@ void api_cluster_set(struct api_call *call)
 
 /* --- boards --- */
 
-/* By name or id. -ENOENT: the call is over. */
-static int node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret)
+int api_node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret)
 {
 	struct store *s = api_store(call->api);
 	int rv = store_node_find(s, name_or_id, ret);
@@ -167,7 +166,7 @@ void api_cluster_transfer(struct api_call *call)
 	Tb__Node *node;
 
 	if (request->node[0] != '\0') {
-		if (node_find(call, request->node, &node) != 0)
+		if (api_node_find(call, request->node, &node) != 0)
 			return;
 		transfer.node_id = node->id;
 		tb__node__free_unpacked(node, NULL);
@@ -258,7 +257,7 @@ static void node_answered(struct api_call *call, int error, const Tb__PeerAnswer
 {
 	Tb__Node *node;
 
-	if (node_find(call, call->arg, &node) != 0)
+	if (api_node_find(call, call->arg, &node) != 0)
 		return;
 	node_fill(node, error == 0 ? answer : NULL);
 	api_answer_message(call, &node->base);
@@ -286,7 +285,7 @@ static void node_drain(struct api_call *call, Tb__Drain drain)
 	Tb__Command *command;
 	Tb__Node *node;
 
-	if (node_find(call, call->arg, &node) != 0)
+	if (api_node_find(call, call->arg, &node) != 0)
 		return;
 	command = api_command(call, 0);
 	command->op_case = TB__COMMAND__OP_NODE_DRAIN;
@@ -326,7 +325,7 @@ void api_node_delete(struct api_call *call)
 	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
 	Tb__Node *node;
 
-	if (node_find(call, call->arg, &node) != 0)
+	if (api_node_find(call, call->arg, &node) != 0)
 		return;
 	remove.node_id = node->id;
 	remove.actor = call->who.actor;

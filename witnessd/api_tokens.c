@@ -170,9 +170,9 @@ static int token_check(struct api_call *call, const Tb__TokenRequest *request)
 	return 0;
 }
 
-static Tb__Token *token_new(const struct api_call *call, const struct new_token *made)
+static Tb__Token *token_new(const struct api_call *call, const Tb__TokenRequest *request,
+			    const struct new_token *made)
 {
-	const Tb__TokenRequest *request = (const Tb__TokenRequest *)call->request;
 	Tb__Token *token = mem_alloc(sizeof(*token));
 
 	tb__token__init(token);
@@ -190,14 +190,13 @@ static Tb__Token *token_new(const struct api_call *call, const struct new_token 
 	return token;
 }
 
-void api_token_create(struct api_call *call)
+/* `replaces`: the board whose place it gives, 0: none. */
+static void token_propose(struct api_call *call, const Tb__TokenRequest *request, uint64_t replaces)
 {
 	struct new_token *made;
 	Tb__Command *command;
 	uint8_t id[TOKEN_ID_HEX / 2];
 
-	if (token_check(call, (const Tb__TokenRequest *)call->request) != 0)
-		return;
 	made = mem_zalloc(sizeof(*made));
 	rng_fill(id, sizeof(id));
 	hex_encode(id, sizeof(id), made->id);
@@ -208,8 +207,56 @@ void api_token_create(struct api_call *call)
 	command->op_case = TB__COMMAND__OP_TOKEN_ADD;
 	command->token_add = mem_alloc(sizeof(*command->token_add));
 	tb__token_add__init(command->token_add);
-	command->token_add->token = token_new(call, made);
+	command->token_add->token = token_new(call, request, made);
+	command->token_add->token->replaces = replaces;
 	api_propose(call, command, token_added);
+}
+
+void api_token_create(struct api_call *call)
+{
+	const Tb__TokenRequest *request = (const Tb__TokenRequest *)call->request;
+
+	if (token_check(call, request) == 0)
+		token_propose(call, request, 0);
+}
+
+/* --- the place of a dead board --- */
+
+enum { REPLACE_TTL_MS = 3600000 };
+
+static void replace_allowed(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	const Tb__NodeReplaceRequest *wanted = (const Tb__NodeReplaceRequest *)call->request;
+	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
+	Tb__Node *node;
+
+	if (error != 0) {
+		api_problem_error(call, error, answer != NULL ? answer->message : NULL);
+		return;
+	}
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	request.role = TB__ROLE__ROLE_NODE;
+	request.ttl_ms = wanted->ttl_ms != 0 ? wanted->ttl_ms : REPLACE_TTL_MS;
+	request.max_uses = 1;
+	if (token_check(call, &request) == 0)
+		token_propose(call, &request, node->id);
+	tb__node__free_unpacked(node, NULL);
+}
+
+void api_node_replace(struct api_call *call)
+{
+	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	replace.node_id = node->id;
+	tb__node__free_unpacked(node, NULL);
+	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
+	query.replace = &replace;
+	api_query(call, &query, replace_allowed);
 }
 
 static void done_empty(struct api_call *call, const Tb__CommandResult *result)

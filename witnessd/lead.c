@@ -217,17 +217,27 @@ struct membership {
 	bool known[LIMIT_NODES]; /* the member is a board of the model */
 };
 
+static int membership_mark(void *arg, const Tb__Node *node)
+{
+	struct membership *m = arg;
+
+	for (unsigned i = 0; i < m->count; i++)
+		m->known[i] |= m->members[i].id == node->id;
+	return 0;
+}
+
 static int membership_visit(void *arg, const Tb__Node *node)
 {
 	struct membership *m = arg;
 	struct core *c = m->c;
 	struct role_change *change;
 
+	if (c->membership_busy)
+		return 1;
 	for (unsigned i = 0; i < m->count; i++) {
 		if (m->members[i].id != node->id)
 			continue;
-		m->known[i] = true;
-		if (c->membership_busy || m->members[i].role != ENGINE_SPARE)
+		if (m->members[i].role != ENGINE_SPARE)
 			return 0;
 		change = mem_zalloc(sizeof(*change));
 		change->c = c;
@@ -236,13 +246,14 @@ static int membership_visit(void *arg, const Tb__Node *node)
 		engine_promote(c->engine, node->id, lead_promoted, change);
 		return 0;
 	}
-	if (!c->membership_busy && m->count < LIMIT_NODES) {
+	if (m->count < LIMIT_NODES) {
 		c->membership_busy = true;
 		engine_add(c->engine, node->id, node->address, lead_member_done, c);
 	}
 	return 0;
 }
 
+/* Who has left goes first: a board that takes another's place may have its address, too. */
 static void lead_membership(struct core *c)
 {
 	struct membership m = {.c = c};
@@ -250,7 +261,7 @@ static void lead_membership(struct core *c)
 	if (c->membership_busy)
 		return;
 	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
-	if (store_nodes(c->store, membership_visit, &m) != 0)
+	if (store_nodes(c->store, membership_mark, &m) != 0)
 		return;
 	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
 		if (m.known[i])
@@ -261,6 +272,7 @@ static void lead_membership(struct core *c)
 		else
 			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
 	}
+	store_nodes(c->store, membership_visit, &m);
 }
 
 /* --- drained boards --- */
@@ -702,6 +714,31 @@ static void answer_remove(struct core *c, struct query *q)
 	proposal_add(c, NULL, commands, 1, answer_removed, q);
 }
 
+/* Only a board that is gone can be replaced, and only while a majority of the rest is here. */
+static void answer_replace(struct core *c, struct query *q)
+{
+	uint64_t id = q->query->replace->node_id;
+	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
+	const char *why;
+	Tb__Node *node;
+
+	/* Removed meanwhile: its place is free. */
+	if (store_node_get(c->store, id, &node) != 0) {
+		query_finish(q, 0, &done);
+		return;
+	}
+	tb__node__free_unpacked(node, NULL);
+	if (lead_reaches(c, id, clock_boottime_ms()))
+		query_refuse(q, -EPERM,
+			     "that board is alive; only a dead one can be replaced (stop it for "
+			     "good first, or join the new board and remove the old one with "
+			     "\"witnessctl cluster remove\")");
+	else if (!lead_removal_safe(c, id, &why))
+		query_refuse(q, -EPERM, why);
+	else
+		query_finish(q, 0, &done);
+}
+
 static bool lead_drained(struct core *c, uint64_t id)
 {
 	Tb__Node *node;
@@ -747,6 +784,9 @@ void lead_answer(struct core *c, struct query *q)
 		break;
 	case TB__PEER_QUERY__WHAT_REMOVE:
 		answer_remove(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_REPLACE:
+		answer_replace(c, q);
 		break;
 	default:
 		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");

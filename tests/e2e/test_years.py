@@ -3,6 +3,7 @@
 
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from boards import Failure, main, wait_for
@@ -92,5 +93,53 @@ def drain_spares_who_needs_the_vote(cluster):
     nodes.end()
 
 
+def replace_a_dead_board(cluster):
+    cluster.make(3)
+    nodes = attached_sites(cluster, 10)
+    first = cluster.board(1)
+    dead = cluster.board(3)
+    done = first.ctl("node", "replace", "board3", check=False)
+    if done.returncode == 0 or "alive" not in done.stderr:
+        raise Failure(f"a living board could be replaced: {done.stderr}")
+    token = None
+    dead.kill()
+
+    def offered():
+        done = first.ctl("node", "replace", "board3", "-o", "name", check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    token = wait_for(20, "the dead board cannot be replaced", offered)
+    # Another machine with the dead one's address: an empty directory and a name of its own.
+    fresh = cluster.board(4, host=dead.host)
+    fresh.start()
+    fresh.ctl("cluster", "join", first.address, "--token", token)
+    names = sorted((item["name"], item["role"]) for item in first.json("node", "list")["items"])
+    if names != [("board1", "voter"), ("board2", "voter"), ("board3", "voter")]:
+        raise Failure(f"the boards are {names}")
+    if fresh.local()["nodeName"] != "board3" or node(first, "board3")["id"] in ("1", "2", "3"):
+        raise Failure(f"the new board is {fresh.local()}")
+    done = cluster.board(5).start().ctl("cluster", "join", first.address, "--token", token, check=False)
+    if done.returncode == 0 or "used" not in done.stderr:
+        raise Failure(f"the place was given twice: {done.stderr}")
+    cluster.board(5).kill()
+    # It counts: one of the others may fail now, and the new one has all sites.
+    cluster.board(2).kill()
+    wait_for(20, "the replaced cluster does not survive a board",
+             lambda: first.ctl("site", "create", "later", check=False).returncode == 0)
+    wait_for(10, "the new board lacks sites", lambda: len(fresh.json("site", "list")["items"]) == 11)
+    wait_for(60, "the sites' nodes are not all attached", lambda: nodes.numbers()["nodes-attached"] == 20)
+    nodes.settle(60)
+    if nodes.numbers()["violations"] != 0:
+        raise Failure("two sides had the vote")
+    nodes.end()
+    # The dead one comes back from the grave: nobody speaks to it.
+    fresh.stop()
+    dead.start(wait=False)
+    time.sleep(3)
+    local = dead.local()
+    if local is None or local.get("lease") or local["state"] == "serving":
+        raise Failure(f"the dead board serves again: {local}")
+
+
 if __name__ == "__main__":
-    main([drain_the_leader, drain_spares_who_needs_the_vote])
+    main([replace_a_dead_board, drain_the_leader, drain_spares_who_needs_the_vote])

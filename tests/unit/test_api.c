@@ -1052,6 +1052,11 @@ static void test_cluster(void **state)
 	expect(w, 200, &(struct ask){"POST", "/v1/nodes/one:undrain"}, &a);
 	assert_string_equal(answer_text(&a, "name"), "one");
 	answer_clear(&a);
+	expect(w, 201, &(struct ask){"POST", "/v1/nodes/one:replace"}, &a);
+	assert_string_equal(answer_text(&a, "token.replaces"), "1");
+	assert_string_equal(answer_text(&a, "token.maxUses"), "1");
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:replace"});
 	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:transfer"});
 	expect_status(w, 404, &(struct ask){"POST", "/v1/cluster:transfer", "{\"node\":\"nine\"}"});
 	w->core.view.leader_id = 0;

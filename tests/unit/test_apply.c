@@ -605,6 +605,58 @@ static void test_node_set(void **state)
 	assert_int_equal(last_event(m), events); /* nothing changed */
 }
 
+static void test_node_replace(void **state)
+{
+	static const char serial[] = "ffffffffffffffffffffffffffffffff";
+	struct model *m = *state;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Node *row;
+
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	certificate.serial = TEXT(serial);
+	certificate.kind = TEXT("node");
+	certificate.subject = TEXT("b2");
+	op.certificate = &certificate;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	/* Who may get such a token. */
+	token.id = TEXT("00000000000000ca");
+	token.replaces = 9;
+	assert_int_equal(token_add(m, &token), NOT_FOUND);
+	token.replaces = 2;
+	token.role = TB__ROLE__ROLE_VIEWER;
+	assert_int_equal(token_add(m, &token), INVALID);
+	token.role = TB__ROLE__ROLE_NODE;
+	assert_int_equal(token_add(m, &token), NONE);
+	/* The new board comes with a name of its own, even one that is taken, and the old address. */
+	op.certificate = NULL;
+	op.token_id = token.id;
+	node.name = TEXT("b1");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m, "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
+			"id 3 by token 00000000000000ca");
+	assert_int_equal(revoked(m, serial), 1);
+	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
+	assert_int_equal(store_node_find(m->s, "b2", &row), 0);
+	assert_int_equal(row->id, 3);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	tb__node__free_unpacked(row, NULL);
+	/* The place is taken, or was given up: the next one is a new board like any other. */
+	token.id = TEXT("00000000000000cb");
+	token.replaces = 3;
+	assert_int_equal(token_add(m, &token), NONE);
+	assert_int_equal(node_remove(m, 3), NONE);
+	op.token_id = token.id;
+	node.name = TEXT("b9");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m, "node.added|root@test||b9|board b9 admitted with id 4 by token "
+			"00000000000000cb");
+}
+
 static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
 {
 	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
@@ -1490,6 +1542,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_join_tokens, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
