@@ -355,6 +355,31 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec backup_options[] = {
+	{.name = "force", .type = OPTION_FLAG, .help = "Replaces a file that is there."},
+	{.name = NULL},
+};
+static const struct option_spec restore_options[] = {
+	OPTION_YES,
+	{.name = "cluster-name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "Refuses the backup of a cluster of another name."},
+	OPTION_NODE_NAME,
+	OPTION_ADVERTISE,
+	OPTION_QNET_ADDRESS,
+	{.name = NULL},
+};
+static const struct option_spec recover_options[] = {
+	{.name = "cluster-name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "The cluster's name, instead of typing it when asked."},
+	{.name = "dry-run",
+	 .type = OPTION_FLAG,
+	 .help = "Only says what would be done and what may be lost."},
+	{.name = NULL},
+};
 static const struct option_spec replace_options[] = {
 	{.name = "ttl",
 	 .type = OPTION_DURATION,
@@ -363,6 +388,10 @@ static const struct option_spec replace_options[] = {
 	{.name = NULL},
 };
 
+static const char *const backup_examples[] = {
+	EXAMPLE("witnessctl cluster backup /root/tiebreak-$(date +%F).backup", "Once a day, say"),
+	NULL,
+};
 static const char *const drain_examples[] = {
 	EXAMPLE("witnessctl node drain board-2", "Before its power is turned off"),
 	EXAMPLE("witnessctl node undrain board-2", "When it is back"),
@@ -521,6 +550,51 @@ const struct command commands[] = {
 	 .description = "",
 	 .options = set_cluster_options,
 	 .run = run_cluster_set},
+	{.path = "cluster backup",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .local = true,
+	 .summary = "Writes everything that the cluster knows into a file",
+	 .description =
+		 "Sites, tokens, certificates, events, who has which vote, and the keys of the "
+		 "cluster's certificate authorities; as they are at one moment, whatever is "
+		 "written "
+		 "meanwhile. Any board can do it, also without a majority. Works only on the board "
+		 "itself, as root, since the keys are in the file.",
+	 .options = backup_options,
+	 .examples = backup_examples,
+	 .run = run_cluster_backup},
+	{.path = "cluster restore",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .local = true,
+	 .summary = "Makes a cluster of this one board from a backup",
+	 .description =
+		 "For the day when all boards are gone. The sites, their certificates and the "
+		 "tokens are those of the backup, so no site needs a change if a board has an "
+		 "address of before. It is a new history: its epochs are higher than any of "
+		 "before, the old boards' certificates are revoked, and no vote is given until "
+		 "none of before can be held any more (some 24 s). Works only on the board "
+		 "itself, as root, and only if it is in no cluster.",
+	 .options = restore_options,
+	 .run = run_cluster_restore},
+	{.path = "cluster recover",
+	 .args = "",
+	 .local = true,
+	 .summary = "Goes on with this one board after the majority is lost for good",
+	 .description =
+		 "For the day when more than half of the boards will never come back. Says what "
+		 "may be lost and asks for the cluster's name. This board then makes a new "
+		 "history of what it has, alone; its state of before stays in its data directory "
+		 "as a backup. The other boards, should they come back, are not part of it. "
+		 "Refused while the cluster has a leader. Run it on the board with the longest "
+		 "log: --dry-run tells how far each one's goes.",
+	 .options = recover_options,
+	 .run = run_cluster_recover},
 	{.path = "node list",
 	 .args = "",
 	 .summary = "Lists the boards",

@@ -13,6 +13,9 @@ int run_cluster_status(struct invocation *inv);
 int run_cluster_remove(struct invocation *inv);
 int run_cluster_transfer(struct invocation *inv);
 int run_cluster_set(struct invocation *inv);
+int run_cluster_backup(struct invocation *inv);
+int run_cluster_restore(struct invocation *inv);
+int run_cluster_recover(struct invocation *inv);
 
 int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);

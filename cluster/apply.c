@@ -594,24 +594,30 @@ static int serials_visit(void *arg, const Tb__Certificate *row)
 	return 0;
 }
 
+/* Frees them, also if `rv` is not 0 already. */
+static int serials_revoke(struct applier *a, struct serials *serials, int rv)
+{
+	for (size_t i = 0; i < serials->count; i++) {
+		Tb__Certificate *row;
+
+		if (rv == 0)
+			rv = store_certificate_get(a->s, serials->items[i], &row);
+		if (rv == 0) {
+			rv = certificate_revoke(a, row);
+			tb__certificate__free_unpacked(row, NULL);
+		}
+		free(serials->items[i]);
+	}
+	free(serials->items);
+	return rv;
+}
+
 static int node_certificates_revoke(struct applier *a, const char *name)
 {
 	struct serials serials = {0};
 	int rv = store_certificates_of(a->s, "node", name, serials_visit, &serials);
 
-	for (size_t i = 0; i < serials.count; i++) {
-		Tb__Certificate *row;
-
-		if (rv == 0)
-			rv = store_certificate_get(a->s, serials.items[i], &row);
-		if (rv == 0) {
-			rv = certificate_revoke(a, row);
-			tb__certificate__free_unpacked(row, NULL);
-		}
-		free(serials.items[i]);
-	}
-	free(serials.items);
-	return rv;
+	return serials_revoke(a, &serials, rv);
 }
 
 static int node_remove(struct applier *a, const Tb__Node *node)
@@ -709,6 +715,159 @@ static int apply_cluster_set(struct applier *a, const Tb__ClusterSet *op)
 				a, "cluster.changed", INFO, (struct subject){0},
 				"unknown sites are now %s",
 				op->auto_register ? "created when they first attach" : "refused");
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* --- a new history --------------------------------------------------------------------------- */
+
+/* Epochs of a history lie above those of every history before it, also of one that went on after
+ * this backup was taken, as time does: one grant in 2^-20 ms is more than any site can have. */
+enum { EPOCH_TIME_SHIFT = 20 };
+
+static int restore_rows(struct applier *a, const Tb__ClusterRestore *op)
+{
+	for (size_t i = 0; i < op->n_rows; i++) {
+		const Tb__ClusterRestore__Row *row = op->rows[i];
+		int rv = -EBADMSG;
+
+		switch (row->row) {
+		case TB__SNAPSHOT__RECORD__ROW_TOKEN:
+		case TB__SNAPSHOT__RECORD__ROW_SITE:
+		case TB__SNAPSHOT__RECORD__ROW_GRANT:
+		case TB__SNAPSHOT__RECORD__ROW_CERTIFICATE:
+		case TB__SNAPSHOT__RECORD__ROW_EVENT:
+		case TB__SNAPSHOT__RECORD__ROW_COUNTER:
+			rv = store_record_put(a->s, row->row, row->body.data, row->body.len);
+			break;
+		default:
+			break;
+		}
+		if (rv == -EBADMSG)
+			return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "rows",
+				      "row %zu is not of a kind that is restored", i);
+		if (rv != 0)
+			return rv;
+	}
+	return 0;
+}
+
+struct grants {
+	size_t count;
+	Tb__Grant **items;
+};
+
+static int grants_visit(void *arg, const Tb__Site *site, const Tb__Grant *grant)
+{
+	struct grants *grants = arg;
+
+	(void)site;
+	if (grant == NULL)
+		return 0;
+	if ((grants->count & (grants->count - 1)) == 0)
+		grants->items =
+			mem_realloc(grants->items, (grants->count == 0 ? 1 : grants->count * 2) *
+							   sizeof(grants->items[0]));
+	grants->items[grants->count++] = (Tb__Grant *)message_copy(&grant->base);
+	return 0;
+}
+
+/* Who had the vote is kept, for whoever decides next; no ring, so that it is decided and committed
+ * anew. */
+static int restore_epochs(struct applier *a, uint64_t floor)
+{
+	const struct store_site_filter all = {0};
+	struct grants grants = {0};
+	int rv = store_sites(a->s, &all, grants_visit, &grants, NULL);
+
+	for (size_t i = 0; i < grants.count; i++) {
+		Tb__RingId none = TB__RING_ID__INIT;
+		Tb__Grant row = *grants.items[i];
+
+		row.epoch = row.epoch < floor ? floor : row.epoch + 1;
+		row.ring = &none;
+		if (rv == 0)
+			rv = store_grant_put(a->s, &row);
+		tb__grant__free_unpacked(grants.items[i], NULL);
+	}
+	free(grants.items);
+	return rv != 0 ? rv : store_counter_raise(a->s, "epoch", floor);
+}
+
+static int restore_serials_visit(void *arg, const Tb__Certificate *row)
+{
+	return strcmp(row->kind, "node") == 0 ? serials_visit(arg, row) : 0;
+}
+
+/* The boards of the old history are not of this one, whenever they come back. */
+static int restore_certificates(struct applier *a)
+{
+	struct serials serials = {0};
+	int rv = store_certificates(a->s, NULL, 0, restore_serials_visit, &serials);
+
+	return serials_revoke(a, &serials, rv);
+}
+
+static int restore_final(struct applier *a, const Tb__ClusterRestore__Final *final)
+{
+	struct apply_problem problem;
+	Tb__Cluster row;
+	int rv;
+
+	if (final->cluster == NULL || final->secrets == NULL || final->node == NULL ||
+	    final->certificate == NULL)
+		return refuse_missing(a, "final");
+	if (cluster_check(final->cluster, &problem) != 0 ||
+	    secrets_check(final->secrets, &problem) != 0 || node_check(final->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	row = *final->cluster;
+	row.history++;
+	row.hold_ms = final->hold_ms;
+	a->out->cluster_changed = true;
+	rv = restore_epochs(a, (uint64_t)a->command->time_ms << EPOCH_TIME_SHIFT);
+	if (rv == 0)
+		rv = restore_certificates(a);
+	if (rv == 0)
+		rv = store_cluster_put(a->s, &row);
+	if (rv == 0)
+		rv = store_secrets_put(a->s, final->secrets);
+	if (rv == 0)
+		rv = node_put_new(a, final->node, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	if (rv == 0)
+		rv = node_certificate_add(a, final->node, final->certificate);
+	if (rv != 0)
+		return rv;
+	return audit(a, "cluster.restored", WARNING, (struct subject){.node = final->node->name},
+		     "history %" PRIu32 " of cluster %s begins on board %s, from %s", row.history,
+		     row.name, final->node->name, final->source);
+}
+
+static int apply_cluster_restore(struct applier *a, const Tb__ClusterRestore *op)
+{
+	int rv = restore_rows(a, op);
+
+	return rv == 0 && op->final != NULL ? restore_final(a, op->final) : rv;
+}
+
+static int apply_cluster_settle(struct applier *a)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	if (row->hold_ms == 0) {
+		a->result->unchanged = 1;
+	} else {
+		row->hold_ms = 0;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.settled", INFO, (struct subject){0},
+				   "no vote of an older history can be held any more: votes are "
+				   "given again");
 	}
 	tb__cluster__free_unpacked(row, NULL);
 	return rv;
@@ -1311,10 +1470,20 @@ static int command_dispatch(struct applier *a)
 		return apply_event_add(a, c->event_add);
 	case TB__COMMAND__OP_NODE_DRAIN:
 		return apply_node_drain(a, c->node_drain);
+	case TB__COMMAND__OP_CLUSTER_RESTORE:
+		return apply_cluster_restore(a, c->cluster_restore);
+	case TB__COMMAND__OP_CLUSTER_SETTLE:
+		return apply_cluster_settle(a);
 	default:
 		/* entry_known let no other pass. */
 		abort();
 	}
+}
+
+static bool command_founds(const Tb__Command *c)
+{
+	return c->op_case == TB__COMMAND__OP_CLUSTER_INIT ||
+	       c->op_case == TB__COMMAND__OP_CLUSTER_RESTORE;
 }
 
 static int command_envelope_check(struct applier *a)
@@ -1331,11 +1500,11 @@ static int command_envelope_check(struct applier *a)
 		tb__cluster__free_unpacked(cluster, NULL);
 	else if (rv != -ENOENT)
 		return rv;
-	if (rv == 0 && c->op_case == TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv == 0 && command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_INITIALISED, "",
 			      "this cluster exists already; to join it use witnessctl cluster "
 			      "join on another board");
-	if (rv != 0 && c->op_case != TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv != 0 && !command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED, "",
 			      "there is no cluster yet; make one with witnessctl cluster init");
 	return 0;

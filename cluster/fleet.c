@@ -57,6 +57,11 @@ struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t
 	return f;
 }
 
+void fleet_hold(struct fleet *f, uint64_t until_ms)
+{
+	f->hold_until_ms = until_ms;
+}
+
 static void door_drop(struct fleet *f, struct door *d)
 {
 	while (!list_empty(&d->sessions))

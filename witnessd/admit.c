@@ -16,23 +16,10 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/rng.h"
+#include "witnessd/admit.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/pki.h"
 #include "witnessd/token.h"
-
-/* Answers a control request in the asker's thread. */
-struct control {
-	struct letter letter;
-	struct mailbox *home;
-	core_controlled done;
-	void *arg;
-	int error;
-	char message[512];
-	/* the request, on the way in */
-	struct core *core;
-	Tb__ClusterInitRequest *init;
-	Tb__ClusterJoinRequest *join;
-};
 
 struct init {
 	struct control *control;
@@ -49,15 +36,24 @@ struct join {
 	bool admitted;
 };
 
+static void control_free(struct control *k)
+{
+	tb__cluster_recovery__free_unpacked(k->recovery, NULL);
+	free(k);
+}
+
 static void control_answer_open(struct letter *letter)
 {
 	struct control *k = list_entry(letter, struct control, letter);
 
-	k->done(k->arg, k->error, k->message);
-	free(k);
+	if (k->recovered != NULL)
+		k->recovered(k->arg, k->error, k->message, k->recovery);
+	else
+		k->done(k->arg, k->error, k->message);
+	control_free(k);
 }
 
-static void control_finish(struct control *k, int error, const char *message)
+void control_finish(struct control *k, int error, const char *message)
 {
 	k->error = error;
 	snprintf(k->message, sizeof(k->message), "%s", message != NULL ? message : "");
@@ -68,8 +64,11 @@ static void control_finish(struct control *k, int error, const char *message)
 		tb__cluster_join_request__free_unpacked(k->join, NULL);
 	k->init = NULL;
 	k->join = NULL;
+	buf_free(&k->backup);
+	tb__cluster_recover_request__free_unpacked(k->recover, NULL);
+	k->recover = NULL;
 	if (mailbox_answer(k->home, &k->letter) != 0)
-		free(k);
+		control_free(k);
 }
 
 static const char *text_or(const char *text, const char *otherwise)
@@ -77,8 +76,7 @@ static const char *text_or(const char *text, const char *otherwise)
 	return text[0] != '\0' ? text : otherwise;
 }
 
-/* A certificate made or checked by a clock that is decades off would be useless for decades. */
-static int clock_check(char *message, size_t room)
+int admit_clock_check(char *message, size_t room)
 {
 	char now[32];
 
@@ -93,9 +91,8 @@ static int clock_check(char *message, size_t room)
 	return -EINVAL;
 }
 
-/* Names and addresses of this board as asked for, or as configured. */
-static int identity_names(struct core *c, struct identity *id, const char *name,
-			  const char *address, const char *qnet_address, char *message, size_t room)
+int admit_names(struct core *c, struct identity *id, const char *name, const char *address,
+		const char *qnet_address, char *message, size_t room)
 {
 	struct apply_problem problem;
 
@@ -125,8 +122,8 @@ static int64_t days_ms(unsigned days)
 
 /* --- certificates --- */
 
-static void certificate_fill(Tb__Certificate *row, const struct pki_signed *made,
-			     const char *subject, const char *by, int64_t now_ms)
+void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *subject,
+			   const char *by, int64_t now_ms)
 {
 	tb__certificate__init(row);
 	row->serial = mem_strdup(made->serial);
@@ -138,9 +135,9 @@ static void certificate_fill(Tb__Certificate *row, const struct pki_signed *made
 	row->issued_by = mem_strdup(by);
 }
 
-static int certificate_node(const char *ca_cert, const char *ca_key, const char *csr, uint64_t node,
-			    const char *name, int64_t now_ms, struct pki_signed *ret,
-			    const char **ret_message)
+int admit_certificate(const char *ca_cert, const char *ca_key, const char *csr, uint64_t node,
+		      const char *name, int64_t now_ms, struct pki_signed *ret,
+		      const char **ret_message)
 {
 	char uri[64];
 	struct pki_sign how = {
@@ -225,8 +222,8 @@ static void cluster_row(Tb__Cluster *cluster, const char *id, const char *name, 
 	cluster->created_ms = now_ms;
 }
 
-static void node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
-		     int64_t now_ms)
+void admit_node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
+		    int64_t now_ms)
 {
 	tb__node__init(node);
 	node->id = id->node_id;
@@ -257,8 +254,8 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	if (rv == 0)
 		rv = pki_request_new(id->node_name, id->key, &csr);
 	if (rv == 0)
-		rv = certificate_node(op->secrets->ca_cert, op->secrets->ca_key, csr, 1,
-				      id->node_name, now, &made, ret_message);
+		rv = admit_certificate(op->secrets->ca_cert, op->secrets->ca_key, csr, 1,
+				       id->node_name, now, &made, ret_message);
 	free(csr);
 	if (rv != 0)
 		return rv;
@@ -270,9 +267,9 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	op->cluster = mem_alloc(sizeof(*op->cluster));
 	cluster_row(op->cluster, id->cluster_id, name, id->ca_cert, now);
 	op->node = mem_alloc(sizeof(*op->node));
-	node_row(op->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
+	admit_node_row(op->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
 	op->certificate = mem_alloc(sizeof(*op->certificate));
-	certificate_fill(op->certificate, &made, id->node_name, "cluster init", now);
+	admit_certificate_row(op->certificate, &made, id->node_name, "cluster init", now);
 	pki_signed_free(&made);
 	return 0;
 }
@@ -323,7 +320,8 @@ static void init_open(struct letter *letter)
 		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
 		return;
 	}
-	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
+	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL ||
+	    c->restoration != NULL) {
 		control_finish(
 			k, -EEXIST,
 			"this board is already in a cluster; to start over, stop witnessd and "
@@ -334,12 +332,12 @@ static void init_open(struct letter *letter)
 		control_finish(k, -EINVAL, problem.message);
 		return;
 	}
-	if (clock_check(text, sizeof(text)) != 0) {
+	if (admit_clock_check(text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
-	if (identity_names(c, &id, k->init->node_name, k->init->address, k->init->qnet_address,
-			   text, sizeof(text)) != 0) {
+	if (admit_names(c, &id, k->init->node_name, k->init->address, k->init->qnet_address, text,
+			sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
@@ -422,7 +420,8 @@ static void join_open(struct letter *letter)
 		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
 		return;
 	}
-	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
+	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL ||
+	    c->restoration != NULL) {
 		control_finish(
 			k, -EEXIST,
 			"this board is already in a cluster; to start over, stop witnessd and "
@@ -436,12 +435,12 @@ static void join_open(struct letter *letter)
 			"--role node\" printed (it begins with tb1.)");
 		return;
 	}
-	if (clock_check(text, sizeof(text)) != 0) {
+	if (admit_clock_check(text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
-	if (identity_names(c, &names, k->join->node_name, k->join->advertise, k->join->qnet_address,
-			   text, sizeof(text)) != 0) {
+	if (admit_names(c, &names, k->join->node_name, k->join->advertise, k->join->qnet_address,
+			text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
@@ -721,8 +720,8 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	name = admission_name(a);
 	rv = store_secrets_get(c->store, &secrets);
 	if (rv == 0)
-		rv = certificate_node(secrets->ca_cert, secrets->ca_key, a->request->csr,
-				      a->reply->node_id, name, core_now_ms(c), &made, &message);
+		rv = admit_certificate(secrets->ca_cert, secrets->ca_key, a->request->csr,
+				       a->reply->node_id, name, core_now_ms(c), &made, &message);
 	if (secrets != NULL)
 		tb__secrets__free_unpacked(secrets, NULL);
 	if (rv != 0) {
@@ -739,8 +738,8 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	commands[0]->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
 	tb__certificate_add__init(commands[0]->certificate_add);
 	commands[0]->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
-	certificate_fill(commands[0]->certificate_add->certificate, &made, name, "join",
-			 core_now_ms(c));
+	admit_certificate_row(commands[0]->certificate_add->certificate, &made, name, "join",
+			      core_now_ms(c));
 	pki_signed_free(&made);
 	a->reply->node_name = name;
 	proposal_add(c, NULL, commands, 1, admission_recorded, a);
@@ -756,8 +755,8 @@ static void admission_propose(struct admission *a)
 	Tb__NodeAdd *add;
 
 	if (token_parse(a->request->token, &token) != 0 ||
-	    identity_names(c, &names, a->request->name, a->request->address,
-			   a->request->qnet_address, text, sizeof(text)) != 0)
+	    admit_names(c, &names, a->request->name, a->request->address, a->request->qnet_address,
+			text, sizeof(text)) != 0)
 		abort(); /* admission_open has checked both */
 	commands = mem_array(1, sizeof(*commands));
 	commands[0] = mem_alloc(sizeof(**commands));
@@ -768,7 +767,7 @@ static void admission_propose(struct admission *a)
 	tb__node_add__init(add);
 	commands[0]->node_add = add;
 	add->node = mem_alloc(sizeof(*add->node));
-	node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
+	admit_node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
 	add->token_id = mem_strdup(token.id);
 	add->token_secret_sha256.len = sizeof(token.secret_sha256);
 	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
@@ -822,8 +821,8 @@ static void admission_open(struct letter *letter)
 	}
 	if (a->request->name[0] == '\0' || a->request->address[0] == '\0' ||
 	    a->request->qnet_address[0] == '\0' ||
-	    identity_names(c, &names, a->request->name, a->request->address,
-			   a->request->qnet_address, text, sizeof(text)) != 0) {
+	    admit_names(c, &names, a->request->name, a->request->address, a->request->qnet_address,
+			text, sizeof(text)) != 0) {
 		admission_finish(
 			a, TB__REFUSAL__REFUSAL_INVALID,
 			text[0] != '\0' ? text : "name or address of the board is missing");

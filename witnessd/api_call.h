@@ -42,6 +42,7 @@ struct api_route {
 	enum api_role role;
 	bool own_site; /* also for ROLE_SITE, if the argument is its site */
 	bool before_init; /* needs no model */
+	size_t raw_max; /* 0, or: the body is not JSON but up to so many bytes for the handler */
 	bool merge; /* the body is a merge patch of `request`, read by the handler */
 	const ProtobufCMessageDescriptor *request; /* NULL: no body */
 	const ProtobufCMessageDescriptor *answer; /* NULL: text */
@@ -101,6 +102,7 @@ struct api_call {
 	void (*applied)(struct api_call *call, const Tb__CommandResult *result);
 	void (*answered)(struct api_call *call, int error, const Tb__PeerAnswer *answer);
 	void (*controlled)(struct api_call *call);
+	void (*recovered)(struct api_call *call, const Tb__ClusterRecovery *recovery);
 	bool refusal_wanted;
 };
 
@@ -190,6 +192,11 @@ void api_init_cluster(struct api_call *call, const Tb__ClusterInitRequest *reque
 		      void (*done)(struct api_call *call));
 void api_join_cluster(struct api_call *call, const Tb__ClusterJoinRequest *request,
 		      void (*done)(struct api_call *call));
+/* The backup is the call's body. */
+void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *request,
+			 void (*done)(struct api_call *call));
+void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
+			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery));
 
 /* --- lists in pages (api_page.c) --- */
 
@@ -344,6 +351,9 @@ void api_local(struct api_call *call);
 void api_cluster_init(struct api_call *call);
 void api_cluster_join(struct api_call *call);
 void api_cluster_get(struct api_call *call);
+void api_cluster_backup(struct api_call *call);
+void api_cluster_restore(struct api_call *call);
+void api_cluster_recover(struct api_call *call);
 void api_cluster_set(struct api_call *call);
 void api_cluster_transfer(struct api_call *call);
 void api_nodes_list(struct api_call *call);

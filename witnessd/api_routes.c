@@ -1,5 +1,6 @@
 /* api_routes.c: every route of the API, once. Dispatch, roles, decoding, the Allow header, OpenAPI
  * and the manual come from this table. */
+#include "cluster/backup.h"
 #include "witnessd/api_call.h"
 
 #define PAGE_PARAMS                                                                                \
@@ -53,6 +54,20 @@ static const struct api_param event_params[] = {
 	 .max = LIMIT_PAGE,
 	 .summary = "events of the answer; 100 if not given"},
 	WATCH_PARAM,
+	{0},
+};
+
+static const struct api_param restore_params[] = {
+	{.name = "name",
+	 .type = API_TEXT,
+	 .max = LIMIT_NAME,
+	 .summary = "refuse the backup of a cluster of another name"},
+	{.name = "node-name", .type = API_TEXT, .max = LIMIT_NAME, .summary = "of this board"},
+	{.name = "address", .type = API_TEXT, .max = 271, .summary = "of this board, HOST:PORT"},
+	{.name = "qnet-address",
+	 .type = API_TEXT,
+	 .max = 271,
+	 .summary = "of this board for sites"},
 	{0},
 };
 
@@ -123,6 +138,32 @@ const struct api_route api_routes[] = {
 	 .status = 200,
 	 .handle = api_cluster_get,
 	 .summary = "The cluster and how it is."},
+	{.method = "GET",
+	 .path = "/v1/cluster:backup",
+	 .role = API_SOCKET,
+	 .content_type = "application/octet-stream",
+	 .status = 200,
+	 .handle = api_cluster_backup,
+	 .summary = "The whole model with the cluster's keys, as one file."},
+	{.method = "POST",
+	 .path = "/v1/cluster:restore",
+	 .role = API_SOCKET,
+	 .before_init = true,
+	 .raw_max = BACKUP_MAX,
+	 .params = restore_params,
+	 .answer = &tb__cluster__descriptor,
+	 .status = 200,
+	 .handle = api_cluster_restore,
+	 .summary = "Make a new cluster of this board alone from a backup, the body."},
+	{.method = "POST",
+	 .path = "/v1/cluster:recover",
+	 .role = API_SOCKET,
+	 .before_init = true,
+	 .request = &tb__cluster_recover_request__descriptor,
+	 .answer = &tb__cluster_recovery__descriptor,
+	 .status = 200,
+	 .handle = api_cluster_recover,
+	 .summary = "Make a new cluster of this board alone after the majority is lost for good."},
 	{.method = "PATCH",
 	 .path = "/v1/cluster",
 	 .role = API_ADMIN,

@@ -71,6 +71,17 @@ void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterIn
 		       core_controlled done, void *arg);
 void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
 		       core_controlled done, void *arg);
+/* A new cluster of this board from a backup (copied); a name in the request must be the backup's.
+ */
+void core_restore_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterInitRequest *request, const uint8_t *backup, size_t len,
+			  core_controlled done, void *arg);
+/* A new cluster of this board from its own log, after the majority is lost for good. `recovery` is
+ * valid during `done`, NULL with an error. */
+typedef void (*core_recovered)(void *arg, int error, const char *message,
+			       const Tb__ClusterRecovery *recovery);
+void core_recover_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterRecoverRequest *request, core_recovered done, void *arg);
 /* GET /v1/local. The caller owns the answer. */
 Tb__LocalStatus *core_local_status(struct core *c);
 

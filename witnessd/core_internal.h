@@ -115,6 +115,10 @@ struct core {
 
 	struct join *join; /* of this board, under way */
 	struct init *init;
+	struct restoration *restoration; /* a new history, being made */
+	bool retiring; /* the engine of the old history is closing */
+	uint64_t led_ms; /* boot clock: a leader was known then */
+	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
 
 uint64_t core_next_id(struct core *c);
@@ -154,6 +158,11 @@ void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+
+/* Ends leadership, lease and links; the engine is the caller's to close. */
+void core_let_go(struct core *c);
+/* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
+void core_engine_closed(void *arg);
 
 /* --- proposal.c --- */
 /* Internal: done in the core's own thread when home is NULL. */

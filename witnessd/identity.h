@@ -11,6 +11,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "cluster/limits.h"
 
@@ -37,6 +38,9 @@ struct identity {
 /* 0; -ENOENT: a new board; other: *ret_message names file, cause and remedy. */
 int identity_load(const char *data_dir, struct identity *ret, const char **ret_message);
 int identity_save(const char *data_dir, const struct identity *id, const char **ret_message);
+/* A file with this content, or the one that was there: written beside, flushed, renamed. */
+int identity_file_write(const char *dir, const char *name, mode_t mode, const void *data,
+			size_t len);
 /* Ignored if it does not fit. */
 void identity_seed_add(struct identity *id, uint64_t node_id, const char *address);
 /* Marks a new log directory as this cluster's. 0, or -errno and *ret_message. */

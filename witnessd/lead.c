@@ -55,6 +55,38 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
+/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
+ * one leader has seen the whole time pass. */
+static void lead_hold(struct core *c, uint64_t now)
+{
+	Tb__Cluster *cluster;
+
+	if (store_cluster_get(c->store, &cluster) != 0)
+		return;
+	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
+		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
+		fleet_hold(c->fleet, c->hold_until_ms);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void lead_settle(struct core *c)
+{
+	Tb__Command **commands;
+
+	if (c->hold_until_ms == 0 || clock_boottime_ms() < c->hold_until_ms)
+		return;
+	c->hold_until_ms = 0;
+	commands = mem_array(1, sizeof(*commands));
+	commands[0] = mem_alloc(sizeof(**commands));
+	tb__command__init(commands[0]);
+	commands[0]->actor = mem_strdup("arbiter");
+	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	commands[0]->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
+	tb__cluster_settle__init(commands[0]->cluster_settle);
+	proposal_add(c, NULL, commands, 1, NULL, NULL);
+}
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -64,6 +96,8 @@ void lead_start(struct core *c)
 	lease_table_start(&c->leases, c->identity.node_id, c->fleet_term, now);
 	lead_members(c);
 	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
+	c->hold_until_ms = 0;
+	lead_hold(c, now);
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
@@ -149,8 +183,9 @@ void lead_lease_changed(struct core *c)
 	 * waits for it) and a board that joins and has made no contact yet. */
 	if (own > c->lease.until_ms && c->reports_due == 0)
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
-	valid = now < c->lease.until_ms;
-	atomic_store(&c->view.lease_until_ms, c->lease.until_ms);
+	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
+	valid = now < c->lease.until_ms && c->secrets_seen;
+	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
@@ -494,6 +529,9 @@ void lead_applied(struct core *c, const struct apply_result *result)
 		fleet_site_changed(c->fleet, result->sites[i], now);
 	if (result->nodes_changed)
 		lead_members(c);
+	/* A restore ends under the leader that began it. */
+	if (result->cluster_changed)
+		lead_hold(c, now);
 }
 
 bool lead_has_others(struct core *c)
@@ -517,6 +555,7 @@ void lead_tick(struct core *c)
 	lead_members(c);
 	lead_membership(c);
 	lead_drain(c);
+	lead_settle(c);
 	lead_lease_changed(c);
 }
 

@@ -2,7 +2,9 @@
 """What happens to a cluster in the course of the years, by the commands that are meant for it."""
 
 import os
+import shutil
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -141,5 +143,161 @@ def replace_a_dead_board(cluster):
         raise Failure(f"the dead board serves again: {local}")
 
 
+def grant_epochs(board):
+    return {site["name"]: int(site.get("status", {}).get("grant", {}).get("epoch", 0))
+            for site in board.json("site", "list")["items"]}
+
+
+def settled_cluster(board):
+    """After a restore: until votes are given again."""
+    wait_for(60, "votes are not given again", lambda: "holdMs" not in board.json("cluster", "status"))
+
+
+def write_sites(board, stop, written):
+    number = 0
+    while not stop.is_set():
+        number += 1
+        if board.ctl("site", "create", f"load-{number:04d}", check=False).returncode == 0:
+            written.append(f"load-{number:04d}")
+
+
+def backup_and_restore(cluster):
+    cluster.make(3)
+    nodes = attached_sites(cluster, 10)
+    first = cluster.board(1)
+    path = os.path.join(cluster.dir, "b.backup")
+    stop = threading.Event()
+    written = []
+    writer = threading.Thread(target=write_sites, args=(cluster.board(2), stop, written))
+    writer.start()
+    try:
+        wait_for(20, "nothing is written", lambda: len(written) > 20)
+        before = list(written)
+        first.ctl("cluster", "backup", path)
+        after = len(written)
+    finally:
+        stop.set()
+        writer.join()
+    if os.stat(path).st_mode & 0o777 != 0o600:
+        raise Failure("others may read the backup")
+    done = first.ctl("cluster", "backup", path, check=False)
+    if done.returncode != 2 or "--force" not in done.stderr:
+        raise Failure(f"a backup was overwritten: {done.stderr}")
+    epochs = grant_epochs(first)
+
+    # What is refused, and changes nothing.
+    fresh = cluster.board(4, host=first.host)
+    for board in list(cluster.boards.values())[:3]:
+        board.kill()
+    fresh.start()
+    with open(path, "rb") as file:
+        good = file.read()
+
+    def refused(data, word, *options):
+        bad = os.path.join(cluster.dir, "bad.backup")
+        with open(bad, "wb") as file:
+            file.write(data)
+        done = fresh.ctl("cluster", "restore", bad, "--yes", *options, check=False)
+        if done.returncode == 0 or word not in done.stderr:
+            raise Failure(f"expected \"{word}\", got {done.returncode}: {done.stderr}")
+        code, text = fresh.send("POST", "/v1/cluster:restore?name=" + (options[1] if options else ""), data)
+        if code == 200 or word not in text:
+            raise Failure(f"the board itself: expected \"{word}\", got {code}: {text}")
+        if fresh.local()["state"] != "new" or os.path.exists(os.path.join(fresh.data, "identity.json")):
+            raise Failure("a refused restore left something behind")
+
+    refused(good[:-1], "damaged or cut off")
+    refused(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:], "damaged")
+    refused(b"name\noffice-1\n", "not a backup")
+    refused(good, "is of cluster", "--cluster-name", "other")
+    done = fresh.ctl("cluster", "restore", path, check=False)
+    if done.returncode != 2 or "--yes" not in done.stderr:
+        raise Failure(f"restored without being asked: {done.stderr}")
+
+    fresh.ctl("cluster", "restore", path, "--yes")
+    done = fresh.ctl("cluster", "restore", path, "--yes", check=False)
+    if done.returncode == 0 or "already in a cluster" not in done.stderr:
+        raise Failure(f"restored twice: {done.stderr}")
+    names = [name for name in sorted(grant_epochs(fresh)) if name.startswith("load-")]
+    if names != sorted(written)[:len(names)] or not len(before) <= len(names) <= after + 1:
+        raise Failure(f"the backup is of no moment: {len(before)} before, {after} after, {len(names)} in it")
+    settled_cluster(fresh)
+    wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
+    nodes.settle(60)
+    new = grant_epochs(fresh)
+    for name, epoch in epochs.items():
+        if epoch != 0 and new[name] < max(epochs.values()) + (1 << 40):
+            raise Failure(f"site {name}: epoch {epoch} of before, {new[name]} now")
+    if [item["name"] for item in fresh.json("node", "list")["items"]] != ["board4"]:
+        raise Failure("old boards are in the new history")
+    # An old board comes back: it is of another cluster, and cannot join with what it has.
+    old = cluster.board(2)
+    old.start()
+    time.sleep(2)
+    if old.local().get("lease"):
+        raise Failure("an old board alone has a lease")
+    old.kill()
+    shutil.rmtree(old.data)
+    old.start().ctl("cluster", "join", fresh.address, "--token", cluster.token(fresh))
+    wait_for(10, "the second board lacks sites", lambda: len(grant_epochs(old)) == len(new))
+    if nodes.numbers()["violations"] != 0:
+        raise Failure("two sides had the vote")
+    nodes.end()
+
+
+def recover_from_a_lost_majority(cluster):
+    cluster.make(3)
+    nodes = attached_sites(cluster, 10)
+    first = cluster.board(1)
+    done = first.ctl("cluster", "recover", "--cluster-name", "lab", check=False)
+    if done.returncode == 0 or "has a leader" not in done.stderr:
+        raise Failure(f"recovered from nothing: {done.stderr}")
+    epochs = grant_epochs(first)
+    first.ctl("site", "create", "last")
+    survivor = cluster.board(2)
+    cluster.board(1).kill()
+    cluster.board(3).kill()
+    # Started anew without the others it does not even know what was agreed upon.
+    survivor.stop()
+    survivor.start()
+    time.sleep(11)
+    plan = survivor.ctl("cluster", "recover", "--dry-run").stderr
+    if "What may be lost" not in plan or "board1 board3" not in plan:
+        raise Failure(f"the risk is not spelled out: {plan}")
+    done = survivor.ctl("cluster", "recover", check=False, stdin="")
+    if done.returncode != 2 or "--cluster-name" not in done.stderr:
+        raise Failure(f"recovered without the name: {done.returncode} {done.stderr}")
+    done = survivor.ctl("cluster", "recover", "--cluster-name", "labor", check=False)
+    if done.returncode == 0 or "not the name" not in done.stderr or survivor.local().get("lease"):
+        raise Failure(f"recovered with a wrong name: {done.stderr}")
+    survivor.ctl("cluster", "recover", "--cluster-name", "lab")
+    settled_cluster(survivor)
+    names = sorted(grant_epochs(survivor))
+    if "last" not in names or len(names) != 11:
+        raise Failure(f"an acknowledged write is gone: {names}")
+    wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
+    nodes.settle(60)
+    new = grant_epochs(survivor)
+    if any(new[name] <= epoch for name, epoch in epochs.items() if epoch):
+        raise Failure(f"epochs did not jump: {epochs} {new}")
+    if not [name for name in os.listdir(survivor.data) if name.endswith(".backup")]:
+        raise Failure("no backup of the state before")
+    # It lives through a restart, and grows again.
+    survivor.stop()
+    survivor.start()
+    fresh = cluster.board(4).start()
+    fresh.ctl("cluster", "join", survivor.address, "--token", cluster.token(survivor))
+    # One old board alone is nothing, and not let in.
+    old = cluster.board(1)
+    old.start()
+    time.sleep(3)
+    if old.local().get("lease"):
+        raise Failure("the old board serves")
+    if nodes.numbers()["violations"] != 0:
+        raise Failure("two sides had the vote")
+    nodes.end()
+
+
 if __name__ == "__main__":
-    main([replace_a_dead_board, drain_the_leader, drain_spares_who_needs_the_vote])
+    main([replace_a_dead_board, backup_and_restore, recover_from_a_lost_majority, drain_the_leader,
+          drain_spares_who_needs_the_vote])

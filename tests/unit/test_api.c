@@ -1052,6 +1052,21 @@ static void test_cluster(void **state)
 	expect(w, 200, &(struct ask){"POST", "/v1/nodes/one:undrain"}, &a);
 	assert_string_equal(answer_text(&a, "name"), "one");
 	answer_clear(&a);
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:recover", "{\"dryRun\":true}"}, &a);
+	assert_string_equal(answer_text(&a, "sites"), "7");
+	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/cluster:recover", "{\"name\":\"lab\"}"}, &a);
+	assert_string_equal(answer_text(&a, "detail"), "the cluster has a leader");
+	answer_clear(&a);
+	expect(w, 409,
+	       &(struct ask){"POST", "/v1/cluster:restore?name=lab", "bytes",
+			     .content_type = "application/octet-stream"},
+	       &a);
+	assert_int_equal(w->core.restored, 5);
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/cluster:backup"}, &a);
+	assert_int_equal(memcmp(a.body.data, "TBBACKUP", 8), 0);
+	answer_clear(&a);
 	expect(w, 201, &(struct ask){"POST", "/v1/nodes/one:replace"}, &a);
 	assert_string_equal(answer_text(&a, "token.replaces"), "1");
 	assert_string_equal(answer_text(&a, "token.maxUses"), "1");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cluster/limits.h"
+#include "cluster/snapshot.h"
 #include "lib/rng.h"
 #include "tests/unit/commands.h"
 
@@ -21,6 +22,8 @@ enum {
 	CONFLICT = TB__REFUSAL__REFUSAL_CONFLICT,
 	INVALID = TB__REFUSAL__REFUSAL_INVALID,
 	LIMIT = TB__REFUSAL__REFUSAL_LIMIT,
+	NOT_INITIALISED = TB__REFUSAL__REFUSAL_NOT_INITIALISED,
+	INITIALISED = TB__REFUSAL__REFUSAL_INITIALISED,
 };
 
 static const Tb__SitePut__Mode CREATE = TB__SITE_PUT__MODE__MODE_CREATE;
@@ -632,13 +635,15 @@ static void test_node_replace(void **state)
 	assert_int_equal(token_add(m, &token), INVALID);
 	token.role = TB__ROLE__ROLE_NODE;
 	assert_int_equal(token_add(m, &token), NONE);
-	/* The new board comes with a name of its own, even one that is taken, and the old address. */
+	/* The new board comes with a name of its own, even one that is taken, and the old address.
+	 */
 	op.certificate = NULL;
 	op.token_id = token.id;
 	node.name = TEXT("b1");
 	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
-	expect_event(m, "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
-			"id 3 by token 00000000000000ca");
+	expect_event(m,
+		     "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
+		     "id 3 by token 00000000000000ca");
 	assert_int_equal(revoked(m, serial), 1);
 	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
 	assert_int_equal(store_node_find(m->s, "b2", &row), 0);
@@ -719,6 +724,163 @@ static void test_node_drain(void **state)
 	assert_int_equal(last_event(m), events); /* nothing changed */
 	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_OFF), NONE);
 	expect_event(m, "node.undrained|root@test||b1|board b1 serves sites again");
+}
+
+/* --- a new history --------------------------------------------------------------------------- */
+
+enum { RESTORE_ROWS = 64 };
+
+struct restore {
+	Tb__ClusterRestore op;
+	Tb__ClusterRestore__Row rows[RESTORE_ROWS];
+	Tb__ClusterRestore__Row *pointers[RESTORE_ROWS];
+	Tb__ClusterRestore__Final final;
+	Tb__Node node;
+	Tb__Certificate certificate;
+};
+
+/* The rows of `old` that a restore takes, as history.c does it. */
+static void restore_make(struct restore *r, struct snapshot_reader reader, Tb__Cluster *cluster,
+			 Tb__Secrets *secrets)
+{
+	struct snapshot_record record;
+
+	memset(r, 0, sizeof(*r));
+	tb__cluster_restore__init(&r->op);
+	r->op.rows = r->pointers;
+	while (snapshot_next(&reader, &record) > 0) {
+		if (record.row < TB__SNAPSHOT__RECORD__ROW_TOKEN ||
+		    record.row == TB__SNAPSHOT__RECORD__ROW_REQUEST)
+			continue;
+		assert_true(r->op.n_rows < RESTORE_ROWS);
+		tb__cluster_restore__row__init(&r->rows[r->op.n_rows]);
+		r->rows[r->op.n_rows].row = record.row;
+		r->rows[r->op.n_rows].body.data = (uint8_t *)(uintptr_t)record.body;
+		r->rows[r->op.n_rows].body.len = record.len;
+		r->pointers[r->op.n_rows] = &r->rows[r->op.n_rows];
+		r->op.n_rows++;
+	}
+	tb__cluster_restore__final__init(&r->final);
+	r->final.cluster = cluster;
+	r->final.secrets = secrets;
+	r->final.hold_ms = 20000;
+	r->final.source = TEXT("the backup");
+	tb__node__init(&r->node);
+	r->node.id = 2;
+	r->node.name = TEXT("b1"); /* the name of an old board is free */
+	r->node.address = TEXT("192.0.2.7:7443");
+	tb__certificate__init(&r->certificate);
+	r->certificate.serial = TEXT("eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+	r->certificate.kind = TEXT("node");
+	r->certificate.subject = TEXT("b1");
+	r->certificate.not_after_ms = TEST_TIME * 10;
+	r->final.node = &r->node;
+	r->final.certificate = &r->certificate;
+}
+
+static int restore_send(struct model *m, Tb__ClusterRestore *op, int64_t time_ms)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.time_ms = time_ms;
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_RESTORE;
+	c.c.cluster_restore = op;
+	return command_refusal(m, &c);
+}
+
+static uint64_t epoch_of(struct model *m, const char *name, uint32_t *ret_node)
+{
+	Tb__Site *site;
+	Tb__Grant *grant;
+	uint64_t epoch;
+
+	assert_int_equal(store_site_find(m->s, name, &site), 0);
+	assert_int_equal(store_grant_get(m->s, site->id, &grant), 0);
+	epoch = grant->epoch;
+	*ret_node = grant->n_nodes > 0 ? grant->nodes[0] : 0;
+	/* No ring: whatever the nodes report, it is decided and committed anew. */
+	assert_true(grant->ring == NULL || grant->ring->seq == 0);
+	tb__grant__free_unpacked(grant, NULL);
+	tb__site__free_unpacked(site, NULL);
+	return epoch;
+}
+
+static void test_restore(void **state)
+{
+	const int64_t now = INT64_C(1800000000000);
+	const uint64_t floor = (uint64_t)now << 20;
+	struct model *old = *state;
+	struct model m;
+	struct restore r;
+	struct buf snapshot = {0};
+	struct snapshot_reader reader;
+	const char *problem;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	Tb__Node *row;
+	struct command c;
+	Tb__ClusterSettle settle = TB__CLUSTER_SETTLE__INIT;
+	uint32_t node;
+	size_t rows;
+
+	assert_int_equal(model_put_site(old, "a", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "b", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "c", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_grant(old, 1, 0, 1, 7), NONE);
+	assert_int_equal(model_grant(old, 2, 0, floor + 5, 8), NONE); /* of a clock ahead */
+	assert_int_equal(store_snapshot(old->s, &snapshot), 0);
+	assert_int_equal(snapshot_open(snapshot.data, snapshot.len, &reader, &problem), 0);
+	assert_int_equal(store_cluster_get(old->s, &cluster), 0);
+	assert_int_equal(store_secrets_get(old->s, &secrets), 0);
+	restore_make(&r, reader, cluster, secrets);
+	/* A cluster that is there is not overwritten. */
+	assert_int_equal(restore_send(old, &r.op, now), INITIALISED);
+	model_open(&m);
+	m.id = 1000;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	/* Until the last entry there is no cluster. */
+	assert_int_equal(model_put_site(&m, "d", TB__SITE_PUT__MODE__MODE_CREATE), NOT_INITIALISED);
+	rows = r.op.n_rows;
+	r.op.n_rows = 1;
+	r.rows[0].row = TB__SNAPSHOT__RECORD__ROW_NODE; /* boards do not come back */
+	assert_int_equal(restore_send(&m, &r.op, now), INVALID);
+	assert_true(rows > 1);
+	r.op.n_rows = 0;
+	r.op.final = &r.final;
+	r.node.id = 1; /* of an old board */
+	assert_int_equal(restore_send(&m, &r.op, now), EXISTS);
+	r.node.id = 2;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	expect_event(&m,
+		     "cluster.restored|root@test||b1|history 1 of cluster c1 begins on board b1, "
+		     "from the backup");
+	assert_int_equal(epoch_of(&m, "a", &node), floor);
+	assert_int_equal(node, 7);
+	assert_int_equal(epoch_of(&m, "b", &node), floor + 6);
+	assert_int_equal(revoked(&m, NODE_CERTIFICATE), 1);
+	assert_int_equal(revoked(&m, "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"), 0);
+	assert_int_equal(store_node_get(m.s, 1, &row), -ENOENT);
+	/* A site made later, maybe of a name that was used after the backup, begins above as well.
+	 */
+	assert_int_equal(model_put_site(&m, "new", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_true(epoch_of(&m, "new", &node) >= floor);
+	/* Votes are held back until that is over. */
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 20000);
+	command_start(&m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	c.c.cluster_settle = &settle;
+	expect(&m, &c, NONE, "");
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 0);
+	assert_int_equal(cluster->history, 1);
+	tb__cluster__free_unpacked(cluster, NULL);
+	tb__secrets__free_unpacked(secrets, NULL);
+	store_close(m.s);
+	buf_free(&snapshot);
 }
 
 /* --- sites ----------------------------------------------------------------------------------- */
@@ -1544,6 +1706,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),
