@@ -199,6 +199,11 @@ static const struct option_spec set_cluster_options[] = {
 	 .words = switch_words,
 	 .help = "on: a site that nobody created is created when its first node attaches. off "
 		 "(default): its nodes are refused."},
+	{.name = "certificate-life",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long certificates of boards and API clients live; they are renewed at two "
+		 "thirds of it. From a minute to ten years; default: 90d."},
 	{.name = NULL},
 };
 static const struct option_spec token_options[] = {
@@ -355,6 +360,13 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec rotate_options[] = {
+	OPTION_YES,
+	{.name = "finish",
+	 .type = OPTION_FLAG,
+	 .help = "Stops believing the old CA. Refused while a board has its certificate from it."},
+	{.name = NULL},
+};
 static const struct option_spec backup_options[] = {
 	{.name = "force", .type = OPTION_FLAG, .help = "Replaces a file that is there."},
 	{.name = NULL},
@@ -550,6 +562,17 @@ const struct command commands[] = {
 	 .description = "",
 	 .options = set_cluster_options,
 	 .run = run_cluster_set},
+	{.path = "cluster rotate-ca",
+	 .args = "",
+	 .summary = "Makes a new CA for boards and API clients, without an interruption",
+	 .description =
+		 "First every board learns to believe the new CA, then it signs and the boards "
+		 "renew their certificates; all this goes on by itself, \"status\" tells how far "
+		 "it is. The old CA is believed until --finish: until then, renew client "
+		 "certificates (witnessctl cert renew) and make tokens anew, for both are bound "
+		 "to it. The CA that corosync-qdevice imports is another one and stays.",
+	 .options = rotate_options,
+	 .run = run_cluster_rotate_ca},
 	{.path = "cluster backup",
 	 .args = "FILE",
 	 .min_args = 1,
@@ -793,6 +816,15 @@ const struct command commands[] = {
 	 .summary = "Lists the certificates that the cluster has signed",
 	 .description = "Kinds: node (a board), client (the API), site (corosync-qdevice).",
 	 .run = run_cert_list},
+	{.path = "cert renew",
+	 .args = "",
+	 .summary = "Renews the client certificate that is given with --cert",
+	 .description =
+		 "The file is replaced by a certificate of the same name and role for the same key "
+		 "(--key), valid as long as the old one was made for. With --server. It also "
+		 "happens by itself, whenever witnessctl is used with a certificate of which "
+		 "two thirds of the life are over and whose file it may write.",
+	 .run = run_cert_renew},
 	{.path = "cert revoke",
 	 .args = "SERIAL...",
 	 .min_args = 1,

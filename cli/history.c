@@ -21,17 +21,11 @@ enum { LONG_TIMEOUT_MS = 600000 };
 int run_cluster_backup(struct invocation *inv)
 {
 	const char *path = inv->args[0];
-	const char *slash = strrchr(path, '/');
-	char *dir = slash == NULL   ? mem_strdup(".")
-		    : slash == path ? mem_strdup("/")
-				    : mem_strndup(path, (size_t)(slash - path));
-	const char *name = slash != NULL ? slash + 1 : path;
 	struct buf file = {0};
 	int rv;
 
 	if (access(path, F_OK) == 0 && !option_given(inv, "force")) {
 		complain("%s is there already; choose another name, or give --force", path);
-		free(dir);
 		return EXIT_USAGE;
 	}
 	rv = api_send(inv,
@@ -39,7 +33,7 @@ int run_cluster_backup(struct invocation *inv)
 					    .timeout_ms = LONG_TIMEOUT_MS,
 					    .retry_ms = API_RETRY_MS},
 		      &file);
-	if (rv == EXIT_OK && outfile_write(dir, name, file.data, file.len, 0600) != 0)
+	if (rv == EXIT_OK && outfile_replace(path, file.data, file.len, 0600) != 0)
 		rv = EXIT_REFUSED;
 	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
 		printf("{\"bytes\":%zu}\n", file.len);
@@ -52,7 +46,6 @@ int run_cluster_backup(struct invocation *inv)
 	if (file.data != NULL)
 		mem_wipe(file.data, file.cap);
 	buf_free(&file);
-	free(dir);
 	return rv;
 }
 

@@ -122,10 +122,21 @@ static int64_t days_ms(unsigned days)
 
 /* --- certificates --- */
 
-void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *subject,
-			   const char *by, int64_t now_ms)
+int64_t admit_life_ms(const Tb__Cluster *cluster)
 {
+	return (int64_t)(cluster != NULL && cluster->certificate_life_ms != 0
+				 ? cluster->certificate_life_ms
+				 : LIMIT_CERTIFICATE_LIFE_MS);
+}
+
+void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *ca_cert,
+			   const char *subject, const char *by, int64_t now_ms)
+{
+	char sha256[65] = "";
+
+	pki_sha256(ca_cert, sha256);
 	tb__certificate__init(row);
+	row->ca_sha256 = mem_strdup(sha256);
 	row->serial = mem_strdup(made->serial);
 	row->subject = mem_strdup(subject);
 	row->kind = mem_strdup("node");
@@ -135,21 +146,21 @@ void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, 
 	row->issued_by = mem_strdup(by);
 }
 
-int admit_certificate(const char *ca_cert, const char *ca_key, const char *csr, uint64_t node,
+int admit_certificate(const struct admit_signer *signer, const char *csr, uint64_t node,
 		      const char *name, int64_t now_ms, struct pki_signed *ret,
 		      const char **ret_message)
 {
 	char uri[64];
 	struct pki_sign how = {
-		.ca_cert = ca_cert,
-		.ca_key = ca_key,
+		.ca_cert = signer->ca_cert,
+		.ca_key = signer->ca_key,
 		.request = csr,
 		.request_len = strlen(csr),
 		.common_name = name,
 		.uri = uri,
 		.use = PKI_NODE,
 		.now_ms = now_ms,
-		.not_after_ms = now_ms + days_ms(CORE_CERT_DAYS),
+		.not_after_ms = now_ms + signer->life_ms,
 	};
 
 	snprintf(uri, sizeof(uri), "tiebreak:node/%llu", (unsigned long long)node);
@@ -254,8 +265,10 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	if (rv == 0)
 		rv = pki_request_new(id->node_name, id->key, &csr);
 	if (rv == 0)
-		rv = admit_certificate(op->secrets->ca_cert, op->secrets->ca_key, csr, 1,
-				       id->node_name, now, &made, ret_message);
+		rv = admit_certificate(
+			&(struct admit_signer){op->secrets->ca_cert, op->secrets->ca_key,
+					       admit_life_ms(NULL)},
+			csr, 1, id->node_name, now, &made, ret_message);
 	free(csr);
 	if (rv != 0)
 		return rv;
@@ -269,7 +282,8 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	op->node = mem_alloc(sizeof(*op->node));
 	admit_node_row(op->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
 	op->certificate = mem_alloc(sizeof(*op->certificate));
-	admit_certificate_row(op->certificate, &made, id->node_name, "cluster init", now);
+	admit_certificate_row(op->certificate, &made, id->ca_cert, id->node_name, "cluster init",
+			      now);
 	pki_signed_free(&made);
 	return 0;
 }
@@ -702,6 +716,7 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	struct core *c = a->core;
 	struct pki_signed made = {0};
 	Tb__Secrets *secrets = NULL;
+	Tb__Cluster *cluster = NULL;
 	Tb__Command **commands;
 	const char *message = "the cluster's keys are not there";
 	char *name;
@@ -720,11 +735,16 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	name = admission_name(a);
 	rv = store_secrets_get(c->store, &secrets);
 	if (rv == 0)
-		rv = admit_certificate(secrets->ca_cert, secrets->ca_key, a->request->csr,
-				       a->reply->node_id, name, core_now_ms(c), &made, &message);
-	if (secrets != NULL)
-		tb__secrets__free_unpacked(secrets, NULL);
+		rv = store_cluster_get(c->store, &cluster);
+	if (rv == 0)
+		rv = admit_certificate(&(struct admit_signer){secrets->ca_cert, secrets->ca_key,
+							      admit_life_ms(cluster)},
+				       a->request->csr, a->reply->node_id, name, core_now_ms(c),
+				       &made, &message);
+	tb__cluster__free_unpacked(cluster, NULL);
 	if (rv != 0) {
+		if (secrets != NULL)
+			tb__secrets__free_unpacked(secrets, NULL);
 		free(name);
 		admission_finish(a, TB__REFUSAL__REFUSAL_INVALID, message);
 		return;
@@ -738,8 +758,9 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	commands[0]->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
 	tb__certificate_add__init(commands[0]->certificate_add);
 	commands[0]->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
-	admit_certificate_row(commands[0]->certificate_add->certificate, &made, name, "join",
-			      core_now_ms(c));
+	admit_certificate_row(commands[0]->certificate_add->certificate, &made, secrets->ca_cert,
+			      name, "join", core_now_ms(c));
+	tb__secrets__free_unpacked(secrets, NULL);
 	pki_signed_free(&made);
 	a->reply->node_name = name;
 	proposal_add(c, NULL, commands, 1, admission_recorded, a);

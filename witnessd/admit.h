@@ -31,10 +31,17 @@ int admit_clock_check(char *message, size_t room);
 int admit_names(struct core *c, struct identity *id, const char *name, const char *address,
 		const char *qnet_address, char *message, size_t room);
 /* A board's certificate, and its row for the model. */
-int admit_certificate(const char *ca_cert, const char *ca_key, const char *csr, uint64_t node,
+struct admit_signer {
+	const char *ca_cert;
+	const char *ca_key;
+	int64_t life_ms;
+};
+int admit_certificate(const struct admit_signer *signer, const char *csr, uint64_t node,
 		      const char *name, int64_t now_ms, struct pki_signed *ret,
 		      const char **ret_message);
-void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *subject,
-			   const char *by, int64_t now_ms);
+void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *ca_cert,
+			   const char *subject, const char *by, int64_t now_ms);
+/* How long certificates live; NULL: of a new cluster. */
+int64_t admit_life_ms(const Tb__Cluster *cluster);
 void admit_node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
 		    int64_t now_ms);

@@ -334,6 +334,8 @@ void api_watch_gone(struct api_call *call);
 /* Keeps connections alive through whatever is between, and ends those whose token or certificate no
  * longer holds; the watch's own timer calls it, and tests do. */
 void api_watch_beat(struct api_watch *w);
+/* The second half of that alone, more often. */
+void api_watch_check(struct api_watch *w);
 size_t api_watch_count(const struct api_watch *w);
 
 /* --- the end of a call (api.c) --- */
@@ -356,6 +358,8 @@ void api_cluster_restore(struct api_call *call);
 void api_cluster_recover(struct api_call *call);
 void api_cluster_set(struct api_call *call);
 void api_cluster_transfer(struct api_call *call);
+void api_cluster_rotate_ca(struct api_call *call);
+void api_certificate_renew(struct api_call *call);
 void api_nodes_list(struct api_call *call);
 void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);

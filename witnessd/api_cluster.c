@@ -119,16 +119,60 @@ static void cluster_applied(struct api_call *call, const Tb__CommandResult *resu
 	cluster_answer(call);
 }
 
+/* Settings that go into the log by commands of their own, one after the other. */
+static void cluster_life_set(struct api_call *call, const Tb__CommandResult *result)
+{
+	const Tb__ClusterSetRequest *wanted = call->state;
+	Tb__Command *command = api_command(call, 1);
+
+	(void)result;
+	command->op_case = TB__COMMAND__OP_CLUSTER_CERTIFICATES;
+	command->cluster_certificates = mem_alloc(sizeof(*command->cluster_certificates));
+	tb__cluster_certificates__init(command->cluster_certificates);
+	command->cluster_certificates->life_ms = wanted->certificate_life_ms;
+	api_propose(call, command, cluster_applied);
+}
+
+static void wanted_free(void *state)
+{
+	tb__cluster_set_request__free_unpacked(state, NULL);
+}
+
 void api_cluster_set(struct api_call *call)
 {
-	const Tb__ClusterSetRequest *request = (const Tb__ClusterSetRequest *)call->request;
-	Tb__Command *command = api_command(call, 0);
+	Tb__ClusterSetRequest *wanted = mem_alloc(sizeof(*wanted));
+	struct json_error error = {0};
+	Tb__Command *command;
+	Tb__Cluster *cluster;
+	bool life;
 
+	tb__cluster_set_request__init(wanted);
+	call->state = wanted;
+	call->state_free = wanted_free;
+	if (store_cluster_get(api_store(call->api), &cluster) != 0) {
+		api_store_failed(call);
+		return;
+	}
+	wanted->auto_register = cluster->auto_register;
+	wanted->certificate_life_ms = cluster->certificate_life_ms;
+	if (json_merge(&wanted->base, (const char *)call->body.data, call->body.len, &error) != 0) {
+		tb__cluster__free_unpacked(cluster, NULL);
+		api_problem_json(call, &error);
+		return;
+	}
+	life = wanted->certificate_life_ms != cluster->certificate_life_ms;
+	if (life && wanted->auto_register == cluster->auto_register) {
+		tb__cluster__free_unpacked(cluster, NULL);
+		cluster_life_set(call, NULL);
+		return;
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+	command = api_command(call, 0);
 	command->op_case = TB__COMMAND__OP_CLUSTER_SET;
 	command->cluster_set = mem_alloc(sizeof(*command->cluster_set));
 	tb__cluster_set__init(command->cluster_set);
-	command->cluster_set->auto_register = request->auto_register;
-	api_propose(call, command, cluster_applied);
+	command->cluster_set->auto_register = wanted->auto_register;
+	api_propose(call, command, life ? cluster_life_set : cluster_applied);
 }
 
 /* --- boards --- */

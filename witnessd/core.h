@@ -16,6 +16,8 @@
 
 struct core;
 
+enum { CORE_CA_DAYS = 36500 }; /* life of a CA */
+
 /* A clock outside 2026 .. 2056 is wrong, not early or late: it neither stamps commands nor makes
  * certificates (DESIGN S6). */
 #define CORE_CLOCK_FIRST_MS INT64_C(1767225600000)

@@ -29,8 +29,6 @@ enum {
 	CORE_BATCH = 256, /* grants in one entry */
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
-	CORE_CERT_DAYS = 825, /* of boards; renewed by joining again */
-	CORE_CA_DAYS = 36500,
 };
 
 struct peer;
@@ -41,6 +39,7 @@ struct board_soft {
 	uint64_t node; /* 0: free */
 	uint64_t applied_index;
 	uint32_t sessions;
+	uint64_t certified_index;
 };
 
 /* One outgoing link that the front is making for us. */
@@ -118,6 +117,10 @@ struct core {
 	struct restoration *restoration; /* a new history, being made */
 	bool retiring; /* the engine of the old history is closing */
 	uint64_t led_ms; /* boot clock: a leader was known then */
+	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
+	bool certifying; /* a new one is on its way into the log */
+	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
 
@@ -163,6 +166,10 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 void core_let_go(struct core *c);
 /* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
 void core_engine_closed(void *arg);
+
+/* --- certify.c --- */
+void certify_tick(struct core *c, uint64_t now_ms);
+void certify_lead(struct core *c, uint64_t now_ms); /* every tick while leading */
 
 /* --- proposal.c --- */
 /* Internal: done in the core's own thread when home is NULL. */

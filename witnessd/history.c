@@ -97,8 +97,10 @@ static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *fi
 	if (rv == 0)
 		rv = pki_request_new(id->node_name, id->key, &csr);
 	if (rv == 0)
-		rv = admit_certificate(final->secrets->ca_cert, final->secrets->ca_key, csr,
-				       id->node_id, id->node_name, now, &made, ret_message);
+		rv = admit_certificate(
+			&(struct admit_signer){final->secrets->ca_cert, final->secrets->ca_key,
+					       admit_life_ms(final->cluster)},
+			csr, id->node_id, id->node_name, now, &made, ret_message);
 	free(csr);
 	if (rv != 0)
 		return rv;
@@ -111,7 +113,8 @@ static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *fi
 	final->node = mem_alloc(sizeof(*final->node));
 	admit_node_row(final->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
 	final->certificate = mem_alloc(sizeof(*final->certificate));
-	admit_certificate_row(final->certificate, &made, id->node_name, "cluster restore", now);
+	admit_certificate_row(final->certificate, &made, id->ca_cert, id->node_name,
+			      "cluster restore", now);
 	pki_signed_free(&made);
 	return 0;
 }

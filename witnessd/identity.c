@@ -275,6 +275,15 @@ out:
 	return rv;
 }
 
+size_t identity_pem_first(const char *pem)
+{
+	static const char end[] = "-----END CERTIFICATE-----";
+	const char *at = strstr(pem, end);
+	size_t len = at != NULL ? (size_t)(at - pem) + sizeof(end) - 1 : strlen(pem);
+
+	return len + (pem[len] == '\n');
+}
+
 void identity_free(struct identity *id)
 {
 	if (id->key != NULL)

@@ -29,8 +29,8 @@ struct identity {
 	char address[272];
 	char qnet_address[272];
 	char *key; /* PEM, owned */
-	char *cert; /* PEM, owned */
-	char *ca_cert; /* PEM, owned */
+	char *cert; /* PEM, owned: the board's, then what leads from it to a CA of before */
+	char *ca_cert; /* PEM, owned: the CA that signs, then others that are believed */
 	struct identity_seed seeds[LIMIT_NODES];
 	unsigned seed_count;
 };
@@ -48,4 +48,6 @@ int identity_log_mark(const char *raft_dir, const struct identity *id, const cha
 /* Is the log in there the one that belongs to this identity? 0; -EINVAL: it is another cluster's or
  * board's, or gone: with a vote of its own forgotten, a board could vote twice. */
 int identity_log_check(const char *raft_dir, const struct identity *id, const char **ret_message);
+/* Bytes of the first certificate of a PEM text, with its line end. */
+size_t identity_pem_first(const char *pem);
 void identity_free(struct identity *id);

@@ -163,6 +163,7 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 	if (board != NULL) {
 		board->applied_index = renew->applied_index;
 		board->sessions = renew->sessions;
+		board->certified_index = renew->certified_index;
 	}
 	lead_lease_changed(c);
 }
@@ -556,6 +557,7 @@ void lead_tick(struct core *c)
 	lead_membership(c);
 	lead_drain(c);
 	lead_settle(c);
+	certify_lead(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
 

@@ -36,7 +36,7 @@ enum {
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 1024,
-	SWEEP_STEP = 200, /* sessions looked up per tick after a change of the model */
+	SWEEP_STEP = 500, /* sessions looked up per tick after a change: 20,000 within 5 s */
 	LETTERS_MAX = 100000,
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */

@@ -3,13 +3,15 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from boards import Failure, main, wait_for
+from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
+from qnet_client import QnetClient
 
 PREFIX = "office-"
 
@@ -298,6 +300,198 @@ def recover_from_a_lost_majority(cluster):
     nodes.end()
 
 
+def serial(board):
+    done = subprocess.run(["openssl", "x509", "-in", os.path.join(board.data, "node.crt"), "-noout", "-serial"],
+                          capture_output=True, text=True, check=True)
+    return done.stdout.strip().partition("=")[2].lower()
+
+
+def shown_serial(board):
+    """Of the certificate that the board presents now."""
+    hello = subprocess.run(["openssl", "s_client", "-connect", board.address], stdin=subprocess.DEVNULL,
+                           capture_output=True, text=True)
+    done = subprocess.run(["openssl", "x509", "-noout", "-serial"], input=hello.stdout, capture_output=True,
+                          text=True)
+    return done.stdout.strip().partition("=")[2].lower()
+
+
+def ctl_remote(board, *arguments):
+    """witnessctl as on an operator's machine."""
+    return subprocess.run([os.path.join(board.cluster.bin, "witnessctl"), "--server", f"https://{board.address}",
+                           *arguments], capture_output=True, text=True, timeout=60)
+
+
+def client_files(board, name, role="viewer"):
+    """--cert, --key and --ca of a new client certificate."""
+    directory = os.path.join(board.cluster.dir, "clients")
+    board.ctl("cert", "create", name, "--role", role, "--out", directory)
+    return ["--cert", f"{directory}/{name}.crt", "--key", f"{directory}/{name}.key", "--ca",
+            f"{directory}/ca.crt"]
+
+
+def certificates_renew_themselves(cluster):
+    cluster.make(3)
+    nodes = attached_sites(cluster, 5)
+    boards = list(cluster.boards.values())
+    first = boards[0]
+    done = first.ctl("cluster", "set", "--certificate-life", "5s", check=False)
+    if done.returncode == 0 or "from a minute" not in done.stderr:
+        raise Failure(f"a life of 5 s was taken: {done.stderr}")
+    files = client_files(first, "old")
+    first.ctl("cluster", "set", "--certificate-life", "60s")
+    short = client_files(first, "short")
+    old = {board.name: serial(board) for board in boards}
+    # Those of 90 days stay; one that is rotated is of the new life.
+    first.ctl("cluster", "rotate-ca", "--yes")
+    wait_for(30, "the rotation does not go on",
+             lambda: first.json("cluster", "status").get("caRotation") == "overlap")
+    wait_for(30, "not every board has a certificate of the new CA",
+             lambda: all(serial(board) != old[board.name] for board in boards))
+    short_lived = {board.name: serial(board) for board in boards}
+    began = time.monotonic()
+    refused = 0
+    while any(serial(board) == short_lived[board.name] for board in boards):
+        if time.monotonic() - began > 75:
+            raise Failure("the certificates were not renewed")
+        if first.ctl("site", "create", f"s{time.monotonic_ns()}", check=False).returncode != 0:
+            refused += 1
+        time.sleep(0.5)
+    if refused != 0:
+        raise Failure(f"{refused} writes failed while certificates were renewed")
+    for board in boards:
+        wait_for(5, f"{board.name} still shows its old certificate", lambda: shown_serial(board) == serial(board))
+    # Past the end of the first short ones: a link made now uses the new ones.
+    time.sleep(max(0, 62 - (time.monotonic() - began)))
+    boards[2].stop()
+    boards[2].start()
+    wait_for(20, "a board with a renewed certificate is not let in", lambda: boards[2].local().get("lease"))
+    # The client's own: a file of 90 days stays as it is, the short one has ended.
+    before = open(files[1]).read()
+    done = ctl_remote(first, *files, "status")
+    if done.returncode != 0 or open(files[1]).read() != before:
+        raise Failure(f"a certificate of 90 days was refused or changed: {done.stderr}")
+    done = ctl_remote(first, *files, "cert", "renew")
+    if done.returncode != 0 or open(files[1]).read() == before:
+        raise Failure(f"cert renew: {done.stdout} {done.stderr}")
+    if ctl_remote(first, *files, "status").returncode != 0:
+        raise Failure("the renewed certificate does not hold")
+    if ctl_remote(first, *short, "status").returncode == 0:
+        raise Failure("an expired certificate holds")
+    nodes.settle(30)
+    if nodes.numbers()["violations"] != 0 or nodes.numbers()["connections-lost"] > 10:
+        raise Failure(f"sites suffered: {nodes.numbers()}")
+    nodes.end()
+
+
+def rotate_the_ca(cluster):
+    cluster.make(3)
+    boards = list(cluster.boards.values())
+    first = boards[0]
+    files = client_files(first, "ann")
+    token = first.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
+    failures = []
+    stop = threading.Event()
+
+    def use():
+        while not stop.is_set():
+            for way in (files, ["--token", token]):
+                for board in boards:
+                    done = ctl_remote(board, *way, "status")
+                    if done.returncode != 0:
+                        failures.append(f"{board.name}: {done.stderr.strip()}")
+            if first.ctl("site", "create", f"s{time.monotonic_ns()}", check=False).returncode != 0:
+                failures.append("a write")
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        # A board that is away holds the rotation up: it would not believe the others any more.
+        boards[2].stop()
+        failures.clear()
+        first.ctl("cluster", "rotate-ca", "--yes")
+        time.sleep(6)
+        if first.json("cluster", "status")["caRotation"] != "trust":
+            raise Failure("the rotation went on without a board")
+        boards[2].start()
+        wait_for(30, "the rotation does not go on",
+                 lambda: first.json("cluster", "status").get("caRotation") == "overlap")
+        time.sleep(1)
+        failures.clear()
+        time.sleep(5)
+    finally:
+        stop.set()
+        user.join()
+    if failures:
+        raise Failure(f"{len(failures)} calls failed, first: {failures[0]}")
+    if "rotate-ca --finish" not in first.ctl("status").stdout:
+        raise Failure("status does not tell that the old CA is still believed")
+    # A board that joins now, and a token of now, know the new CA alone.
+    fresh = cluster.board(4).start()
+    fresh.ctl("cluster", "join", first.address, "--token", cluster.token(first))
+    new = client_files(first, "bob")
+    wait_for(20, "the rotation cannot be finished",
+             lambda: first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False).returncode == 0)
+    time.sleep(3)
+    for way, good in ((files, False), (["--token", token], False), (new, True)):
+        done = ctl_remote(boards[1], *way, "status")
+        if (done.returncode == 0) != good:
+            raise Failure(f"after the end of the old CA {way[1]}: {done.returncode} {done.stderr}")
+    for board in boards:
+        board.stop()
+        board.start()
+    wait_for(30, "the boards do not find each other again",
+             lambda: (first.status() or {}).get("nodesReachable") == 4)
+
+
+def revocation_ends_sessions(cluster):
+    cluster.make(3)
+    first = cluster.board(1)
+    files = client_files(first, "ann")
+    path = os.path.join(cluster.dir, "qnet")
+    first.ctl("site", "create", "office")
+    first.ctl("site", "enroll", "office", "--out", path)
+    subprocess.run(["openssl", "pkcs12", "-in", f"{path}/qdevice-net-node.p12", "-passin", "pass:", "-nodes",
+                    "-out", f"{path}/both.pem"], check=True, capture_output=True)
+    client = QnetClient(first.sites_address)
+    client.preinit(b"office")
+    client.starttls(f"{path}/qnetd-cacert.crt", f"{path}/both.pem", f"{path}/both.pem")
+    if client.init(1) != 0:
+        raise Failure("the site node is not let in")
+    watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{first.address}",
+                              *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+    time.sleep(1)
+    serials = {(row["kind"], row["subject"]): row["serial"]
+               for row in first.json("cert", "list")["items"]}
+
+    def revoke(kind, subject):
+        first.ctl("cert", "revoke", serials[kind, subject], "--yes")
+        return time.monotonic()
+
+    began = revoke("site", "office")
+    client.socket.settimeout(5)
+    try:
+        ended = client.closed()
+    except TimeoutError:
+        ended = False
+    if not ended:
+        raise Failure("the session of a revoked site certificate lives")
+    began = revoke("client", "ann")
+    try:
+        watch.wait(max(0.1, began + 6 - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Failure("a watch with a revoked certificate lives")
+    # A board: its links end, it loses its lease, and does not let itself in again.
+    victim = next(board for board in cluster.boards.values() if board is not first
+                  and board is not cluster.leader())
+    revoke("node", victim.name)
+    wait_for(10, "a board with a revoked certificate keeps its lease", lambda: not victim.local().get("lease"))
+    time.sleep(4)
+    if victim.local().get("lease"):
+        raise Failure("a board with a revoked certificate came back")
+
+
 if __name__ == "__main__":
     main([replace_a_dead_board, backup_and_restore, recover_from_a_lost_majority, drain_the_leader,
-          drain_spares_who_needs_the_vote])
+          drain_spares_who_needs_the_vote, certificates_renew_themselves, rotate_the_ca,
+          revocation_ends_sessions])

@@ -883,6 +883,116 @@ static void test_restore(void **state)
 	buf_free(&snapshot);
 }
 
+/* --- the CA ---------------------------------------------------------------------------------- */
+
+static int ca_command(struct model *m, Tb__Command__OpCase op_case, void *op)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = op_case;
+	c.c.ca_rotate = op; /* all members of the union are pointers to messages */
+	return command_refusal(m, &c);
+}
+
+static void secrets_expect(struct model *m, const char *ca, const char *next, const char *old)
+{
+	Tb__Secrets *s;
+
+	assert_int_equal(store_secrets_get(m->s, &s), 0);
+	assert_string_equal(s->ca_cert, ca);
+	assert_string_equal(s->next_ca_cert, next);
+	assert_string_equal(s->old_ca_cert, old);
+	tb__secrets__free_unpacked(s, NULL);
+}
+
+static void node_certificate(struct model *m, const char *serial, const char *ca_sha256)
+{
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	struct command c;
+
+	row.serial = TEXT(serial);
+	row.kind = TEXT("node");
+	row.subject = TEXT("b1");
+	row.ca_sha256 = TEXT(ca_sha256);
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static void test_ca_rotation(void **state)
+{
+	struct model *m = *state;
+	Tb__CaRotate rotate = TB__CA_ROTATE__INIT;
+	Tb__CaAdvance advance = TB__CA_ADVANCE__INIT;
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+	Tb__Cluster *cluster;
+	const Tb__Command__OpCase ROTATE = TB__COMMAND__OP_CA_ROTATE;
+	const Tb__Command__OpCase ADVANCE = TB__COMMAND__OP_CA_ADVANCE;
+	const Tb__Command__OpCase FINISH = TB__COMMAND__OP_CA_FINISH;
+
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE); /* nothing to finish */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(ca_command(m, ROTATE, &rotate), INVALID);
+	rotate.next_ca_cert = TEXT("NEW");
+	rotate.next_ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	secrets_expect(m, "", "NEW", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), CONFLICT); /* one at a time */
+	/* Given up before anything was signed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	secrets_expect(m, "", "", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	advance.ca_sha256 = TEXT("00ff");
+	advance.rotation_index = m->index - 1; /* of an earlier look */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	advance.rotation_index = cluster->ca_rotation_index;
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(ca_command(m, ADVANCE, &advance), NONE);
+	secrets_expect(m, "NEW", "", "");
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_string_equal(cluster->ca_sha256, "00ff");
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* While a board has its certificate from the old one, that one is needed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "dddddddddddddddddddddddddddddddd", "00fe");
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "cccccccccccccccccccccccccccccccc", "00ff");
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_NONE);
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void test_certificate_life(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterCertificates op = TB__CLUSTER_CERTIFICATES__INIT;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_CERTIFICATES;
+	c.c.cluster_certificates = &op;
+	op.life_ms = 59999;
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = LIMIT_CERTIFICATE_LIFE_MAX_MS + 1;
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = 60000;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(m,
+		     "cluster.changed|root@test|||certificates of boards and API clients live 60 s "
+		     "from now on");
+}
+
 /* --- sites ----------------------------------------------------------------------------------- */
 
 static void test_site_check(void **state)
@@ -1707,6 +1817,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),
