@@ -210,6 +210,8 @@ static const char *node_state(const Tb__Node *n)
 {
 	if (n->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
 		return "joining";
+	if (n->drain != TB__DRAIN__DRAIN_OFF && n->status != NULL && n->status->reachable)
+		return n->status->sessions > 0 || n->status->leader ? "draining" : "drained";
 	if (n->status != NULL && n->status->leader)
 		return "leader";
 	return n->status != NULL && n->status->reachable ? "voter" : "away";
@@ -247,6 +249,28 @@ static void nodes_grid(const Tb__NodeList *list, bool wide)
 	grid_print(g, "No boards.");
 }
 
+static void boards_line(const Tb__ClusterStatus *s)
+{
+	char drained[32] = "";
+
+	if (s->nodes_drained > 0)
+		snprintf(drained, sizeof(drained), ", %" PRIu32 " drained", s->nodes_drained);
+	field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable%s", s->nodes_reachable,
+		    s->nodes, drained);
+}
+
+static const char *rotation_text(const Tb__Cluster *cluster)
+{
+	switch (cluster->ca_rotation) {
+	case TB__CA_ROTATION__CA_ROTATION_TRUST:
+		return "being rotated: waiting until every board believes the new one";
+	case TB__CA_ROTATION__CA_ROTATION_OVERLAP:
+		return "rotated; the old one is believed until \"cluster rotate-ca --finish\"";
+	default:
+		return "";
+	}
+}
+
 static void view_print(const struct view *v, bool wide)
 {
 	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
@@ -261,8 +285,7 @@ static void view_print(const struct view *v, bool wide)
 	if (s != NULL) {
 		field_color("State", s->state);
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
-		field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable", s->nodes_reachable,
-			    s->nodes);
+		boards_line(s);
 		sites_line(s);
 		field_print("Asked", "%s, version %s", s->node, s->version);
 	}
@@ -271,6 +294,8 @@ static void view_print(const struct view *v, bool wide)
 	if (v->cluster->auto_register)
 		field_print("Auto-register",
 			    "on: unknown sites are created when they first attach");
+	if (v->cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		field_print("CA", "%s", rotation_text(v->cluster));
 	if (wide) {
 		field_print("Id", "%s", v->cluster->id);
 		field_print("CA", "sha256 %s", v->cluster->ca_sha256);
@@ -442,25 +467,75 @@ int run_cluster_transfer(struct invocation *inv)
 int run_cluster_set(struct invocation *inv)
 {
 	const char *word = option_text(inv, "auto-register");
+	uint64_t life_ms = option_duration_ms(inv, "certificate-life", 0);
 	struct buf body = {0};
+	struct buf patch = {0};
+	char duration[64];
 	int rv;
 
-	if (word == NULL) {
-		complain("nothing to set; usage: witnessctl cluster set --auto-register on|off");
+	if (word == NULL && !option_given(inv, "certificate-life")) {
+		complain("nothing to set; usage: witnessctl cluster set [--auto-register on|off] "
+			 "[--certificate-life TIME]");
 		return EXIT_USAGE;
 	}
-	rv = api_send(
-		inv,
-		&(struct api_request){.method = "PATCH",
-				      .path = "/v1/cluster",
-				      .text = strcmp(word, "on") == 0 ? "{\"autoRegister\":true}"
-								      : "{\"autoRegister\":false}",
-				      .retry_ms = API_RETRY_MS},
-		&body);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+	buf_putc(&patch, '{');
+	if (word != NULL)
+		buf_printf(&patch, "\"autoRegister\":%s",
+			   strcmp(word, "on") == 0 ? "true" : "false");
+	if (option_given(inv, "certificate-life"))
+		buf_printf(&patch, "%s\"certificateLifeMs\":\"%" PRIu64 "\"",
+			   word != NULL ? "," : "", life_ms);
+	buf_putc(&patch, '}');
+	rv = api_send(inv,
+		      &(struct api_request){.method = "PATCH",
+					    .path = "/v1/cluster",
+					    .text = buf_string(&patch),
+					    .retry_ms = API_RETRY_MS},
+		      &body);
+	human_duration(life_ms, duration);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
 		api_print_json(&body);
-	else if (rv == EXIT_OK)
-		printf("auto-register is %s\n", word);
+	} else if (rv == EXIT_OK) {
+		if (word != NULL)
+			printf("auto-register is %s\n", word);
+		if (option_given(inv, "certificate-life"))
+			printf("certificates of boards and API clients live %s from now on\n",
+			       duration);
+	}
+	buf_free(&patch);
+	buf_free(&body);
+	return rv;
+}
+
+int run_cluster_rotate_ca(struct invocation *inv)
+{
+	Tb__ClusterRotateCaRequest request = TB__CLUSTER_ROTATE_CA_REQUEST__INIT;
+	struct buf body = {0};
+	Tb__Cluster *cluster;
+	int rv;
+
+	request.finish = option_given(inv, "finish");
+	rv = api_confirm(inv, request.finish ? "Stop believing the old CA? Client certificates and "
+					       "tokens that were made before the rotation end."
+					     : "Make a new CA for boards and API clients?");
+	if (rv == EXIT_OK)
+		rv = api_send(inv,
+			      &(struct api_request){.method = "POST",
+						    .path = "/v1/cluster:rotate-ca",
+						    .message = &request.base,
+						    .retry_ms = API_RETRY_MS},
+			      &body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
+				&cluster);
+		if (rv == EXIT_OK) {
+			printf("the CA is %s\n",
+			       request.finish ? "the new one alone" : rotation_text(cluster));
+			tb__cluster__free_unpacked(cluster, NULL);
+		}
+	}
 	buf_free(&body);
 	return rv;
 }

@@ -70,10 +70,30 @@ static void created_print(struct invocation *inv, const Tb__TokenCreated *create
 			shown, address);
 }
 
+static int created_tell(struct invocation *inv, const struct buf *body, Tb__Role role)
+{
+	Tb__TokenCreated *created;
+	int rv;
+
+	if (api_output(inv) == OUTPUT_JSON) {
+		api_print_json(body);
+		return EXIT_OK;
+	}
+	rv = api_decode(&tb__token_created__descriptor, (const char *)body->data, body->len,
+			&created);
+	if (rv != EXIT_OK)
+		return rv;
+	if (api_output(inv) == OUTPUT_NAME || created->token == NULL)
+		printf("%s\n", created->secret);
+	else
+		created_print(inv, created, role);
+	tb__token_created__free_unpacked(created, NULL);
+	return EXIT_OK;
+}
+
 int run_token_create(struct invocation *inv)
 {
 	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
-	Tb__TokenCreated *created;
 	struct json_error error;
 	struct buf body = {0};
 	int role, rv;
@@ -101,18 +121,29 @@ int run_token_create(struct invocation *inv)
 					    .message = &request.base,
 					    .retry_ms = API_RETRY_MS},
 		      &body);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__token_created__descriptor, (const char *)body.data, body.len,
-				&created);
-		if (rv == EXIT_OK && (api_output(inv) == OUTPUT_NAME || created->token == NULL))
-			printf("%s\n", created->secret);
-		else if (rv == EXIT_OK)
-			created_print(inv, created, request.role);
-		if (rv == EXIT_OK)
-			tb__token_created__free_unpacked(created, NULL);
-	}
+	if (rv == EXIT_OK)
+		rv = created_tell(inv, &body, request.role);
+	buf_free(&body);
+	return rv;
+}
+
+int run_node_replace(struct invocation *inv)
+{
+	Tb__NodeReplaceRequest request = TB__NODE_REPLACE_REQUEST__INIT;
+	char *path = api_path("/v1/nodes/", inv->args[0], ":replace");
+	struct buf body = {0};
+	int rv;
+
+	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
+	rv = api_send(inv,
+		      &(struct api_request){.method = "POST",
+					    .path = path,
+					    .message = &request.base,
+					    .retry_ms = API_RETRY_MS},
+		      &body);
+	if (rv == EXIT_OK)
+		rv = created_tell(inv, &body, TB__ROLE__ROLE_NODE);
+	free(path);
 	buf_free(&body);
 	return rv;
 }

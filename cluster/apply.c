@@ -317,7 +317,8 @@ static int token_admit(struct applier *a, const Tb__NodeAdd *op, const Tb__Token
 	return 0;
 }
 
-static int token_use(struct applier *a, const Tb__NodeAdd *op)
+/* *ret_replaces: the board whose place is taken, 0: none. */
+static int token_use(struct applier *a, const Tb__NodeAdd *op, uint64_t *ret_replaces)
 {
 	Tb__Token *token = NULL;
 	int rv = store_token_get(a->s, op->token_id, &token);
@@ -328,6 +329,7 @@ static int token_use(struct applier *a, const Tb__NodeAdd *op)
 	if (rv == 0) {
 		Tb__Token row = *token;
 
+		*ret_replaces = row.replaces;
 		row.uses++;
 		rv = store_token_put(a->s, &row);
 	}
@@ -358,19 +360,10 @@ static int node_room(struct applier *a, const char *name)
 		      LIMIT_NODES);
 }
 
-static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+static int node_admit(struct applier *a, const Tb__NodeAdd *op)
 {
-	struct apply_problem problem;
-	int rv;
+	int rv = node_room(a, op->node->name);
 
-	if (op->node == NULL)
-		return refuse_missing(a, "node");
-	rv = token_use(a, op);
-	if (rv != 0)
-		return rv;
-	if (node_check(op->node, &problem) != 0)
-		return refuse_invalid(a, &problem);
-	rv = node_room(a, op->node->name);
 	if (rv == 0)
 		rv = node_put_new(a, op->node, TB__NODE_ROLE__NODE_ROLE_JOINING);
 	if (rv == 0)
@@ -380,6 +373,51 @@ static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 	return audit(a, "node.added", INFO, (struct subject){.node = op->node->name},
 		     "board %s admitted with id %" PRIu64 " by token %s", op->node->name,
 		     a->result->node_id, op->token_id);
+}
+
+static int node_certificates_revoke(struct applier *a, const char *name);
+
+/* The new board gets the name; the old one's id and certificates are worth nothing any more. */
+static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
+{
+	Tb__Node row = *op->node;
+	int rv = store_node_delete(a->s, old->id);
+
+	if (rv == 0)
+		rv = node_certificates_revoke(a, old->name);
+	row.name = old->name;
+	if (rv == 0)
+		rv = node_put_new(a, &row, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	if (rv != 0)
+		return rv;
+	return audit(a, "node.replaced", WARNING, (struct subject){.node = old->name},
+		     "board %s (id %" PRIu64 ") is replaced by a new board with id %" PRIu64
+		     " by token %s",
+		     old->name, old->id, a->result->node_id, op->token_id);
+}
+
+static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+{
+	struct apply_problem problem;
+	uint64_t replaces = 0;
+	Tb__Node *old = NULL;
+	int rv;
+
+	if (op->node == NULL)
+		return refuse_missing(a, "node");
+	rv = token_use(a, op, &replaces);
+	if (rv != 0)
+		return rv;
+	if (node_check(op->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	/* A board that was removed meanwhile has left its place free: the new one just joins. */
+	if (replaces != 0)
+		rv = store_node_get(a->s, replaces, &old);
+	if (rv != 0 && rv != -ENOENT)
+		return rv;
+	rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
+	tb__node__free_unpacked(old, NULL);
+	return rv;
 }
 
 static int node_get(struct applier *a, uint64_t id, Tb__Node **ret)
@@ -465,6 +503,80 @@ static int apply_node_set(struct applier *a, const Tb__NodeSet *op)
 	return rv;
 }
 
+/* --- drained boards --- */
+
+struct servers {
+	uint64_t except;
+	unsigned count;
+};
+
+static int servers_visit(void *arg, const Tb__Node *row)
+{
+	struct servers *servers = arg;
+
+	servers->count += row->id != servers->except && row->drain == TB__DRAIN__DRAIN_OFF &&
+			  row->role == TB__NODE_ROLE__NODE_ROLE_VOTER;
+	return 0;
+}
+
+/* Somebody must serve the sites. */
+static int node_drain_check(struct applier *a, const Tb__Node *node, Tb__Drain drain)
+{
+	struct servers others = {.except = node->id};
+	int rv;
+
+	if (drain > TB__DRAIN__DRAIN_NOW)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "drain", "use off, gentle or now");
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return 0;
+	rv = store_nodes(a->s, servers_visit, &others);
+	if (rv != 0 || others.count > 0)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "id",
+		      "no other board would serve the sites; undrain another one, or join one, "
+		      "before %s is drained",
+		      node->name);
+}
+
+static int node_drain(struct applier *a, Tb__Node *node, Tb__Drain drain)
+{
+	struct subject subject = {.node = node->name};
+	int rv = node_drain_check(a, node, drain);
+
+	if (rv != 0)
+		return rv;
+	if (node->drain == drain) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	node->drain = drain;
+	a->result->changed = 1;
+	a->out->nodes_changed = true;
+	rv = store_node_put(a->s, node);
+	if (rv != 0)
+		return rv;
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return audit(a, "node.undrained", INFO, subject, "board %s serves sites again",
+			     node->name);
+	return audit(
+		a, "node.drained", INFO, subject,
+		"board %s is drained: its site nodes are sent to the other boards%s", node->name,
+		drain == TB__DRAIN__DRAIN_NOW ? ", also those whose site needs the vote now" : "");
+}
+
+static int apply_node_drain(struct applier *a, const Tb__NodeDrain *op)
+{
+	Tb__Node *node;
+	int rv = node_get(a, op->id, &node);
+
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	rv = node_drain(a, node, op->drain);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
 struct serials {
 	size_t count;
 	char **items;
@@ -482,24 +594,30 @@ static int serials_visit(void *arg, const Tb__Certificate *row)
 	return 0;
 }
 
+/* Frees them, also if `rv` is not 0 already. */
+static int serials_revoke(struct applier *a, struct serials *serials, int rv)
+{
+	for (size_t i = 0; i < serials->count; i++) {
+		Tb__Certificate *row;
+
+		if (rv == 0)
+			rv = store_certificate_get(a->s, serials->items[i], &row);
+		if (rv == 0) {
+			rv = certificate_revoke(a, row);
+			tb__certificate__free_unpacked(row, NULL);
+		}
+		free(serials->items[i]);
+	}
+	free(serials->items);
+	return rv;
+}
+
 static int node_certificates_revoke(struct applier *a, const char *name)
 {
 	struct serials serials = {0};
 	int rv = store_certificates_of(a->s, "node", name, serials_visit, &serials);
 
-	for (size_t i = 0; i < serials.count; i++) {
-		Tb__Certificate *row;
-
-		if (rv == 0)
-			rv = store_certificate_get(a->s, serials.items[i], &row);
-		if (rv == 0) {
-			rv = certificate_revoke(a, row);
-			tb__certificate__free_unpacked(row, NULL);
-		}
-		free(serials.items[i]);
-	}
-	free(serials.items);
-	return rv;
+	return serials_revoke(a, &serials, rv);
 }
 
 static int node_remove(struct applier *a, const Tb__Node *node)
@@ -602,6 +720,345 @@ static int apply_cluster_set(struct applier *a, const Tb__ClusterSet *op)
 	return rv;
 }
 
+/* --- a new history --------------------------------------------------------------------------- */
+
+/* Epochs of a history lie above those of every history before it, also of one that went on after
+ * this backup was taken, as time does: one grant in 2^-20 ms is more than any site can have. */
+enum { EPOCH_TIME_SHIFT = 20 };
+
+static int restore_rows(struct applier *a, const Tb__ClusterRestore *op)
+{
+	for (size_t i = 0; i < op->n_rows; i++) {
+		const Tb__ClusterRestore__Row *row = op->rows[i];
+		int rv = -EBADMSG;
+
+		switch (row->row) {
+		case TB__SNAPSHOT__RECORD__ROW_TOKEN:
+		case TB__SNAPSHOT__RECORD__ROW_SITE:
+		case TB__SNAPSHOT__RECORD__ROW_GRANT:
+		case TB__SNAPSHOT__RECORD__ROW_CERTIFICATE:
+		case TB__SNAPSHOT__RECORD__ROW_EVENT:
+		case TB__SNAPSHOT__RECORD__ROW_COUNTER:
+			rv = store_record_put(a->s, row->row, row->body.data, row->body.len);
+			break;
+		default:
+			break;
+		}
+		if (rv == -EBADMSG)
+			return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "rows",
+				      "row %zu is not of a kind that is restored", i);
+		if (rv != 0)
+			return rv;
+	}
+	return 0;
+}
+
+struct grants {
+	size_t count;
+	Tb__Grant **items;
+};
+
+static int grants_visit(void *arg, const Tb__Site *site, const Tb__Grant *grant)
+{
+	struct grants *grants = arg;
+
+	(void)site;
+	if (grant == NULL)
+		return 0;
+	if ((grants->count & (grants->count - 1)) == 0)
+		grants->items =
+			mem_realloc(grants->items, (grants->count == 0 ? 1 : grants->count * 2) *
+							   sizeof(grants->items[0]));
+	grants->items[grants->count++] = (Tb__Grant *)message_copy(&grant->base);
+	return 0;
+}
+
+/* Who had the vote is kept, for whoever decides next; no ring, so that it is decided and committed
+ * anew. */
+static int restore_epochs(struct applier *a, uint64_t floor)
+{
+	const struct store_site_filter all = {0};
+	struct grants grants = {0};
+	int rv = store_sites(a->s, &all, grants_visit, &grants, NULL);
+
+	for (size_t i = 0; i < grants.count; i++) {
+		Tb__RingId none = TB__RING_ID__INIT;
+		Tb__Grant row = *grants.items[i];
+
+		row.epoch = row.epoch < floor ? floor : row.epoch + 1;
+		row.ring = &none;
+		if (rv == 0)
+			rv = store_grant_put(a->s, &row);
+		tb__grant__free_unpacked(grants.items[i], NULL);
+	}
+	free(grants.items);
+	return rv != 0 ? rv : store_counter_raise(a->s, "epoch", floor);
+}
+
+static int restore_serials_visit(void *arg, const Tb__Certificate *row)
+{
+	return strcmp(row->kind, "node") == 0 ? serials_visit(arg, row) : 0;
+}
+
+/* The boards of the old history are not of this one, whenever they come back. */
+static int restore_certificates(struct applier *a)
+{
+	struct serials serials = {0};
+	int rv = store_certificates(a->s, NULL, 0, restore_serials_visit, &serials);
+
+	return serials_revoke(a, &serials, rv);
+}
+
+static int restore_final(struct applier *a, const Tb__ClusterRestore__Final *final)
+{
+	struct apply_problem problem;
+	Tb__Cluster row;
+	int rv;
+
+	if (final->cluster == NULL || final->secrets == NULL || final->node == NULL ||
+	    final->certificate == NULL)
+		return refuse_missing(a, "final");
+	if (cluster_check(final->cluster, &problem) != 0 ||
+	    secrets_check(final->secrets, &problem) != 0 || node_check(final->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	row = *final->cluster;
+	row.history++;
+	row.hold_ms = final->hold_ms;
+	a->out->cluster_changed = true;
+	rv = restore_epochs(a, (uint64_t)a->command->time_ms << EPOCH_TIME_SHIFT);
+	if (rv == 0)
+		rv = restore_certificates(a);
+	if (rv == 0)
+		rv = store_cluster_put(a->s, &row);
+	if (rv == 0)
+		rv = store_secrets_put(a->s, final->secrets);
+	if (rv == 0)
+		rv = node_put_new(a, final->node, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	if (rv == 0)
+		rv = node_certificate_add(a, final->node, final->certificate);
+	if (rv != 0)
+		return rv;
+	return audit(a, "cluster.restored", WARNING, (struct subject){.node = final->node->name},
+		     "history %" PRIu32 " of cluster %s begins on board %s, from %s", row.history,
+		     row.name, final->node->name, final->source);
+}
+
+static int apply_cluster_restore(struct applier *a, const Tb__ClusterRestore *op)
+{
+	int rv = restore_rows(a, op);
+
+	return rv == 0 && op->final != NULL ? restore_final(a, op->final) : rv;
+}
+
+static int apply_cluster_settle(struct applier *a)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	if (row->hold_ms == 0) {
+		a->result->unchanged = 1;
+	} else {
+		row->hold_ms = 0;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.settled", INFO, (struct subject){0},
+				   "no vote of an older history can be held any more: votes are "
+				   "given again");
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* --- the CA and the life of certificates ----------------------------------------------------- */
+
+static int apply_cluster_certificates(struct applier *a, const Tb__ClusterCertificates *op)
+{
+	Tb__Cluster *row;
+	int rv;
+
+	if (op->life_ms != 0 && (op->life_ms < LIMIT_CERTIFICATE_LIFE_MIN_MS ||
+				 op->life_ms > LIMIT_CERTIFICATE_LIFE_MAX_MS))
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "certificateLifeMs",
+			      "a certificate lives from a minute to ten years");
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	if (row->certificate_life_ms == op->life_ms) {
+		a->result->unchanged = 1;
+	} else {
+		row->certificate_life_ms = op->life_ms;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.changed", INFO, (struct subject){0},
+				   "certificates of boards and API clients live %" PRIu64
+				   " s from now on",
+				   (op->life_ms != 0 ? op->life_ms : LIMIT_CERTIFICATE_LIFE_MS) /
+					   1000);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* One step of the rotation: both rows, with the index at which it began. */
+static int ca_step(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets,
+		   Tb__CaRotation step)
+{
+	int rv;
+
+	cluster->ca_rotation = step;
+	cluster->ca_rotation_index = a->index;
+	a->result->changed = 1;
+	a->out->cluster_changed = true;
+	rv = store_cluster_put(a->s, cluster);
+	return rv == 0 ? store_secrets_put(a->s, secrets) : rv;
+}
+
+static int ca_rotate(struct applier *a, const Tb__CaRotate *op, Tb__Cluster *cluster,
+		     const Tb__Secrets *secrets)
+{
+	struct apply_problem problem;
+	Tb__Secrets row = *secrets;
+	int rv;
+
+	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+			      "a rotation of the CA is under way; end it first with witnessctl "
+			      "cluster rotate-ca --finish");
+	row.next_ca_cert = op->next_ca_cert;
+	row.next_ca_key = op->next_ca_key;
+	row.bridge_cert = op->bridge_cert;
+	if (op->next_ca_cert[0] == '\0' || op->next_ca_key[0] == '\0' || op->bridge_cert[0] == '\0')
+		return refuse_missing(a, "nextCaCert");
+	if (secrets_check(&row, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = ca_step(a, cluster, &row, TB__CA_ROTATION__CA_ROTATION_TRUST);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotation", INFO, (struct subject){0},
+			       "a new CA was made: the boards learn to believe it as well");
+}
+
+static int ca_advance(struct applier *a, const Tb__CaAdvance *op, Tb__Cluster *cluster,
+		      const Tb__Secrets *secrets)
+{
+	Tb__Secrets row = *secrets;
+	Tb__Cluster next = *cluster;
+	int rv;
+
+	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_TRUST ||
+	    cluster->ca_rotation_index != op->rotation_index)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "rotationIndex",
+			      "the rotation is at another step by now");
+	row.old_ca_cert = secrets->ca_cert;
+	row.ca_cert = secrets->next_ca_cert;
+	row.ca_key = secrets->next_ca_key;
+	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
+	next.ca_sha256 = op->ca_sha256;
+	next.old_ca_sha256 = cluster->ca_sha256;
+	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotation", INFO, (struct subject){0},
+			       "every board believes the new CA: it signs from now on, and the "
+			       "boards renew their certificates");
+}
+
+struct ca_holders {
+	const char *sha256;
+	bool found;
+};
+
+static int ca_holders_visit(void *arg, const Tb__Certificate *row)
+{
+	struct ca_holders *holders = arg;
+
+	holders->found |= !row->revoked && strcmp(row->ca_sha256, holders->sha256) == 0;
+	return holders->found;
+}
+
+struct ca_boards {
+	struct store *s;
+	const char *sha256;
+	char missing[LIMIT_NAME + 1]; /* a board without a certificate of the new CA; "" none */
+	int status;
+};
+
+static int ca_boards_visit(void *arg, const Tb__Node *row)
+{
+	struct ca_boards *boards = arg;
+	struct ca_holders holders = {.sha256 = boards->sha256};
+
+	boards->status =
+		store_certificates_of(boards->s, "node", row->name, ca_holders_visit, &holders);
+	if (boards->status != 0)
+		return 1;
+	if (!holders.found)
+		snprintf(boards->missing, sizeof(boards->missing), "%s", row->name);
+	return !holders.found;
+}
+
+static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets)
+{
+	struct ca_boards boards = {.s = a->s, .sha256 = cluster->ca_sha256};
+	Tb__Secrets row = *secrets;
+	Tb__Cluster next = *cluster;
+	int rv;
+
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_NONE) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP) {
+		rv = store_nodes(a->s, ca_boards_visit, &boards);
+		if (rv != 0 || boards.status != 0)
+			return rv != 0 ? rv : boards.status;
+		if (boards.missing[0] != '\0')
+			return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+				      "board %s has no certificate of the new CA yet; wait until "
+				      "it is back and has one, or remove or replace it",
+				      boards.missing);
+	}
+	/* In the first step nothing was signed by the new one yet: it is given up. */
+	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.bridge_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.old_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	next.old_ca_sha256 = (char *)(uintptr_t)protobuf_c_empty_string;
+	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_NONE);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotated", WARNING, (struct subject){0},
+			       "only the CA with the SHA-256 %s is believed from now on",
+			       cluster->ca_sha256);
+}
+
+static int apply_ca(struct applier *a)
+{
+	const Tb__Command *c = a->command;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	int rv = store_cluster_get(a->s, &cluster);
+
+	if (rv != 0)
+		return rv;
+	rv = store_secrets_get(a->s, &secrets);
+	if (rv == 0) {
+		if (c->op_case == TB__COMMAND__OP_CA_ROTATE)
+			rv = ca_rotate(a, c->ca_rotate, cluster, secrets);
+		else if (c->op_case == TB__COMMAND__OP_CA_ADVANCE)
+			rv = ca_advance(a, c->ca_advance, cluster, secrets);
+		else
+			rv = ca_finish(a, cluster, secrets);
+		tb__secrets__free_unpacked(secrets, NULL);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+	return rv;
+}
+
 /* --- tokens ---------------------------------------------------------------------------------- */
 
 struct dead_tokens {
@@ -682,6 +1139,25 @@ static int token_site(struct applier *a, const Tb__Token *token)
 		      token->site);
 }
 
+static int token_replaces(struct applier *a, const Tb__Token *token)
+{
+	Tb__Node *node;
+	int rv;
+
+	if (token->replaces == 0)
+		return 0;
+	if (token->role != TB__ROLE__ROLE_NODE)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "token.replaces",
+			      "only a token of role node lets a board take another's place");
+	rv = store_node_get(a->s, token->replaces, &node);
+	if (rv == 0)
+		tb__node__free_unpacked(node, NULL);
+	if (rv != -ENOENT)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "token.replaces",
+		      "no board has the id %" PRIu64 "; see witnessctl node list", token->replaces);
+}
+
 static int token_valid(struct applier *a, const Tb__Token *token)
 {
 	struct apply_problem problem;
@@ -708,6 +1184,8 @@ static int apply_token_add(struct applier *a, const Tb__TokenAdd *op)
 		rv = token_free_id(a, op->token->id);
 	if (rv == 0)
 		rv = token_site(a, op->token);
+	if (rv == 0)
+		rv = token_replaces(a, op->token);
 	if (rv == 0)
 		rv = token_room(a);
 	if (rv != 0)
@@ -1176,10 +1654,28 @@ static int command_dispatch(struct applier *a)
 		return apply_certificate_revoke(a, c->certificate_revoke);
 	case TB__COMMAND__OP_EVENT_ADD:
 		return apply_event_add(a, c->event_add);
+	case TB__COMMAND__OP_NODE_DRAIN:
+		return apply_node_drain(a, c->node_drain);
+	case TB__COMMAND__OP_CLUSTER_RESTORE:
+		return apply_cluster_restore(a, c->cluster_restore);
+	case TB__COMMAND__OP_CLUSTER_SETTLE:
+		return apply_cluster_settle(a);
+	case TB__COMMAND__OP_CLUSTER_CERTIFICATES:
+		return apply_cluster_certificates(a, c->cluster_certificates);
+	case TB__COMMAND__OP_CA_ROTATE:
+	case TB__COMMAND__OP_CA_ADVANCE:
+	case TB__COMMAND__OP_CA_FINISH:
+		return apply_ca(a);
 	default:
 		/* entry_known let no other pass. */
 		abort();
 	}
+}
+
+static bool command_founds(const Tb__Command *c)
+{
+	return c->op_case == TB__COMMAND__OP_CLUSTER_INIT ||
+	       c->op_case == TB__COMMAND__OP_CLUSTER_RESTORE;
 }
 
 static int command_envelope_check(struct applier *a)
@@ -1196,11 +1692,11 @@ static int command_envelope_check(struct applier *a)
 		tb__cluster__free_unpacked(cluster, NULL);
 	else if (rv != -ENOENT)
 		return rv;
-	if (rv == 0 && c->op_case == TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv == 0 && command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_INITIALISED, "",
 			      "this cluster exists already; to join it use witnessctl cluster "
 			      "join on another board");
-	if (rv != 0 && c->op_case != TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv != 0 && !command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED, "",
 			      "there is no cluster yet; make one with witnessctl cluster init");
 	return 0;

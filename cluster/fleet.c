@@ -57,6 +57,11 @@ struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t
 	return f;
 }
 
+void fleet_hold(struct fleet *f, uint64_t until_ms)
+{
+	f->hold_until_ms = until_ms;
+}
+
 static void door_drop(struct fleet *f, struct door *d)
 {
 	while (!list_empty(&d->sessions))
@@ -942,6 +947,62 @@ void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms)
 	}
 	site_answer_held(f, s, "the site was deleted");
 	site_settle(f, s);
+}
+
+/* --- drained boards --- */
+
+/* Do all nodes of the site see each other? Then they have the quorum by themselves. */
+static bool session_can_spare_vote(const struct session *s)
+{
+	for (unsigned i = 0; i < s->configured.count; i++)
+		if (!arbiter_list_has(s->members.ids, s->members.count, s->configured.ids[i]))
+			return false;
+	return s->configured.count > 0;
+}
+
+/* Is a node of the site on its way to another board? One that does not come back is not waited for
+ * for ever. */
+static bool site_is_moving(const struct fleet *f, const struct site *site, unsigned configured)
+{
+	if (site->moved_ms == 0 || f->now_ms >= site->moved_ms + FLEET_MOVE_MS)
+		return false;
+	for (unsigned i = 0; i < site->member_count; i++)
+		if (site->members[i].session != NULL && site->members[i].session->leaving)
+			return true;
+	return site->attached < configured;
+}
+
+static bool session_may_leave(const struct fleet *f, const struct session *s, bool now)
+{
+	if (s->leaving)
+		return false;
+	return now || (session_can_spare_vote(s) && s->site->pending_epoch == 0 &&
+		       !site_is_moving(f, s->site, s->configured.count));
+}
+
+unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms)
+{
+	struct door *d = door_find(f, door);
+	unsigned sent = 0;
+
+	fleet_now(f, now_ms);
+	/* A new leader does not yet know who else may have the vote. */
+	if (d == NULL || f->now_ms < f->unknown_until_ms)
+		return 0;
+	list_for_each_safe (at, &d->sessions) {
+		struct session *s = list_entry(at, struct session, of_door);
+
+		if (sent == max)
+			break;
+		if (s->held != NULL || !session_may_leave(f, s, now))
+			continue;
+		/* It stays a session, and a holder, until the door says that it is closed. */
+		order_close(f, s, "the board is drained");
+		s->leaving = true;
+		s->site->moved_ms = f->now_ms;
+		sent++;
+	}
+	return sent;
 }
 
 uint64_t fleet_tick(struct fleet *f, uint64_t now_ms)

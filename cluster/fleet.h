@@ -31,6 +31,9 @@ struct fleet_model {
 struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t lease_ms,
 			uint64_t now_ms);
 void fleet_free(struct fleet *f);
+/* Before this time nobody gets a vote: a grant that the model has never seen may be in force, since
+ * it comes from a backup. Called right after fleet_new. */
+void fleet_hold(struct fleet *f, uint64_t until_ms);
 
 /* An event of a door (a board's node id). Nonsense from a door is ignored and counted, never fatal.
  */
@@ -46,6 +49,12 @@ void fleet_grant_applied(struct fleet *f, const Tb__Grant *grant, uint64_t now_m
 void fleet_command_failed(struct fleet *f, const Tb__Command *command, uint64_t now_ms);
 /* The site was created, changed or deleted (deleted: its sessions are closed). */
 void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms);
+
+/* Sends away at most `max` of the board's site nodes, so that they attach elsewhere; 0: none left
+ * to send. One node of a site at a time, and only while all nodes of the site see each other: they
+ * are quorate without the vote, which a client gives up while it changes its board. `now` sends
+ * those as well whose site needs the vote. Called again until no session is left. */
+unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms);
 
 /* Does what is due at now_ms; returns when to call again (UINT64_MAX: only on an event). */
 uint64_t fleet_tick(struct fleet *f, uint64_t now_ms);

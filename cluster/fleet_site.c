@@ -631,6 +631,8 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 {
 	uint64_t due = UINT64_MAX;
 
+	if (f->now_ms < f->hold_until_ms)
+		return f->hold_until_ms;
 	if (s->retry_ms > f->now_ms)
 		due = s->retry_ms;
 	/* A site whose grant is on its way is settled again when that is known. */
@@ -699,7 +701,9 @@ void site_settle(struct fleet *f, struct site *s)
 	uint64_t due;
 
 	site_purge(f, s);
-	if (s->known && s->pending_epoch == 0) {
+	if (f->now_ms < f->hold_until_ms) {
+		s->unstable = true;
+	} else if (s->known && s->pending_epoch == 0) {
 		site_seek_proof(f, s);
 		site_decide(f, s, &o);
 		s->unstable = o.decision.verdict == ARBITER_UNSTABLE;
@@ -768,6 +772,12 @@ static void site_reason(const struct fleet *f, const struct site *s, char *text,
 
 	if (s->attached == 0) {
 		snprintf(text, size, "no node is attached");
+		return;
+	}
+	if (f->now_ms < f->hold_until_ms) {
+		snprintf(text, size,
+			 "the cluster was restored: a vote of before may be held for %llu s more",
+			 (unsigned long long)(f->hold_until_ms - f->now_ms + 999) / 1000);
 		return;
 	}
 	site_decide(f, s, &o);

@@ -39,6 +39,9 @@ enum {
 	FLEET_STARTING_MS = 16000,
 	/* Between a command that failed and the next try. */
 	FLEET_RETRY_MS = 100,
+	/* How long a node that was sent away is waited for before the next one of its site is: a
+	 * client sleeps up to 4.5 s, and needs 8 s for an address that does not answer. */
+	FLEET_MOVE_MS = 15000,
 	/* Over how long a new leader spreads the votes that it repeats to have that proof. */
 	FLEET_PROOF_SPREAD_MS = 2000,
 };
@@ -84,6 +87,7 @@ struct session {
 	uint64_t ticket; /* of the newest vote, until it is answered; 0: none */
 	bool proving; /* that vote was sent after the full lease */
 	bool settled; /* it attached by INIT after the full lease */
+	bool leaving; /* its door was told to close it: the board is drained */
 };
 
 struct member {
@@ -124,6 +128,7 @@ struct site {
 	bool counted;
 	uint8_t state; /* Tb__SiteState, in fleet.states while counted */
 	bool unstable; /* the last decision */
+	uint64_t moved_ms; /* a node was sent away from a drained board then; 0: never */
 };
 
 struct door {
@@ -136,6 +141,7 @@ struct fleet {
 	struct fleet_model model;
 	uint64_t term;
 	uint64_t lease_ms;
+	uint64_t hold_until_ms; /* 0, or: no vote before */
 	uint64_t unknown_until_ms; /* S4: until then boards nobody has heard of may act */
 	uint64_t now_ms;
 	uint64_t ticket;

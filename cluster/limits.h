@@ -1,5 +1,9 @@
 /* limits.h: every number that bounds what the cluster agrees on, once. */
 #pragma once
+#include <stdint.h>
+
+#define LIMIT_CERTIFICATE_LIFE_MS UINT64_C(7776000000) /* 90 days */
+#define LIMIT_CERTIFICATE_LIFE_MAX_MS UINT64_C(315360000000) /* ten years */
 
 enum {
 	LIMIT_SITES = 20000,
@@ -17,6 +21,8 @@ enum {
 	LIMIT_PAGE = 1000, /* items of one API page */
 	LIMIT_ENTRY = 1 << 20, /* bytes of one log entry */
 	LIMIT_MESSAGE = 200, /* bytes of an event's or reason's sentence */
+
+	LIMIT_CERTIFICATE_LIFE_MIN_MS = 60000,
 
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,

@@ -1289,6 +1289,34 @@ static int restore_row(struct store *s, const struct snapshot_record *record)
 	return rv == -EEXIST ? -EBADMSG : rv;
 }
 
+int store_record_put(struct store *s, unsigned row, const void *body, size_t len)
+{
+	const struct snapshot_record record = {row, body, len};
+
+	return restore_row(s, &record);
+}
+
+static int rows_delete(struct store *s)
+{
+	return execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
+			  " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
+			  " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
+			  " DELETE FROM request; DELETE FROM counter;");
+}
+
+int store_clear(struct store *s)
+{
+	int rv = store_begin(s);
+
+	if (rv != 0)
+		return rv;
+	rv = rows_delete(s);
+	if (rv == 0)
+		return store_commit(s, 0);
+	store_rollback(s);
+	return rv;
+}
+
 static int restore_records(struct store *s, struct snapshot_reader *r)
 {
 	struct snapshot_record record;
@@ -1308,10 +1336,7 @@ static int restore_model(struct store *s, struct snapshot_reader model)
 {
 	struct snapshot_reader rest = model;
 	struct buf again = {0};
-	int rv = execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
-			    " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
-			    " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
-			    " DELETE FROM request; DELETE FROM counter;");
+	int rv = rows_delete(s);
 
 	if (rv == 0)
 		rv = restore_records(s, &rest);

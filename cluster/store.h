@@ -125,6 +125,11 @@ int store_certificates_of(struct store *s, const char *kind, const char *subject
  * which), and the model is unchanged then. Never inside a transaction. */
 int store_snapshot(struct store *s, struct buf *out);
 int store_restore(struct store *s, const uint8_t *data, size_t len);
+/* Writer, inside a transaction: one row of another model's snapshot, by the numbers of
+ * Tb__Snapshot__Record. -EBADMSG: it is none. */
+int store_record_put(struct store *s, unsigned row, const void *body, size_t len);
+/* Writer, outside: everything goes, as if it had just been opened. */
+int store_clear(struct store *s);
 /* SHA-256 over the model's rows without the applied index: equal on boards that applied the
  * same entries. Lower-case hex. */
 int store_digest(struct store *s, char hex[65]);

@@ -113,6 +113,14 @@ static const char *token_problem(const struct api *a, const Tb__Token *token)
 	return NULL;
 }
 
+/* The CA that the token was made for is the cluster's, or was and is still believed. */
+static bool token_is_of(const Tb__Cluster *cluster, const char *ca_sha256)
+{
+	return strcasecmp(cluster->ca_sha256, ca_sha256) == 0 ||
+	       (cluster->old_ca_sha256[0] != '\0' &&
+		strcasecmp(cluster->old_ca_sha256, ca_sha256) == 0);
+}
+
 static int identify_token(struct api *a, const char *text, struct api_principal *ret,
 			  const char **ret_why)
 {
@@ -129,7 +137,7 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 	*ret_why = "this cluster does not know that token";
 	if (s == NULL || store_cluster_get(s, &cluster) != 0)
 		return -ENOENT;
-	if (strcasecmp(cluster->ca_sha256, parts.ca_sha256) != 0) {
+	if (!token_is_of(cluster, parts.ca_sha256)) {
 		*ret_why = "this token belongs to another cluster";
 	} else if (store_token_get(s, parts.id, &token) != 0) {
 		rv = -ENOENT;

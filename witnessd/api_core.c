@@ -136,3 +136,35 @@ void api_join_cluster(struct api_call *call, const Tb__ClusterJoinRequest *reque
 	call->controlled = done;
 	config->backend->join_cluster(config->core, config->home, request, controlled, call);
 }
+
+void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *request,
+			 void (*done)(struct api_call *call))
+{
+	const struct api_config *config = &call->api->config;
+
+	call->controlled = done;
+	config->backend->restore_cluster(config->core, config->home, request, call->body.data,
+					 call->body.len, controlled, call);
+}
+
+static void recovered(void *arg, int error, const char *message,
+		      const Tb__ClusterRecovery *recovery)
+{
+	struct api_call *call = arg;
+
+	if (call_is_over(call))
+		return;
+	if (error != 0)
+		api_problem_error(call, error, message);
+	else
+		call->recovered(call, recovery);
+}
+
+void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
+			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery))
+{
+	const struct api_config *config = &call->api->config;
+
+	call->recovered = done;
+	config->backend->recover_cluster(config->core, config->home, request, recovered, call);
+}

@@ -151,6 +151,8 @@ static void body_write(const struct api_route *route, struct buf *out)
 			   ",\"requestBody\":{\"content\":{\"application/%sjson\":{\"schema\":"
 			   "{\"$ref\":\"#/components/schemas/%s\"}}}}",
 			   route->merge ? "merge-patch+" : "", route->request->short_name);
+	else if (route->raw_max != 0)
+		buf_puts(out, ",\"requestBody\":{\"content\":{\"application/octet-stream\":{}}}");
 }
 
 static void content_write(const struct api_route *route, struct buf *out)
@@ -286,7 +288,9 @@ void api_manual(struct buf *out)
 		for (const struct api_param *p = r->params; p != NULL && p->name != NULL; p++)
 			buf_printf(out, "%c%s=", p == r->params ? '?' : '&', p->name);
 		buf_printf(out, "` | %s | %s | %s%s | %s |\n",
-			   r->request != NULL ? r->request->short_name : "",
+			   r->request != NULL ? r->request->short_name
+			   : r->raw_max != 0  ? "bytes"
+					      : "",
 			   r->answer != NULL ? r->answer->short_name : "text", roles[r->role],
 			   r->own_site ? ", or the site's own token" : "", r->summary);
 	}

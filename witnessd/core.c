@@ -116,7 +116,7 @@ static void core_dialed(struct core *c, uint64_t id, int fd)
 		list_remove(&d->link);
 		if (d->raft != NULL)
 			engine_dialed(d->raft, fd);
-		else if (c->engine != NULL && !c->stopping)
+		else if (c->engine != NULL && !c->stopping && !c->retiring)
 			peer_dialed(c, fd);
 		else if (fd >= 0)
 			close(fd);
@@ -146,7 +146,7 @@ static void core_accepted(struct core *c, const char *alpn, uint64_t node, int f
 	const char *address;
 	unsigned count;
 
-	if (c->engine == NULL || c->stopping) {
+	if (c->engine == NULL || c->stopping || c->retiring) {
 		close(fd);
 		return;
 	}
@@ -175,7 +175,20 @@ static void core_identity_check(struct core *c)
 		return;
 	tb__secrets__free_unpacked(secrets, NULL);
 	c->secrets_seen = true;
+	lead_lease_changed(c);
 	c->listeners.identity_changed(c->listeners.arg);
+}
+
+static void core_drained_check(struct core *c, const Tb__Node *self)
+{
+	bool drained = self->drain != TB__DRAIN__DRAIN_OFF;
+
+	if (drained == atomic_load(&c->view.drained))
+		return;
+	atomic_store(&c->view.drained, drained);
+	log_notice(drained ? "drained" : "undrained", "this board takes %s site nodes",
+		   drained ? "no more" : "new");
+	c->listeners.door_admit(c->listeners.arg, !drained);
 }
 
 /* A board that was removed must stop, not linger as a voter in its own eyes. */
@@ -184,11 +197,12 @@ static void core_removed_check(struct core *c)
 	Tb__Node *self;
 	int rv;
 
-	if (!c->secrets_seen || c->init != NULL)
+	if (!c->secrets_seen || c->init != NULL || c->restoration != NULL)
 		return;
 	rv = store_node_get(c->store, c->identity.node_id, &self);
 	if (rv == 0) {
 		c->self_seen = true;
+		core_drained_check(c, self);
 		tb__node__free_unpacked(self, NULL);
 	} else if (rv == -ENOENT && c->self_seen) {
 		log_error("removed",
@@ -292,10 +306,11 @@ static void core_changed(void *arg, enum engine_state state, uint64_t term, uint
 	atomic_store(&c->view.leader_id, leader);
 	if (state != ENGINE_LEADER || (c->fleet != NULL && c->fleet_term != term))
 		lead_stop(c);
+	if (c->stopping || c->retiring)
+		return;
 	if (state == ENGINE_LEADER)
 		core_barrier(c);
-	if (!c->stopping)
-		peer_dial_leader(c);
+	peer_dial_leader(c);
 }
 
 static void core_engine_dial(void *arg, struct engine_dial *dial, uint64_t id, const char *address)
@@ -394,6 +409,7 @@ int core_serve(struct core *c, bool bootstrap, const char **ret_message)
 		c->engine = NULL;
 		return rv;
 	}
+	c->led_ms = clock_boottime_ms();
 	core_identity_show(c);
 	atomic_store(&c->view.node_id, c->identity.node_id);
 	core_set_state(c, c->join != NULL ? CORE_JOINING : CORE_NO_QUORUM,
@@ -420,7 +436,7 @@ static void core_flush(uv_prepare_t *handle)
 {
 	struct core *c = handle->data;
 
-	if (c->engine == NULL)
+	if (c->engine == NULL || c->retiring)
 		return;
 	if (c->model_dirty) {
 		c->model_dirty = false;
@@ -446,11 +462,14 @@ static void core_tick(uv_timer_t *timer)
 
 	admit_tick(c, now);
 	proposals_tick(c, now);
-	if (c->engine == NULL || c->stopping)
+	if (c->engine == NULL || c->stopping || c->retiring)
 		return;
+	if (engine_leader(c->engine) != 0)
+		c->led_ms = now;
 	if (engine_state(c->engine) == ENGINE_LEADER)
 		core_barrier(c);
 	peer_drop_silent(c);
+	certify_tick(c, now);
 	lead_tick(c);
 	peer_dial_leader(c);
 	peer_renew(c);
@@ -655,7 +674,7 @@ static void core_close_handles(struct core *c)
 	mailbox_close(&c->mailbox, core_mailbox_closed);
 }
 
-static void core_engine_closed(void *arg)
+void core_engine_closed(void *arg)
 {
 	struct core *c = arg;
 
@@ -664,16 +683,12 @@ static void core_engine_closed(void *arg)
 	core_close_handles(c);
 }
 
-static void core_shut(struct core *c)
+void core_let_go(struct core *c)
 {
-	if (c->shut)
-		return;
-	c->shut = true;
 	lead_stop(c);
 	c->lease.until_ms = 0;
 	lead_lease_changed(c);
 	peer_close_all(c);
-	admit_cancel(c);
 	list_for_each_safe (at, &c->dials) {
 		struct dial *d = list_entry(at, struct dial, link);
 
@@ -682,6 +697,18 @@ static void core_shut(struct core *c)
 			engine_dialed(d->raft, -ECANCELED);
 		free(d);
 	}
+	c->up_dial = 0;
+}
+
+static void core_shut(struct core *c)
+{
+	if (c->shut)
+		return;
+	c->shut = true;
+	core_let_go(c);
+	admit_cancel(c);
+	if (c->retiring)
+		return; /* history.c goes on when the engine is closed */
 	if (c->engine != NULL)
 		engine_close(c->engine, core_engine_closed, c);
 	else

@@ -27,8 +27,8 @@ enum {
 	CORE_JOIN_DEADLINE_MS = 60000,
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
-	CORE_CERT_DAYS = 825, /* of boards; renewed by joining again */
-	CORE_CA_DAYS = 36500,
+	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
+	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
 };
 
 struct peer;
@@ -39,6 +39,7 @@ struct board_soft {
 	uint64_t node; /* 0: free */
 	uint64_t applied_index;
 	uint32_t sessions;
+	uint64_t certified_index;
 };
 
 /* One outgoing link that the front is making for us. */
@@ -103,6 +104,7 @@ struct core {
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	bool membership_busy;
+	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 
 	struct list peers; /* control links, incoming and the outgoing one */
 	struct list dials;
@@ -112,6 +114,14 @@ struct core {
 
 	struct join *join; /* of this board, under way */
 	struct init *init;
+	struct restoration *restoration; /* a new history, being made */
+	bool retiring; /* the engine of the old history is closing */
+	uint64_t led_ms; /* boot clock: a leader was known then */
+	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
+	bool certifying; /* a new one is on its way into the log */
+	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
+	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
 
 uint64_t core_next_id(struct core *c);
@@ -151,6 +161,15 @@ void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+
+/* Ends leadership, lease and links; the engine is the caller's to close. */
+void core_let_go(struct core *c);
+/* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
+void core_engine_closed(void *arg);
+
+/* --- certify.c --- */
+void certify_tick(struct core *c, uint64_t now_ms);
+void certify_lead(struct core *c, uint64_t now_ms); /* every tick while leading */
 
 /* --- proposal.c --- */
 /* Internal: done in the core's own thread when home is NULL. */

@@ -96,8 +96,9 @@ static int64_t clock_floor(const struct front *f)
 static int contexts_make(struct front *f)
 {
 	const struct identity *id = &f->identity;
-	char *chain = mem_printf("%s%s%s", id->cert,
-				 id->cert[strlen(id->cert) - 1] == '\n' ? "" : "\n", id->ca_cert);
+	char *chain =
+		mem_printf("%s%s%.*s", id->cert, id->cert[strlen(id->cert) - 1] == '\n' ? "" : "\n",
+			   (int)identity_pem_first(id->ca_cert), id->ca_cert);
 	struct tls_options options = {.certificate = chain,
 				      .key = id->key,
 				      .ca = id->ca_cert,
@@ -266,6 +267,7 @@ static void tick(uv_timer_t *timer)
 	tls_open(f);
 	floor_raise(f);
 	front_links_expire(f, uv_now(&f->loop));
+	front_links_check(f);
 }
 
 /* --- life --- */
@@ -361,6 +363,7 @@ static struct front *front_new(const struct config *config, struct core *core)
 	atomic_flag_clear(&f->model_posted);
 	atomic_flag_clear(&f->identity_posted);
 	list_init(&f->links);
+	list_init(&f->pumps);
 	mailbox_init(&f->mailbox, &f->loop, MAILBOX_LIMIT);
 	uv_timer_init(&f->loop, &f->ticker);
 	f->ticker.data = f;

@@ -53,6 +53,7 @@ struct front {
 	struct tls_context *join_context;
 
 	struct list links; /* struct link_end: streams on their way to be links */
+	struct list pumps; /* links that are made (link.h) */
 	unsigned joiners; /* of them, boards that want in */
 
 	struct letter model_letter;
@@ -70,5 +71,7 @@ extern const struct stream_events front_entrant_events;
 void front_accepted(struct stream *s, void *arg);
 /* Ends admissions that take too long. */
 void front_links_expire(struct front *f, uint64_t now_ms);
+/* Ends links of boards that were removed, or whose certificate was revoked. */
+void front_links_check(struct front *f);
 /* Frees what is left; the streams are gone by then. */
 void front_links_free(struct front *f);

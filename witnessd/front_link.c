@@ -74,6 +74,18 @@ void front_links_free(struct front *f)
 		end_free(list_entry(at, struct link_end, link));
 }
 
+static bool pump_holds(void *arg, uint64_t node, const char *serial)
+{
+	const char *why;
+
+	return api_board_holds(((struct front *)arg)->api, node, serial, &why) == 0;
+}
+
+void front_links_check(struct front *f)
+{
+	links_check(&f->pumps, pump_holds, f);
+}
+
 void front_links_expire(struct front *f, uint64_t now_ms)
 {
 	list_for_each_safe (at, &f->links) {
@@ -127,8 +139,12 @@ static uint64_t peer_node(const struct tls_peer *peer)
 static int end_pump(struct link_end *e)
 {
 	struct stream *s = e->stream;
+	struct tls_peer peer;
 	int fd;
-	int rv = link_pump(s, &fd);
+	int rv;
+
+	tls_session_peer(stream_tls(s), &peer);
+	rv = link_pump(s, &e->front->pumps, peer_node(&peer), peer.serial, &fd);
 
 	if (rv == 0) {
 		end_release(e);

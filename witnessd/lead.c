@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/drain.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -54,6 +55,38 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
+/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
+ * one leader has seen the whole time pass. */
+static void lead_hold(struct core *c, uint64_t now)
+{
+	Tb__Cluster *cluster;
+
+	if (store_cluster_get(c->store, &cluster) != 0)
+		return;
+	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
+		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
+		fleet_hold(c->fleet, c->hold_until_ms);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void lead_settle(struct core *c)
+{
+	Tb__Command **commands;
+
+	if (c->hold_until_ms == 0 || clock_boottime_ms() < c->hold_until_ms)
+		return;
+	c->hold_until_ms = 0;
+	commands = mem_array(1, sizeof(*commands));
+	commands[0] = mem_alloc(sizeof(**commands));
+	tb__command__init(commands[0]);
+	commands[0]->actor = mem_strdup("arbiter");
+	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	commands[0]->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
+	tb__cluster_settle__init(commands[0]->cluster_settle);
+	proposal_add(c, NULL, commands, 1, NULL, NULL);
+}
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -63,6 +96,8 @@ void lead_start(struct core *c)
 	lease_table_start(&c->leases, c->identity.node_id, c->fleet_term, now);
 	lead_members(c);
 	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
+	c->hold_until_ms = 0;
+	lead_hold(c, now);
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
@@ -113,6 +148,14 @@ static struct board_soft *lead_board(struct core *c, uint64_t node)
 	return free_slot;
 }
 
+static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->leases.members[i].node == node)
+			return &c->leases.members[i];
+	return NULL;
+}
+
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 {
 	struct board_soft *board = lead_board(c, node);
@@ -120,6 +163,7 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 	if (board != NULL) {
 		board->applied_index = renew->applied_index;
 		board->sessions = renew->sessions;
+		board->certified_index = renew->certified_index;
 	}
 	lead_lease_changed(c);
 }
@@ -140,8 +184,9 @@ void lead_lease_changed(struct core *c)
 	 * waits for it) and a board that joins and has made no contact yet. */
 	if (own > c->lease.until_ms && c->reports_due == 0)
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
-	valid = now < c->lease.until_ms;
-	atomic_store(&c->view.lease_until_ms, c->lease.until_ms);
+	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
+	valid = now < c->lease.until_ms && c->secrets_seen;
+	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
@@ -208,17 +253,27 @@ struct membership {
 	bool known[LIMIT_NODES]; /* the member is a board of the model */
 };
 
+static int membership_mark(void *arg, const Tb__Node *node)
+{
+	struct membership *m = arg;
+
+	for (unsigned i = 0; i < m->count; i++)
+		m->known[i] |= m->members[i].id == node->id;
+	return 0;
+}
+
 static int membership_visit(void *arg, const Tb__Node *node)
 {
 	struct membership *m = arg;
 	struct core *c = m->c;
 	struct role_change *change;
 
+	if (c->membership_busy)
+		return 1;
 	for (unsigned i = 0; i < m->count; i++) {
 		if (m->members[i].id != node->id)
 			continue;
-		m->known[i] = true;
-		if (c->membership_busy || m->members[i].role != ENGINE_SPARE)
+		if (m->members[i].role != ENGINE_SPARE)
 			return 0;
 		change = mem_zalloc(sizeof(*change));
 		change->c = c;
@@ -227,13 +282,14 @@ static int membership_visit(void *arg, const Tb__Node *node)
 		engine_promote(c->engine, node->id, lead_promoted, change);
 		return 0;
 	}
-	if (!c->membership_busy && m->count < LIMIT_NODES) {
+	if (m->count < LIMIT_NODES) {
 		c->membership_busy = true;
 		engine_add(c->engine, node->id, node->address, lead_member_done, c);
 	}
 	return 0;
 }
 
+/* Who has left goes first: a board that takes another's place may have its address, too. */
 static void lead_membership(struct core *c)
 {
 	struct membership m = {.c = c};
@@ -241,7 +297,7 @@ static void lead_membership(struct core *c)
 	if (c->membership_busy)
 		return;
 	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
-	if (store_nodes(c->store, membership_visit, &m) != 0)
+	if (store_nodes(c->store, membership_mark, &m) != 0)
 		return;
 	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
 		if (m.known[i])
@@ -252,6 +308,66 @@ static void lead_membership(struct core *c)
 		else
 			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
 	}
+	store_nodes(c->store, membership_visit, &m);
+}
+
+/* --- drained boards --- */
+
+struct drain_view {
+	struct core *c;
+	struct drain_board boards[LIMIT_NODES];
+	Tb__Drain drains[LIMIT_NODES];
+	unsigned count;
+};
+
+static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
+{
+	const struct lease_member *member = lead_lease_of(c, node);
+
+	return node == c->identity.node_id || (member != NULL && member->renewed_ms != 0 &&
+					       now - member->renewed_ms < LEASE_LENGTH_MS);
+}
+
+static int drain_visit(void *arg, const Tb__Node *node)
+{
+	struct drain_view *v = arg;
+	const struct board_soft *soft;
+
+	if (v->count == LIMIT_NODES)
+		return 1;
+	soft = lead_board(v->c, node->id);
+	v->drains[v->count] = node->drain;
+	v->boards[v->count++] = (struct drain_board){
+		.node = node->id,
+		.voter = node->role == TB__NODE_ROLE__NODE_ROLE_VOTER,
+		.reachable = lead_reaches(v->c, node->id, clock_boottime_ms()),
+		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
+		.applied = soft != NULL ? soft->applied_index : 0,
+	};
+	return 0;
+}
+
+/* Sends the site nodes of drained boards away, and the leadership with them. */
+static void lead_drain(struct core *c)
+{
+	struct drain_view v = {.c = c};
+	uint64_t now = clock_boottime_ms();
+	uint64_t heir;
+
+	if (store_nodes(c->store, drain_visit, &v) != 0)
+		return;
+	for (unsigned i = 0; i < v.count; i++)
+		if (v.boards[i].drained)
+			fleet_drain(c->fleet, v.boards[i].node, v.drains[i] == TB__DRAIN__DRAIN_NOW,
+				    CORE_DRAIN_BATCH, now);
+	heir = drain_heir(v.boards, v.count, c->identity.node_id);
+	if (heir == 0 || c->membership_busy || now < c->hand_over_ms)
+		return;
+	c->hand_over_ms = now + CORE_HAND_OVER_MS;
+	c->membership_busy = true;
+	log_notice("hand-over", "this board is drained: board %llu is to lead",
+		   (unsigned long long)heir);
+	engine_transfer(c->engine, heir, lead_member_done, c);
 }
 
 /* --- the arbiter's output --- */
@@ -414,6 +530,9 @@ void lead_applied(struct core *c, const struct apply_result *result)
 		fleet_site_changed(c->fleet, result->sites[i], now);
 	if (result->nodes_changed)
 		lead_members(c);
+	/* A restore ends under the leader that began it. */
+	if (result->cluster_changed)
+		lead_hold(c, now);
 }
 
 bool lead_has_others(struct core *c)
@@ -436,6 +555,9 @@ void lead_tick(struct core *c)
 		return;
 	lead_members(c);
 	lead_membership(c);
+	lead_drain(c);
+	lead_settle(c);
+	certify_lead(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
 
@@ -470,16 +592,9 @@ struct node_rows {
 	Tb__NodeStatus statuses[LIMIT_NODES];
 	unsigned count;
 	unsigned reachable;
+	unsigned drained;
 	char *leader_name;
 };
-
-static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
-{
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
-		if (c->leases.members[i].node == node)
-			return &c->leases.members[i];
-	return NULL;
-}
 
 static int node_rows_visit(void *arg, const Tb__Node *node)
 {
@@ -511,6 +626,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 		}
 	}
 	r->reachable += status->reachable;
+	r->drained += node->drain != TB__DRAIN__DRAIN_OFF;
 	tb__node_status_row__init(&r->rows[r->count]);
 	r->rows[r->count].node_id = node->id;
 	r->rows[r->count].status = status;
@@ -537,6 +653,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.applied_index = engine_applied(c->engine);
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
+	status.nodes_drained = rows.drained;
 	status.sites = (uint32_t)sites;
 	here = status.sites_whole + status.sites_degraded + status.sites_split +
 	       status.sites_undecided;
@@ -638,6 +755,43 @@ static void answer_remove(struct core *c, struct query *q)
 	proposal_add(c, NULL, commands, 1, answer_removed, q);
 }
 
+/* Only a board that is gone can be replaced, and only while a majority of the rest is here. */
+static void answer_replace(struct core *c, struct query *q)
+{
+	uint64_t id = q->query->replace->node_id;
+	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
+	const char *why;
+	Tb__Node *node;
+
+	/* Removed meanwhile: its place is free. */
+	if (store_node_get(c->store, id, &node) != 0) {
+		query_finish(q, 0, &done);
+		return;
+	}
+	tb__node__free_unpacked(node, NULL);
+	if (lead_reaches(c, id, clock_boottime_ms()))
+		query_refuse(q, -EPERM,
+			     "that board is alive; only a dead one can be replaced (stop it for "
+			     "good first, or join the new board and remove the old one with "
+			     "\"witnessctl cluster remove\")");
+	else if (!lead_removal_safe(c, id, &why))
+		query_refuse(q, -EPERM, why);
+	else
+		query_finish(q, 0, &done);
+}
+
+static bool lead_drained(struct core *c, uint64_t id)
+{
+	Tb__Node *node;
+	bool drained;
+
+	if (store_node_get(c->store, id, &node) != 0)
+		return false;
+	drained = node->drain != TB__DRAIN__DRAIN_OFF;
+	tb__node__free_unpacked(node, NULL);
+	return drained;
+}
+
 void lead_answer(struct core *c, struct query *q)
 {
 	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
@@ -659,12 +813,21 @@ void lead_answer(struct core *c, struct query *q)
 			query_finish(q, 0, &done);
 			break;
 		}
+		if (lead_drained(c, q->query->transfer->node_id)) {
+			query_refuse(q, -EPERM,
+				     "that board is drained; undrain it first (witnessctl node "
+				     "undrain)");
+			break;
+		}
 		q->held = true;
 		c->membership_busy = true;
 		engine_transfer(c->engine, q->query->transfer->node_id, answer_transferred, q);
 		break;
 	case TB__PEER_QUERY__WHAT_REMOVE:
 		answer_remove(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_REPLACE:
+		answer_replace(c, q);
 		break;
 	default:
 		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");

@@ -248,6 +248,11 @@ static void on_door_serve(void *arg, bool on)
 	qnet_door_serve(((struct daemon *)arg)->door, on);
 }
 
+static void on_door_admit(void *arg, bool on)
+{
+	qnet_door_admit(((struct daemon *)arg)->door, on);
+}
+
 static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const char *pin,
 			 Tb__JoinRequest *request)
 {
@@ -308,6 +313,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.door_report = on_door_report,
 		.door_sessions = on_door_sessions,
 		.door_serve = on_door_serve,
+		.door_admit = on_door_admit,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
 	};

@@ -504,6 +504,7 @@ void peer_renew(struct core *c)
 	renew.sent_ms = clock_boottime_ms();
 	renew.leader_ms = c->lease.term == renew.term ? c->lease.leader_ms : 0;
 	renew.applied_index = engine_applied(c->engine);
+	renew.certified_index = c->certified_index;
 	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;

@@ -36,7 +36,7 @@ enum {
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 1024,
-	SWEEP_STEP = 200, /* sessions looked up per tick after a change of the model */
+	SWEEP_STEP = 500, /* sessions looked up per tick after a change: 20,000 within 5 s */
 	LETTERS_MAX = 100000,
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
@@ -85,7 +85,9 @@ struct qnet_door {
 	uv_prepare_t flush;
 	struct mailbox mailbox;
 	struct stream_group *streams;
-	struct stream_listener *listener; /* NULL while not serving */
+	bool serving;
+	bool shut; /* the board is drained: no new sessions */
+	struct stream_listener *listener; /* NULL while not serving, or shut */
 	uint64_t over_limit; /* of the listener, as counted so far */
 	_Atomic unsigned port;
 	struct tls_context *tls[2]; /* [1] asks for a client certificate; NULL: no keys yet */
@@ -351,7 +353,7 @@ static void abort_all(struct qnet_door *d)
 	}
 }
 
-static void stop_serving(struct qnet_door *d)
+static void close_listener(struct qnet_door *d)
 {
 	if (d->listener == NULL)
 		return;
@@ -359,6 +361,14 @@ static void stop_serving(struct qnet_door *d)
 	d->listener = NULL;
 	d->over_limit = 0;
 	d->port = 0;
+}
+
+static void stop_serving(struct qnet_door *d)
+{
+	if (!d->serving)
+		return;
+	d->serving = false;
+	close_listener(d);
 	d->counters.leases_lost++;
 	log_notice("sites-closed", "no lease: site sessions are closed, connects are refused");
 	abort_all(d);
@@ -394,6 +404,10 @@ static void start_serving(struct qnet_door *d)
 {
 	const char *message = NULL;
 
+	if (d->shut) {
+		d->serving = true; /* for those who are still here */
+		return;
+	}
 	if (d->listener != NULL || (tls_needed(d) && d->tls[0] == NULL) ||
 	    now_ms(d) < d->listen_again_ms)
 		return;
@@ -402,6 +416,7 @@ static void start_serving(struct qnet_door *d)
 		d->listen_again_ms = now_ms(d) + LISTEN_RETRY_MS;
 		return;
 	}
+	d->serving = true;
 	d->port = stream_listener_port(d->listener);
 	log_notice("sites-open", "serving site nodes on %s", d->listen);
 }
@@ -642,6 +657,7 @@ enum letter_kind {
 	LETTER_ORDERS,
 	LETTER_REPORT,
 	LETTER_SERVE,
+	LETTER_ADMIT,
 	LETTER_IDENTITY,
 	LETTER_MODEL,
 	LETTER_STOP
@@ -688,6 +704,8 @@ static void order_apply(struct qnet_door *d, const Tb__DoorOrder *order)
 	if (before == QNET_ASKED && c->session.state == QNET_REFUSED)
 		d->out.why = order->init_reply->why[0] != '\0' ? order->init_reply->why
 							       : "the arbiter refused it";
+	if (order->what_case == TB__DOOR_ORDER__WHAT_CLOSE && order->close->why[0] != '\0')
+		d->out.why = order->close->why;
 	conn_apply(c, before, verdict);
 }
 
@@ -776,6 +794,15 @@ static void do_serve(struct qnet_door *d, bool on)
 		start_serving(d);
 }
 
+static void do_admit(struct qnet_door *d, bool on)
+{
+	d->shut = !on;
+	if (d->shut)
+		close_listener(d);
+	else if (may_act(d))
+		start_serving(d);
+}
+
 static void handle_closed(uv_handle_t *handle)
 {
 	(void)handle;
@@ -823,6 +850,9 @@ static void letter_open(struct letter *letter)
 	case LETTER_SERVE:
 		do_serve(d, l->on);
 		break;
+	case LETTER_ADMIT:
+		do_admit(d, l->on);
+		break;
 	case LETTER_IDENTITY:
 		load_tls(d);
 		break;
@@ -861,6 +891,11 @@ void qnet_door_report(struct qnet_door *door)
 void qnet_door_serve(struct qnet_door *door, bool on)
 {
 	post(door, (struct door_letter){.kind = LETTER_SERVE, .on = on});
+}
+
+void qnet_door_admit(struct qnet_door *door, bool on)
+{
+	post(door, (struct door_letter){.kind = LETTER_ADMIT, .on = on});
 }
 
 void qnet_door_identity(struct qnet_door *door)

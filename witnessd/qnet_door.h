@@ -32,6 +32,8 @@ void qnet_door_orders(struct qnet_door *door, Tb__DoorOrder **orders,
 		      size_t count); /* taken over */
 void qnet_door_report(struct qnet_door *door);
 void qnet_door_serve(struct qnet_door *door, bool on);
+/* Off: new connects are refused, as without a lease; the sessions that are there go on. */
+void qnet_door_admit(struct qnet_door *door, bool on);
 void qnet_door_identity(struct qnet_door *door);
 void qnet_door_model_changed(struct qnet_door *door, uint64_t applied_index);
 

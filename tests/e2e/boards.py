@@ -118,6 +118,14 @@ class Board:
         text, _, code = done.stdout.rpartition("\n")
         return int(code or 0), text
 
+    def send(self, method, path, data):
+        """The same with a body of bytes."""
+        done = subprocess.run(["curl", "-s", "-m", "60", "-w", "\n%{http_code}", "-X", method, "--data-binary",
+                               "@-", "-H", "Content-Type: application/octet-stream", "--unix-socket",
+                               self.socket, f"http://board{path}"], input=data, capture_output=True)
+        text, _, code = done.stdout.decode(errors="replace").rpartition("\n")
+        return int(code or 0), text
+
     def local(self):
         if not os.path.exists(self.socket):
             return None

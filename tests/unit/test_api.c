@@ -575,6 +575,16 @@ static void test_client_certificates(void **state)
 	answer_clear(&a);
 	expect_status(w, 200, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
 	expect_status(w, 403, &(struct ask){"GET", "/v1/tokens", .certificate = &peer});
+	/* It renews itself, and nothing else: not its role, not another's. */
+	free(body);
+	body = mem_printf("{\"csr\":%s}", csr);
+	expect(w, 201, &(struct ask){"POST", "/v1/certificates:renew", body, .certificate = &peer},
+	       &a);
+	assert_string_equal(answer_text(&a, "certificate.subject"), "ann");
+	assert_string_equal(answer_text(&a, "certificate.role"), "operator");
+	assert_string_not_equal(answer_text(&a, "certificate.serial"), peer.serial);
+	answer_clear(&a);
+	expect_status(w, 409, &(struct ask){"POST", "/v1/certificates:renew", body});
 	path = mem_printf("/v1/certificates/%s", peer.serial);
 	expect_status(w, 200, &(struct ask){"DELETE", path});
 	expect_status(w, 401, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
@@ -1036,6 +1046,29 @@ static void test_cluster(void **state)
 	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"autoRegister\":true}"}, &a);
 	assert_string_equal(answer_text(&a, "autoRegister"), "true");
 	answer_clear(&a);
+	/* What is not given stays. */
+	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"certificateLifeMs\":\"60000\"}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "autoRegister"), "true");
+	assert_string_equal(answer_text(&a, "certificateLifeMs"), "60000");
+	answer_clear(&a);
+	expect_status(w, 422,
+		      &(struct ask){"PATCH", "/v1/cluster", "{\"certificateLifeMs\":\"5\"}"});
+	expect(w, 200,
+	       &(struct ask){"PATCH", "/v1/cluster",
+			     "{\"certificateLifeMs\":\"0\",\"autoRegister\":false}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "autoRegister"), "");
+	assert_string_equal(answer_text(&a, "certificateLifeMs"), "");
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"autoRegister\":true}"}, &a);
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca"}, &a);
+	assert_string_equal(answer_text(&a, "caRotation"), "trust");
+	assert_null(strstr(buf_string(&a.body), "PRIVATE"));
+	answer_clear(&a);
+	expect_status(w, 409, &(struct ask){"POST", "/v1/cluster:rotate-ca"});
+	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"finish\":true}"});
 	expect(w, 200, &(struct ask){"GET", "/v1/nodes"}, &a);
 	assert_string_equal(answer_text(&a, "items.0.status.leader"), "true");
 	answer_clear(&a);
@@ -1045,6 +1078,33 @@ static void test_cluster(void **state)
 	expect(w, 409, &(struct ask){"DELETE", "/v1/nodes/one"}, &a);
 	assert_string_equal(answer_text(&a, "detail"), "this is the last board");
 	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/nodes/one:drain", "{\"now\":true}"}, &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "no other board"));
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:drain"});
+	expect(w, 200, &(struct ask){"POST", "/v1/nodes/one:undrain"}, &a);
+	assert_string_equal(answer_text(&a, "name"), "one");
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:recover", "{\"dryRun\":true}"}, &a);
+	assert_string_equal(answer_text(&a, "sites"), "7");
+	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/cluster:recover", "{\"name\":\"lab\"}"}, &a);
+	assert_string_equal(answer_text(&a, "detail"), "the cluster has a leader");
+	answer_clear(&a);
+	expect(w, 409,
+	       &(struct ask){"POST", "/v1/cluster:restore?name=lab", "bytes",
+			     .content_type = "application/octet-stream"},
+	       &a);
+	assert_int_equal(w->core.restored, 5);
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/cluster:backup"}, &a);
+	assert_int_equal(memcmp(a.body.data, "TBBACKUP", 8), 0);
+	answer_clear(&a);
+	expect(w, 201, &(struct ask){"POST", "/v1/nodes/one:replace"}, &a);
+	assert_string_equal(answer_text(&a, "token.replaces"), "1");
+	assert_string_equal(answer_text(&a, "token.maxUses"), "1");
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:replace"});
 	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:transfer"});
 	expect_status(w, 404, &(struct ask){"POST", "/v1/cluster:transfer", "{\"node\":\"nine\"}"});
 	w->core.view.leader_id = 0;

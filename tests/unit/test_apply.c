@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cluster/limits.h"
+#include "cluster/snapshot.h"
 #include "lib/rng.h"
 #include "tests/unit/commands.h"
 
@@ -21,6 +22,8 @@ enum {
 	CONFLICT = TB__REFUSAL__REFUSAL_CONFLICT,
 	INVALID = TB__REFUSAL__REFUSAL_INVALID,
 	LIMIT = TB__REFUSAL__REFUSAL_LIMIT,
+	NOT_INITIALISED = TB__REFUSAL__REFUSAL_NOT_INITIALISED,
+	INITIALISED = TB__REFUSAL__REFUSAL_INITIALISED,
 };
 
 static const Tb__SitePut__Mode CREATE = TB__SITE_PUT__MODE__MODE_CREATE;
@@ -603,6 +606,391 @@ static void test_node_set(void **state)
 	command_renew(m, &c);
 	expect(m, &c, NONE, "");
 	assert_int_equal(last_event(m), events); /* nothing changed */
+}
+
+static void test_node_replace(void **state)
+{
+	static const char serial[] = "ffffffffffffffffffffffffffffffff";
+	struct model *m = *state;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Node *row;
+
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	certificate.serial = TEXT(serial);
+	certificate.kind = TEXT("node");
+	certificate.subject = TEXT("b2");
+	op.certificate = &certificate;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	/* Who may get such a token. */
+	token.id = TEXT("00000000000000ca");
+	token.replaces = 9;
+	assert_int_equal(token_add(m, &token), NOT_FOUND);
+	token.replaces = 2;
+	token.role = TB__ROLE__ROLE_VIEWER;
+	assert_int_equal(token_add(m, &token), INVALID);
+	token.role = TB__ROLE__ROLE_NODE;
+	assert_int_equal(token_add(m, &token), NONE);
+	/* The new board comes with a name of its own, even one that is taken, and the old address.
+	 */
+	op.certificate = NULL;
+	op.token_id = token.id;
+	node.name = TEXT("b1");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m,
+		     "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
+		     "id 3 by token 00000000000000ca");
+	assert_int_equal(revoked(m, serial), 1);
+	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
+	assert_int_equal(store_node_find(m->s, "b2", &row), 0);
+	assert_int_equal(row->id, 3);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	tb__node__free_unpacked(row, NULL);
+	/* The place is taken, or was given up: the next one is a new board like any other. */
+	token.id = TEXT("00000000000000cb");
+	token.replaces = 3;
+	assert_int_equal(token_add(m, &token), NONE);
+	assert_int_equal(node_remove(m, 3), NONE);
+	op.token_id = token.id;
+	node.name = TEXT("b9");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m, "node.added|root@test||b9|board b9 admitted with id 4 by token "
+			"00000000000000cb");
+}
+
+static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
+{
+	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
+	struct command c;
+
+	op.id = id;
+	op.drain = drain;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_DRAIN;
+	c.c.node_drain = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_node_drain(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd add;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__NodeSet promote = TB__NODE_SET__INIT;
+	Tb__Node *row;
+	struct command c;
+	uint64_t events;
+
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT); /* nobody else */
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&add, &node, "b2");
+	assert_int_equal(node_add(m, &add, TEST_TIME), NONE);
+	/* A board that only joins serves nobody. */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT);
+	promote.id = 2;
+	promote.role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_SET;
+	c.c.node_set = &promote;
+	expect(m, &c, NONE, "");
+	assert_int_equal(node_drain(m, 9, TB__DRAIN__DRAIN_GENTLE), NOT_FOUND);
+	assert_int_equal(node_drain(m, 1, (Tb__Drain)3), INVALID);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	expect_event(m,
+		     "node.drained|root@test||b1|board b1 is drained: its site nodes are sent to "
+		     "the other boards");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	tb__node__free_unpacked(row, NULL);
+	/* NodeSet leaves it as it is. */
+	promote.id = 1;
+	promote.version = TEXT("9");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	tb__node__free_unpacked(row, NULL);
+	assert_int_equal(node_drain(m, 2, TB__DRAIN__DRAIN_NOW),
+			 CONFLICT); /* the last that serves */
+	events = last_event(m);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	assert_int_equal(last_event(m), events); /* nothing changed */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_OFF), NONE);
+	expect_event(m, "node.undrained|root@test||b1|board b1 serves sites again");
+}
+
+/* --- a new history --------------------------------------------------------------------------- */
+
+enum { RESTORE_ROWS = 64 };
+
+struct restore {
+	Tb__ClusterRestore op;
+	Tb__ClusterRestore__Row rows[RESTORE_ROWS];
+	Tb__ClusterRestore__Row *pointers[RESTORE_ROWS];
+	Tb__ClusterRestore__Final final;
+	Tb__Node node;
+	Tb__Certificate certificate;
+};
+
+/* The rows of `old` that a restore takes, as history.c does it. */
+static void restore_make(struct restore *r, struct snapshot_reader reader, Tb__Cluster *cluster,
+			 Tb__Secrets *secrets)
+{
+	struct snapshot_record record;
+
+	memset(r, 0, sizeof(*r));
+	tb__cluster_restore__init(&r->op);
+	r->op.rows = r->pointers;
+	while (snapshot_next(&reader, &record) > 0) {
+		if (record.row < TB__SNAPSHOT__RECORD__ROW_TOKEN ||
+		    record.row == TB__SNAPSHOT__RECORD__ROW_REQUEST)
+			continue;
+		assert_true(r->op.n_rows < RESTORE_ROWS);
+		tb__cluster_restore__row__init(&r->rows[r->op.n_rows]);
+		r->rows[r->op.n_rows].row = record.row;
+		r->rows[r->op.n_rows].body.data = (uint8_t *)(uintptr_t)record.body;
+		r->rows[r->op.n_rows].body.len = record.len;
+		r->pointers[r->op.n_rows] = &r->rows[r->op.n_rows];
+		r->op.n_rows++;
+	}
+	tb__cluster_restore__final__init(&r->final);
+	r->final.cluster = cluster;
+	r->final.secrets = secrets;
+	r->final.hold_ms = 20000;
+	r->final.source = TEXT("the backup");
+	tb__node__init(&r->node);
+	r->node.id = 2;
+	r->node.name = TEXT("b1"); /* the name of an old board is free */
+	r->node.address = TEXT("192.0.2.7:7443");
+	tb__certificate__init(&r->certificate);
+	r->certificate.serial = TEXT("eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+	r->certificate.kind = TEXT("node");
+	r->certificate.subject = TEXT("b1");
+	r->certificate.not_after_ms = TEST_TIME * 10;
+	r->final.node = &r->node;
+	r->final.certificate = &r->certificate;
+}
+
+static int restore_send(struct model *m, Tb__ClusterRestore *op, int64_t time_ms)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.time_ms = time_ms;
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_RESTORE;
+	c.c.cluster_restore = op;
+	return command_refusal(m, &c);
+}
+
+static uint64_t epoch_of(struct model *m, const char *name, uint32_t *ret_node)
+{
+	Tb__Site *site;
+	Tb__Grant *grant;
+	uint64_t epoch;
+
+	assert_int_equal(store_site_find(m->s, name, &site), 0);
+	assert_int_equal(store_grant_get(m->s, site->id, &grant), 0);
+	epoch = grant->epoch;
+	*ret_node = grant->n_nodes > 0 ? grant->nodes[0] : 0;
+	/* No ring: whatever the nodes report, it is decided and committed anew. */
+	assert_true(grant->ring == NULL || grant->ring->seq == 0);
+	tb__grant__free_unpacked(grant, NULL);
+	tb__site__free_unpacked(site, NULL);
+	return epoch;
+}
+
+static void test_restore(void **state)
+{
+	const int64_t now = INT64_C(1800000000000);
+	const uint64_t floor = (uint64_t)now << 20;
+	struct model *old = *state;
+	struct model m;
+	struct restore r;
+	struct buf snapshot = {0};
+	struct snapshot_reader reader;
+	const char *problem;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	Tb__Node *row;
+	struct command c;
+	Tb__ClusterSettle settle = TB__CLUSTER_SETTLE__INIT;
+	uint32_t node;
+	size_t rows;
+
+	assert_int_equal(model_put_site(old, "a", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "b", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "c", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_grant(old, 1, 0, 1, 7), NONE);
+	assert_int_equal(model_grant(old, 2, 0, floor + 5, 8), NONE); /* of a clock ahead */
+	assert_int_equal(store_snapshot(old->s, &snapshot), 0);
+	assert_int_equal(snapshot_open(snapshot.data, snapshot.len, &reader, &problem), 0);
+	assert_int_equal(store_cluster_get(old->s, &cluster), 0);
+	assert_int_equal(store_secrets_get(old->s, &secrets), 0);
+	restore_make(&r, reader, cluster, secrets);
+	/* A cluster that is there is not overwritten. */
+	assert_int_equal(restore_send(old, &r.op, now), INITIALISED);
+	model_open(&m);
+	m.id = 1000;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	/* Until the last entry there is no cluster. */
+	assert_int_equal(model_put_site(&m, "d", TB__SITE_PUT__MODE__MODE_CREATE), NOT_INITIALISED);
+	rows = r.op.n_rows;
+	r.op.n_rows = 1;
+	r.rows[0].row = TB__SNAPSHOT__RECORD__ROW_NODE; /* boards do not come back */
+	assert_int_equal(restore_send(&m, &r.op, now), INVALID);
+	assert_true(rows > 1);
+	r.op.n_rows = 0;
+	r.op.final = &r.final;
+	r.node.id = 1; /* of an old board */
+	assert_int_equal(restore_send(&m, &r.op, now), EXISTS);
+	r.node.id = 2;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	expect_event(&m,
+		     "cluster.restored|root@test||b1|history 1 of cluster c1 begins on board b1, "
+		     "from the backup");
+	assert_int_equal(epoch_of(&m, "a", &node), floor);
+	assert_int_equal(node, 7);
+	assert_int_equal(epoch_of(&m, "b", &node), floor + 6);
+	assert_int_equal(revoked(&m, NODE_CERTIFICATE), 1);
+	assert_int_equal(revoked(&m, "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"), 0);
+	assert_int_equal(store_node_get(m.s, 1, &row), -ENOENT);
+	/* A site made later, maybe of a name that was used after the backup, begins above as well.
+	 */
+	assert_int_equal(model_put_site(&m, "new", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_true(epoch_of(&m, "new", &node) >= floor);
+	/* Votes are held back until that is over. */
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 20000);
+	command_start(&m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	c.c.cluster_settle = &settle;
+	expect(&m, &c, NONE, "");
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 0);
+	assert_int_equal(cluster->history, 1);
+	tb__cluster__free_unpacked(cluster, NULL);
+	tb__secrets__free_unpacked(secrets, NULL);
+	store_close(m.s);
+	buf_free(&snapshot);
+}
+
+/* --- the CA ---------------------------------------------------------------------------------- */
+
+static int ca_command(struct model *m, Tb__Command__OpCase op_case, void *op)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = op_case;
+	c.c.ca_rotate = op; /* all members of the union are pointers to messages */
+	return command_refusal(m, &c);
+}
+
+static void secrets_expect(struct model *m, const char *ca, const char *next, const char *old)
+{
+	Tb__Secrets *s;
+
+	assert_int_equal(store_secrets_get(m->s, &s), 0);
+	assert_string_equal(s->ca_cert, ca);
+	assert_string_equal(s->next_ca_cert, next);
+	assert_string_equal(s->old_ca_cert, old);
+	tb__secrets__free_unpacked(s, NULL);
+}
+
+static void node_certificate(struct model *m, const char *serial, const char *ca_sha256)
+{
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	struct command c;
+
+	row.serial = TEXT(serial);
+	row.kind = TEXT("node");
+	row.subject = TEXT("b1");
+	row.ca_sha256 = TEXT(ca_sha256);
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static void test_ca_rotation(void **state)
+{
+	struct model *m = *state;
+	Tb__CaRotate rotate = TB__CA_ROTATE__INIT;
+	Tb__CaAdvance advance = TB__CA_ADVANCE__INIT;
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+	Tb__Cluster *cluster;
+	const Tb__Command__OpCase ROTATE = TB__COMMAND__OP_CA_ROTATE;
+	const Tb__Command__OpCase ADVANCE = TB__COMMAND__OP_CA_ADVANCE;
+	const Tb__Command__OpCase FINISH = TB__COMMAND__OP_CA_FINISH;
+
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE); /* nothing to finish */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(ca_command(m, ROTATE, &rotate), INVALID);
+	rotate.next_ca_cert = TEXT("NEW");
+	rotate.next_ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	secrets_expect(m, "", "NEW", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), CONFLICT); /* one at a time */
+	/* Given up before anything was signed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	secrets_expect(m, "", "", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	advance.ca_sha256 = TEXT("00ff");
+	advance.rotation_index = m->index - 1; /* of an earlier look */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	advance.rotation_index = cluster->ca_rotation_index;
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(ca_command(m, ADVANCE, &advance), NONE);
+	secrets_expect(m, "NEW", "", "");
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_string_equal(cluster->ca_sha256, "00ff");
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* While a board has its certificate from the old one, that one is needed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "dddddddddddddddddddddddddddddddd", "00fe");
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "cccccccccccccccccccccccccccccccc", "00ff");
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_NONE);
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void test_certificate_life(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterCertificates op = TB__CLUSTER_CERTIFICATES__INIT;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_CERTIFICATES;
+	c.c.cluster_certificates = &op;
+	op.life_ms = 59999;
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = LIMIT_CERTIFICATE_LIFE_MAX_MS + 1;
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = 60000;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(m,
+		     "cluster.changed|root@test|||certificates of boards and API clients live 60 s "
+		     "from now on");
 }
 
 /* --- sites ----------------------------------------------------------------------------------- */
@@ -1426,6 +1814,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_join_tokens, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),

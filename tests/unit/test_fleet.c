@@ -6,11 +6,13 @@
  *   delete / auto           the model loses it / unknown sites are created
  *   new                     another leader is elected
  *   at MS                   time goes on
+ *   hold MS                 no vote before
  *   D lost MS / D reset     the link to door D is lost, its lease ends at MS / it is back
  *   D.S open node=1 hb=8000 alg=ffsplit tie=lowest ring=1.5 kap=on tls=on cert=on
  *   D.S report node=1 ring=1.8 config=1,2 members=1,2 result=ack@1.8 vote=.. confirmed
  *   D.S config 1 2 / reconfig 1 2 / member 1.8 1 2 pass / quorum / heur fail / ask
  *   D.S option kap=off hb=2000 / closed client|silent|door AGE / reply [TICKETS BACK]
+ *   D drain [now] MAX       the board is drained, MAX sessions at a time
  *   commit / fail           the oldest command under way
  *   foreign EPOCH RING NODES   a grant of an earlier leader is applied
  *   status                  what a person is told
@@ -522,6 +524,13 @@ static void stage_door(struct stage *st, uint64_t door, char **words)
 		fleet_door_lost(st->fleet, door, strtoul(words[1], NULL, 10), st->now);
 		return;
 	}
+	if (strcmp(words[0], "drain") == 0) {
+		bool now = strcmp(words[1], "now") == 0;
+
+		fleet_drain(st->fleet, door, now, (unsigned)strtoul(words[now ? 2 : 1], NULL, 10),
+			    st->now);
+		return;
+	}
 	assert_string_equal(words[0], "reset");
 	tb__door_event__init(&e.event);
 	tb__door_reset__init(&e.reset);
@@ -544,6 +553,8 @@ static void stage_line(struct stage *st, char **words)
 		st->auto_register = true;
 	} else if (strcmp(words[0], "new") == 0) {
 		stage_lead(st);
+	} else if (strcmp(words[0], "hold") == 0) {
+		fleet_hold(st->fleet, strtoul(words[1], NULL, 10));
 	} else if (strcmp(words[0], "at") == 0) {
 		uint64_t until = strtoul(words[1], NULL, 10);
 		uint64_t due;

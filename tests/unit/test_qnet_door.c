@@ -532,6 +532,39 @@ static void test_no_lease_no_listener(void **state)
 	board_free(b);
 }
 
+/* A drained board keeps who is there, lease and all, and refuses who comes. */
+static void test_drained(void **state)
+{
+	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client here;
+	struct client c;
+	unsigned port;
+	int fd;
+
+	(void)state;
+	board_serve(b);
+	port = qnet_door_port(b->door);
+	here = client_new(b);
+	client_open(b, &here);
+	qnet_door_admit(b->door, false);
+	board_turn(b);
+	assert_int_equal(qnet_door_port(b->door), 0);
+	assert_int_equal(client_connect_error(port, &fd), ECONNREFUSED);
+	client_echo(&here, 9);
+	client_hear(&here, QNET_ECHO_REPLY);
+	qnet_door_admit(b->door, true);
+	board_serve(b);
+	c = client_new(b);
+	client_free(&c);
+	/* Without a lease it is over for those as well, though no listener is to be closed. */
+	qnet_door_admit(b->door, false);
+	qnet_door_serve(b->door, false);
+	expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	assert_int_equal(client_end(&here), -ECONNRESET);
+	client_free(&here);
+	board_free(b);
+}
+
 /* Nobody says so, but the time is over: neither a heartbeat is answered nor an ACK sent, and a
  * door that has nothing to do notices by itself. */
 static void test_lease_runs_out(void **state)
@@ -891,6 +924,7 @@ int main(void)
 		cmocka_unit_test(test_reset_by_the_client),
 		cmocka_unit_test(test_refused_by_the_arbiter),
 		cmocka_unit_test(test_no_lease_no_listener),
+		cmocka_unit_test(test_drained),
 		cmocka_unit_test(test_lease_runs_out),
 		cmocka_unit_test(test_standstill),
 		cmocka_unit_test(test_silence),
