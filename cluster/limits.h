@@ -18,6 +18,8 @@ enum {
 	LIMIT_ENTRY = 1 << 20, /* bytes of one log entry */
 	LIMIT_MESSAGE = 200, /* bytes of an event's or reason's sentence */
 
+	LEASE_MIN_MS = 3000, /* of sites with agents; a new leader needs most of it */
+	LEASE_MAX_MS = 120000,
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,
 	LEASE_LENGTH_MS = 3000,
