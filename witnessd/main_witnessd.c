@@ -20,7 +20,7 @@
 #include "witnessd/directory.h"
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
-#include "witnessd/notify.h"
+#include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
 enum { EXIT_USAGE = 2, CONFIG_OVERRIDES = 16 };
