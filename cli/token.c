@@ -68,8 +68,8 @@ static void created_print(struct invocation *inv, const Tb__TokenCreated *create
 	else if (role == TB__ROLE__ROLE_AGENT)
 		fprintf(stderr,
 			"On each node of the site, with its own number:\n"
-			"  witness-agent enroll --board %s --token %s --node 1\n",
-			address, shown);
+			"  witness-agent enroll --board %s --site %s --node 1 --token %s\n",
+			address, t->site, shown);
 	else
 		fprintf(stderr,
 			"Use it as:\n  TIEBREAK_TOKEN=%s witnessctl --server https://%s status\n",

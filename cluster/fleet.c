@@ -401,8 +401,10 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 		return QNET_DECODE;
 	}
 	if (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE) {
-		*ret_why = lease_open_problem(site, n);
-		error = *ret_why != NULL ? QNET_ALGORITHM_DIFFERS : 0;
+		const char *problem = lease_open_problem(site, n);
+
+		error = problem != NULL ? QNET_ALGORITHM_DIFFERS : 0;
+		*ret_why = problem != NULL ? problem : "";
 	} else {
 		error = open_policy(&site->policy, n, ret_why);
 	}

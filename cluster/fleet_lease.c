@@ -57,6 +57,14 @@ bool lease_granted_to(const struct site *s, const struct session *x)
 	       arbiter_ring_equal(&x->ring, &s->grant_ring);
 }
 
+/* What the holder has written since it got the lease. A new leader learns it from the holder, or
+ * knows what the grant says. */
+static void generation_note(const struct session *s)
+{
+	if (lease_granted_to(s->site, s) && s->generation > s->site->grant_generation)
+		s->site->grant_generation = s->generation;
+}
+
 void lease_describe(struct session *s, const Tb__SiteNode *n)
 {
 	s->wanted = n->wanted;
@@ -80,6 +88,7 @@ void lease_describe(struct session *s, const Tb__SiteNode *n)
 		s->ring = s->site->grant_ring;
 	else
 		claim_begin(s);
+	generation_note(s);
 }
 
 bool lease_claimed(struct fleet *f, struct session *s, const Tb__DoorClaim *claim)
@@ -98,6 +107,7 @@ bool lease_claimed(struct fleet *f, struct session *s, const Tb__DoorClaim *clai
 	node_ids_set(&s->seen, claim->seen, claim->n_seen);
 	if (anew)
 		claim_begin(s);
+	generation_note(s);
 	site_settle(f, s->site);
 	return true;
 }
