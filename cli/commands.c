@@ -15,7 +15,8 @@ static const char *const state_words[] = {"unknown", "offline",	  "whole", "degr
 					  "split",   "undecided", NULL};
 static const char *const status_words[] = {"ok",      "degraded", "no-quorum", "new",
 					   "joining", "serving",  "failed",    NULL};
-static const char *const role_words[] = {"viewer", "operator", "admin", "node", "site", NULL};
+static const char *const role_words[] = {"viewer", "operator", "admin", "node",
+					 "site",   "agent",    NULL};
 static const char *const client_role_words[] = {"viewer", "operator", "admin", NULL};
 static const char *const format_words[] = {"csv", "json", NULL};
 
@@ -115,8 +116,8 @@ const struct option_spec global_options[] = {
 	 .type = OPTION_WORD,                                                                      \
 	 .value = "NAME",                                                                          \
 	 .words = algorithm_words,                                                                 \
-	 .help = "ffsplit, lms or 2nodelms: refuses nodes that ask for another one. any "          \
-		 "(default): as the nodes ask."},                                                  \
+	 .help = "ffsplit, lms or 2nodelms: refuses nodes that ask for another one; lease: for "   \
+		 "nodes with witness-agent. any (default): as the nodes ask."},                    \
 		{.name = "tie-breaker",                                                            \
 		 .type = OPTION_TEXT,                                                              \
 		 .value = "lowest|highest|ID|any",                                                 \
@@ -147,10 +148,17 @@ const struct option_spec global_options[] = {
 		 .value = "TIME",                                                                  \
 		 .help = "Refuses nodes with a shorter heartbeat interval (1s to 120s; 0: "        \
 			 "the default, 1s)."},                                                     \
+		{.name = "heartbeat-max",                                                          \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "TIME",                                                                  \
+		 .help = "Refuses nodes with a longer heartbeat interval (1s to 120s; 0: the "     \
+			 "default, 120s)."},                                                       \
 	{                                                                                          \
-		.name = "heartbeat-max", .type = OPTION_TEXT, .value = "TIME",                     \
-		.help = "Refuses nodes with a longer heartbeat interval (1s to 120s; 0: the "      \
-			"default, 120s)."                                                          \
+		.name = "lease", .type = OPTION_TEXT,                                              \
+		.value = "any|generation|preferred:ID|manual:ID",                                  \
+		.help = "Which node of a site with witness-agent gets the lease: the one with "    \
+			"the highest data generation, this node whenever it is there, or this "    \
+			"node and no other. any (default): who has it keeps it."                   \
 	}
 
 static const struct option_spec init_options[] = {
@@ -214,7 +222,7 @@ static const struct option_spec token_options[] = {
 	 .words = role_words,
 	 .help = "viewer reads, operator changes sites too, admin changes the cluster too; node "
 		 "lets "
-		 "a board join; site reads one site."},
+		 "a board join; site reads one site; agent enrols the agents of one site."},
 	{.name = "ttl", .type = OPTION_DURATION, .value = "TIME", .help = "Its life. Default: 1h."},
 	{.name = "uses",
 	 .type = OPTION_NUMBER,
@@ -227,7 +235,7 @@ static const struct option_spec token_options[] = {
 	{.name = "site",
 	 .type = OPTION_TEXT,
 	 .value = "NAME",
-	 .help = "The site, with --role site.",
+	 .help = "The site, with --role site or agent.",
 	 .complete = COMPLETE_SITE},
 	{.name = NULL},
 };
@@ -305,6 +313,10 @@ static const struct option_spec enroll_options[] = {
 	 .value = "DIR",
 	 .help = "Where to write the files. Default: a directory with the site's name.",
 	 .complete = COMPLETE_FILE},
+	{.name = "agent",
+	 .type = OPTION_FLAG,
+	 .help = "For nodes with witness-agent: prints a token of one hour for \"witness-agent "
+		 "enroll\"."},
 	{.name = NULL},
 };
 static const struct option_spec event_options[] = {
@@ -461,6 +473,7 @@ static const char *const enroll_examples[] = {
 		"Makes key and certificate; prints what to do next"),
 	EXAMPLE("witnessctl site enroll store-0815 --csr qdevice-net-node.crq",
 		"The key stays on the node"),
+	EXAMPLE("witnessctl site enroll store-0815 --agent", "For nodes without corosync"),
 	NULL,
 };
 static const char *const event_examples[] = {
@@ -710,7 +723,7 @@ const struct command commands[] = {
 		 "each all or nothing; if it is broken off, run it again.\n\n"
 		 "CSV (RFC 4180): the first line names the columns, in any order: name, algorithm, "
 		 "tie-breaker, keep-active-partition, tls, handover, heartbeat-min, heartbeat-max, "
-		 "and "
+		 "lease and "
 		 "label.KEY for each label. JSON paths such as policy.algorithm are names, too. An "
 		 "empty field is the default, or no label; \"\" is an empty label.\n\n"
 		 "    name,algorithm,tls,label.region\n"

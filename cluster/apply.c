@@ -1127,7 +1127,7 @@ static int token_site(struct applier *a, const Tb__Token *token)
 	Tb__Site *site;
 	int rv;
 
-	if (token->role != TB__ROLE__ROLE_SITE)
+	if (token->role != TB__ROLE__ROLE_SITE && token->role != TB__ROLE__ROLE_AGENT)
 		return 0;
 	rv = store_site_find(a->s, token->site, &site);
 	if (rv == 0)
@@ -1525,6 +1525,8 @@ static bool same_nodes(const Tb__Grant *one, const Tb__Grant *two)
 
 static const char *grant_event_type(const Tb__Grant *old, const Tb__Grant *grant)
 {
+	if (grant->lease)
+		return "lease.granted";
 	if (old == NULL || old->n_nodes == 0)
 		return "grant.given";
 	return same_nodes(old, grant) ? "grant.renewed" : "grant.moved";
@@ -1546,10 +1548,19 @@ static int grant_put(struct applier *a, const Tb__Site *site, const Tb__Grant *o
 		return rv;
 	changed_grant(a, &row);
 	nodes_describe(&row, &nodes);
-	rv = audit(a, grant_event_type(old, &row), INFO, (struct subject){.site = site->name},
-		   "vote of %s given to %s on ring %" PRIu32 ".%" PRIu64 " (epoch %" PRIu64 ")%s%s",
-		   site->name, buf_string(&nodes), row.ring->node, row.ring->seq, row.epoch,
-		   row.reason[0] != '\0' ? ": " : "", row.reason);
+	if (row.lease)
+		rv = audit(a, grant_event_type(old, &row), INFO,
+			   (struct subject){.site = site->name},
+			   "lease of %s given to %s (epoch %" PRIu64 ")%s%s", site->name,
+			   buf_string(&nodes), row.epoch, row.reason[0] != '\0' ? ": " : "",
+			   row.reason);
+	else
+		rv = audit(a, grant_event_type(old, &row), INFO,
+			   (struct subject){.site = site->name},
+			   "vote of %s given to %s on ring %" PRIu32 ".%" PRIu64 " (epoch %" PRIu64
+			   ")%s%s",
+			   site->name, buf_string(&nodes), row.ring->node, row.ring->seq, row.epoch,
+			   row.reason[0] != '\0' ? ": " : "", row.reason);
 	buf_free(&nodes);
 	return rv;
 }

@@ -334,6 +334,7 @@ static void session_describe(struct session *s, const Tb__SiteNode *n, const str
 	s->tls = n->tls;
 	s->certificate = n->certificate;
 	s->keep_active = n->keep_active_partition;
+	s->agent = n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE;
 	if (n->ring != NULL)
 		s->ring = (struct arbiter_ring){n->ring->node, n->ring->seq};
 }
@@ -404,7 +405,14 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 		*ret_why = "node id 0 is not valid";
 		return QNET_DECODE;
 	}
-	error = open_policy(&site->policy, n, ret_why);
+	if (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE) {
+		const char *problem = lease_open_problem(site, n);
+
+		error = problem != NULL ? QNET_ALGORITHM_DIFFERS : 0;
+		*ret_why = problem != NULL ? problem : "";
+	} else {
+		error = open_policy(&site->policy, n, ret_why);
+	}
 	if (error != 0)
 		return error;
 	if (other != NULL && tie_breaker_differs(n, other->tie_breaker, other->tie_breaker_node)) {
@@ -430,8 +438,13 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 static void session_open(struct fleet *f, struct session *s, const Tb__DoorOpen *open)
 {
 	const char *why = "";
-	uint32_t error = open_check(s->site, open->node, &why);
-	struct member *m = NULL;
+	struct member *m = site_member(s->site, open->node->node_id);
+	uint32_t error;
+
+	/* An agent that has moved on knows it sooner than the board that it left. */
+	if (m != NULL && m->session != NULL && lease_supersedes(m->session, open->node))
+		session_dismiss(f, m->session, "the agent has connected anew");
+	error = open_check(s->site, open->node, &why);
 
 	if (error == 0) {
 		/* A client withdraws its vote when it loses its connection, so what this node
@@ -445,6 +458,8 @@ static void session_open(struct fleet *f, struct session *s, const Tb__DoorOpen 
 	order_init_reply(f, s, open->seq, error, why);
 	if (error == 0) {
 		session_describe(s, open->node, f);
+		if (s->agent)
+			lease_describe(s, open->node);
 		s->settled = f->now_ms >= f->unknown_until_ms;
 		session_attach(f, s, m);
 		return;
@@ -514,7 +529,9 @@ static void event_open(struct fleet *f, uint64_t door, const Tb__DoorEvent *even
 		site_settle(f, site);
 		return;
 	}
-	if (f->model.auto_register(f->model.arg) && list_length(&site->held) < LIMIT_SITE_NODES) {
+	/* An agent's certificate names a site that there was: it comes back by an operator only. */
+	if (open->node->algorithm != TB__ALGORITHM__ALGORITHM_LEASE &&
+	    f->model.auto_register(f->model.arg) && list_length(&site->held) < LIMIT_SITE_NODES) {
 		s->held = event_copy(event);
 		list_append(&site->held, &s->of_site);
 		if (!site->registering)
@@ -571,7 +588,7 @@ static void report_votes(struct session *s, const Tb__DoorReport *r)
 
 /* We tell the door to close it and forget it at once. Should the order be lost with the link, the
  * board may serve it for the rest of its lease. */
-static void session_dismiss(struct fleet *f, struct session *s, const char *why)
+void session_dismiss(struct fleet *f, struct session *s, const char *why)
 {
 	order_close(f, s, why);
 	session_end(f, s, f->now_ms + f->lease_ms + session_own_timeout_ms(s), GONE_CLOSED);
@@ -628,6 +645,12 @@ static void event_report(struct fleet *f, uint64_t door, const Tb__DoorEvent *ev
 		node_ids_set(&s->configured, r->node->configured, r->node->n_configured);
 	if (r->has_membership)
 		node_ids_set(&s->members, r->node->members, r->node->n_members);
+	if (s->agent)
+		lease_describe(s, r->node);
+	if (m->session != NULL && lease_supersedes(m->session, r->node)) {
+		session_dismiss(f, m->session, "the agent has connected anew");
+		m = site_member(site, s->node_id);
+	}
 	if (m->session != NULL) {
 		report_twice(f, s, m);
 		site_settle(f, site);
@@ -775,6 +798,8 @@ static void event_vote_reply(struct fleet *f, struct session *s, const Tb__DoorV
 	s->ticket = 0;
 	session_proven(s, true);
 	if (s->last_result == TB__VOTE__VOTE_NACK) {
+		if (s->agent && s->may_hold)
+			lease_released(f, s);
 		s->may_hold = false;
 		site_settle(f, s->site);
 	}
@@ -785,7 +810,10 @@ static void event_closed(struct fleet *f, struct session *s, const Tb__DoorClose
 	struct site *site = s->site;
 	uint64_t until = 0;
 
-	if (closed->reason == TB__DOOR_CLOSED__REASON__BY_DOOR && s->held == NULL) {
+	bool told = closed->reason == TB__DOOR_CLOSED__REASON__BY_CLIENT &&
+		    (!s->agent || FLEET_FAULTY(FLEET_FAULT_CLOSED_IS_RELEASED));
+
+	if (!told && closed->reason != TB__DOOR_CLOSED__REASON__SILENT && s->held == NULL) {
 		uint64_t age = closed->heard_age_ms;
 		uint64_t heard = age < f->now_ms ? f->now_ms - age : 0;
 
@@ -797,25 +825,31 @@ static void event_closed(struct fleet *f, struct session *s, const Tb__DoorClose
 
 /* Nothing is known of the door's sessions any more, except that it may have answered their
  * heartbeats until `served_until_ms`. */
-static void door_forget(struct fleet *f, struct door *d, uint64_t served_until_ms,
+static void door_forget(struct fleet *f, struct door *d, unsigned which, uint64_t served_until_ms,
 			enum member_gone gone)
 {
-	while (!list_empty(&d->sessions)) {
-		struct session *s = list_entry(d->sessions.next, struct session, of_door);
+	struct list *at = d->sessions.next;
+
+	while (at != &d->sessions) {
+		struct session *s = list_entry(at, struct session, of_door);
 		struct site *site = s->site;
 		uint64_t own = s->held == NULL ? session_own_timeout_ms(s) : 0;
 
+		at = at->next;
+		if ((which >> (s->id >> 63) & 1) == 0)
+			continue;
 		session_end(f, s, served_until_ms + own, gone);
 		site_settle(f, site);
 	}
 }
 
-static void event_reset(struct fleet *f, uint64_t id)
+/* A board has two doors, one for agents. */
+static void event_reset(struct fleet *f, uint64_t id, uint64_t which)
 {
 	struct door *d = door_find(f, id);
 
 	if (d != NULL)
-		door_forget(f, d, f->now_ms, GONE_CLOSED);
+		door_forget(f, d, 1u << (which >> 63), f->now_ms, GONE_CLOSED);
 }
 
 static void event_of_session(struct fleet *f, struct session *s, const Tb__DoorEvent *event)
@@ -845,6 +879,10 @@ static void event_of_session(struct fleet *f, struct session *s, const Tb__DoorE
 	case TB__DOOR_EVENT__WHAT_VOTE_REPLY:
 		event_vote_reply(f, s, event->vote_reply);
 		return;
+	case TB__DOOR_EVENT__WHAT_CLAIM:
+		if (!lease_claimed(f, s, event->claim))
+			f->nonsense++;
+		return;
 	default:
 		f->nonsense++;
 		return;
@@ -858,7 +896,7 @@ void fleet_door_event(struct fleet *f, uint64_t door, const Tb__DoorEvent *event
 	fleet_now(f, now_ms);
 	switch (event->what_case) {
 	case TB__DOOR_EVENT__WHAT_RESET:
-		event_reset(f, door);
+		event_reset(f, door, event->session);
 		return;
 	case TB__DOOR_EVENT__WHAT_OPEN:
 		event_open(f, door, event);
@@ -886,7 +924,7 @@ void fleet_door_lost(struct fleet *f, uint64_t door, uint64_t lease_end_ms, uint
 		return;
 	if (FLEET_FAULTY(FLEET_FAULT_IGNORE_LEASE))
 		lease_end_ms = now_ms;
-	door_forget(f, d, lease_end_ms, GONE_BOARD);
+	door_forget(f, d, 3, lease_end_ms, GONE_BOARD);
 	door_drop(f, d);
 }
 

@@ -19,6 +19,12 @@
  * grow, so if a member was seen in a ring of the same or a greater sequence since, then the
  * report of the winning ring is out of date.
  *
+ * Sites whose nodes run witness-agent hold a lease instead of a vote, by the same rules; the
+ * differences are in fleet_lease.c. There a "ring" stands for one claim of one node: its
+ * members are that node, and a new claim has a greater sequence than every grant before it. An
+ * agent keeps its lease when its connection is lost, so only a confirmed refusal or its timeout
+ * ends what it may hold.
+ *
  * A decision takes effect in this order, and each step waits for the one before:
  *   1. holders outside the winning ring that cannot be asked (not attached, or no full lease since
  *      the election): their time is over. Who has the vote keeps it meanwhile: there is nobody
@@ -28,6 +34,7 @@
  *   4. ACK to the members of the ring, as long as their newest report still names it. */
 #pragma once
 #include "cluster/arbiter.h"
+#include "cluster/candidate.h"
 #include "cluster/due.h"
 #include "cluster/fleet.h"
 #include "lib/hash.h"
@@ -88,6 +95,17 @@ struct session {
 	bool proving; /* that vote was sent after the full lease */
 	bool settled; /* it attached by INIT after the full lease */
 	bool leaving; /* its door was told to close it: the board is drained */
+	/* Agents only: */
+	bool agent;
+	bool wanted;
+	uint32_t lease_ms;
+	uint64_t claim;
+	uint64_t generation;
+	uint64_t held_epoch;
+	uint64_t instance;
+	uint64_t attempt;
+	struct node_ids seen;
+	char *name;
 };
 
 struct member {
@@ -120,6 +138,8 @@ struct site {
 	struct arbiter_ring grant_ring;
 	struct node_ids grant_nodes;
 	uint32_t handover_ms;
+	bool grant_lease; /* to an agent */
+	uint64_t grant_generation;
 	/* The grant that is on its way into the log; epoch 0: none. */
 	uint64_t pending_epoch;
 	struct arbiter_ring pending_ring;
@@ -129,6 +149,8 @@ struct site {
 	uint8_t state; /* Tb__SiteState, in fleet.states while counted */
 	bool unstable; /* the last decision */
 	uint64_t moved_ms; /* a node was sent away from a drained board then; 0: never */
+	uint64_t again_ms; /* a decision about a lease may change then without news; 0: never */
+	const char *why; /* of the decision that is being carried out; NULL: none */
 };
 
 struct door {
@@ -192,9 +214,39 @@ void session_proven(struct session *s, bool answered);
 void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enum member_gone gone);
 
 void node_ids_free(struct node_ids *ids);
+bool node_ids_equal(const struct node_ids *a, const struct node_ids *b);
 /* Copies, sorts, drops repetitions. False (and *ret untouched): more than LIMIT_SITE_NODES, or a 0.
  */
 bool node_ids_set(struct node_ids *ret, const uint32_t *ids, size_t count);
+
+/* The older session of the node ends: it is told to close. The site is not settled. */
+void session_dismiss(struct fleet *f, struct session *s, const char *why);
+
+/* --- fleet_lease.c --- */
+
+/* Are its nodes agents? By who is attached, else by the committed grant. */
+bool site_of_agents(const struct site *s);
+/* May the agent attach, as far as the site's policy goes? NULL, or why not. */
+const char *lease_open_problem(const struct site *s, const Tb__SiteNode *n);
+/* What an open or a report says, beyond what is said of every node. */
+void lease_describe(struct session *s, const Tb__SiteNode *n);
+/* Is `n` the same agent on a newer connection than that of `s`? */
+bool lease_supersedes(const struct session *s, const Tb__SiteNode *n);
+/* False: not from an agent. */
+bool lease_claimed(struct fleet *f, struct session *s, const Tb__DoorClaim *claim);
+/* For the event log: it gave back what it had. */
+void lease_released(struct fleet *f, const struct session *s);
+/* An agent's present claim is the one that the committed grant is for. */
+bool lease_granted_to(const struct site *s, const struct session *x);
+/* The sessions of the site, and who of them should have the lease. */
+unsigned lease_decide(const struct fleet *f, const struct site *s, struct session **sessions,
+		      struct candidate_decision *ret);
+/* The lease for people; NULL if it is no site of agents. */
+Tb__SiteLease *lease_status(const struct fleet *f, const struct site *s);
+/* The agent's part of a node for people. */
+void lease_node_message(const struct session *s, Tb__SiteNode *n);
+/* The agent's part of a vote. */
+void lease_vote(const struct session *s, Tb__DoorVote *vote);
 
 #ifdef TIEBREAK_SIM_FAULTS
 /* Mistakes for the simulator to find; compiled only into its own build of the library. */
@@ -204,6 +256,7 @@ enum fleet_fault {
 	FLEET_FAULT_NO_REFUSAL_WAIT,
 	FLEET_FAULT_SHORT_HANDOVER,
 	FLEET_FAULT_IGNORE_LEASE,
+	FLEET_FAULT_CLOSED_IS_RELEASED,
 };
 extern enum fleet_fault fleet_fault;
 #define FLEET_FAULTY(what) (fleet_fault == (what))

@@ -24,6 +24,8 @@ enum {
 
 	LIMIT_CERTIFICATE_LIFE_MIN_MS = 60000,
 
+	LEASE_MIN_MS = 3000, /* of sites with agents; a new leader needs most of it */
+	LEASE_MAX_MS = 120000,
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,
 	LEASE_LENGTH_MS = 3000,

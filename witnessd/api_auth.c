@@ -276,6 +276,8 @@ bool api_allowed(const struct api_principal *who, const struct api_route *route,
 	}
 	if (who->role == TB__ROLE__ROLE_SITE)
 		return route->own_site && strcmp(who->site, arg) == 0;
+	if (who->role == TB__ROLE__ROLE_AGENT)
+		return route->own_agent && strcmp(who->site, arg) == 0;
 	if (who->role < TB__ROLE__ROLE_VIEWER || who->role > TB__ROLE__ROLE_ADMIN)
 		return false;
 	return (int)who->role - TB__ROLE__ROLE_VIEWER >= (int)route->role - API_VIEWER;

@@ -41,6 +41,7 @@ struct api_route {
 	const char *path; /* "/v1/sites/{name}:enroll": at most one argument, in the last segment */
 	enum api_role role;
 	bool own_site; /* also for ROLE_SITE, if the argument is its site */
+	bool own_agent; /* the same for ROLE_AGENT */
 	bool before_init; /* needs no model */
 	size_t raw_max; /* 0, or: the body is not JSON but up to so many bytes for the handler */
 	bool merge; /* the body is a merge patch of `request`, read by the handler */
@@ -60,7 +61,7 @@ extern const size_t api_route_count;
 struct api_principal {
 	Tb__Role role; /* NONE: nobody that we know */
 	char actor[160]; /* "root@name", "token:ID", "cert:CN" */
-	char site[LIMIT_NAME + 1]; /* ROLE_SITE */
+	char site[LIMIT_NAME + 1]; /* ROLE_SITE, ROLE_AGENT */
 	char token[17]; /* "" or the token's id */
 	char serial[64]; /* "" or the certificate's serial */
 };
@@ -377,6 +378,7 @@ void api_site_patch(struct api_call *call);
 void api_site_delete(struct api_call *call);
 void api_sites_bulk(struct api_call *call);
 void api_site_enroll(struct api_call *call);
+void api_site_enroll_agent(struct api_call *call);
 void api_events_list(struct api_call *call);
 void api_certificates_list(struct api_call *call);
 void api_certificate_create(struct api_call *call);

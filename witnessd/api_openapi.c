@@ -178,7 +178,9 @@ static const char *role_text(const struct api_route *route)
 		return route->own_site ? "Needs the role viewer, or a token of this site."
 				       : "Needs the role viewer.";
 	case API_OPERATOR:
-		return "Needs the role operator.";
+		return route->own_agent
+			       ? "Needs the role operator, or a token of the site's agents."
+			       : "Needs the role operator.";
 	case API_ADMIN:
 		return "Needs the role admin.";
 	case API_SOCKET:
@@ -292,6 +294,9 @@ void api_manual(struct buf *out)
 			   : r->raw_max != 0  ? "bytes"
 					      : "",
 			   r->answer != NULL ? r->answer->short_name : "text", roles[r->role],
-			   r->own_site ? ", or the site's own token" : "", r->summary);
+			   r->own_site	  ? ", or the site's own token"
+			   : r->own_agent ? ", or a token of its agents"
+					  : "",
+			   r->summary);
 	}
 }

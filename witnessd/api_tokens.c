@@ -150,11 +150,13 @@ static int token_check(struct api_call *call, const Tb__TokenRequest *request)
 	}
 	if (request->role == TB__ROLE__ROLE_NONE) {
 		api_problem_field(call, 422, "role",
-				  "is needed: viewer, operator, admin, node or site");
+				  "is needed: viewer, operator, admin, node, site or agent");
 		return -EINVAL;
 	}
-	if ((request->role == TB__ROLE__ROLE_SITE) != (request->site[0] != '\0')) {
-		api_problem_field(call, 422, "site", "belongs to the role site, and to no other");
+	if ((request->role == TB__ROLE__ROLE_SITE || request->role == TB__ROLE__ROLE_AGENT) !=
+	    (request->site[0] != '\0')) {
+		api_problem_field(call, 422, "site",
+				  "belongs to the roles site and agent, and to no other");
 		return -EINVAL;
 	}
 	if (request->ttl_ms > 100ULL * 365 * day_ms) {

@@ -488,8 +488,30 @@ struct door_letter {
 
 void core_door_ask(struct core *c)
 {
-	c->reports_due++;
+	c->reports_due[0]++;
+	c->reports_due[1]++;
 	c->listeners.door_report(c->listeners.arg);
+}
+
+bool core_reports_due(const struct core *c)
+{
+	return c->reports_due[0] > 0 || c->reports_due[1] > 0;
+}
+
+void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (c->reports_due[orders[i]->session >> 63] > 0)
+			tb__door_order__free_unpacked(orders[i], NULL);
+		else
+			orders[kept++] = orders[i];
+	}
+	if (kept > 0)
+		c->listeners.door_orders(c->listeners.arg, orders, kept);
+	else
+		free(orders);
 }
 
 /* Drops what a door said before the last reset that it was asked for. Not before the last: orders
@@ -500,9 +522,11 @@ static size_t core_door_filter(struct core *c, Tb__DoorEvent **events, size_t co
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET && c->reports_due > 0)
-			c->reports_due--;
-		if (c->reports_due > 0)
+		unsigned *due = &c->reports_due[events[i]->session >> 63];
+
+		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET && *due > 0)
+			--*due;
+		if (*due > 0)
 			tb__door_event__free_unpacked(events[i], NULL);
 		else
 			events[kept++] = events[i];
@@ -514,7 +538,7 @@ static void core_door_open(struct letter *letter)
 {
 	struct door_letter *l = list_entry(letter, struct door_letter, letter);
 	struct core *c = l->core;
-	bool was_due = c->reports_due > 0;
+	bool was_due = core_reports_due(c);
 
 	l->count = core_door_filter(c, l->events, l->count);
 	if (c->fleet != NULL) {
@@ -524,7 +548,7 @@ static void core_door_open(struct letter *letter)
 	} else if (c->up != NULL && l->count > 0) {
 		peer_send_events(c, l->events, l->count);
 	}
-	if (was_due && c->reports_due == 0 && c->engine != NULL) {
+	if (was_due && !core_reports_due(c) && c->engine != NULL) {
 		peer_renew(c);
 		lead_lease_changed(c);
 	}

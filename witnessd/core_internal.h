@@ -92,10 +92,10 @@ struct core {
 	uint64_t up_dial; /* dial id, 0 none */
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
-	/* Reports that the own door still owes. Until it has begun the last one, what it says
+	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has begun the last one, what it says
 	 * belongs to the time before and is dropped, and this board gets no more lease: the leader
 	 * counts on the end of the last one for sessions that it does not know (S4). */
-	unsigned reports_due;
+	unsigned reports_due[2];
 
 	/* as the leader */
 	bool barrier_sent;
@@ -130,8 +130,12 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
-/* Asks the own door for a report: a new leader, or a new link to it. */
+/* Asks the own doors for a report: a new leader, or a new link to it. */
 void core_door_ask(struct core *c);
+bool core_reports_due(const struct core *c);
+/* Orders of the leader for the own doors; taken over. Those for a door that still owes a report are
+ * dropped: the leader makes them again when it has it. */
+void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count);
 int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
 bool core_clock_plausible(void);
 void core_wipe_raft(struct core *c);

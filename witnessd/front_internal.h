@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "lib/list.h"
+#include "witnessd/agent_door.h"
 #include "witnessd/api_http.h"
 #include "witnessd/config.h"
 #include "witnessd/front.h"
@@ -15,6 +16,7 @@
 #define ALPN_PEER "tiebreak-peer/1"
 #define ALPN_RAFT "tiebreak-raft/1"
 #define ALPN_JOIN "tiebreak-join/1"
+#define ALPN_AGENT "tiebreak-agent/1"
 
 enum {
 	FRONT_DIAL_MS = 5000,
@@ -33,6 +35,8 @@ struct front {
 	char *listen_address;
 	char *socket_path;
 	unsigned connections_max;
+	unsigned agents_max;
+	struct agent_door *agents;
 	struct metrics *metrics;
 	struct metric *handshake_failures;
 

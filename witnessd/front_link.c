@@ -3,6 +3,7 @@
  *   accepted --handshake--> by ALPN:  http -------> http.h
  *                                     peer, raft -> certificate of a board? -> pump -> core
  *                                     join -------> JoinRequest -> core_admit -> JoinReply
+ *                                     agent ------> agent_door.h
  *   dialed ----handshake--> the board expected? --> pump -> core
  *                           the CA of the token? -> JoinRequest -> JoinReply -> core
  */
@@ -213,6 +214,8 @@ static void entrant_ready(struct stream *s)
 		http_server_adopt(f->http, end_release(e));
 	else if (strcmp(alpn, ALPN_JOIN) == 0)
 		entrant_join(e);
+	else if (strcmp(alpn, ALPN_AGENT) == 0)
+		agent_door_adopt(f->agents, end_release(e));
 	else
 		entrant_link(e, alpn);
 }

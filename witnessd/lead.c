@@ -182,7 +182,7 @@ void lead_lease_changed(struct core *c)
 
 	/* What a majority has promised stays promised: it outlives the leadership (every new leader
 	 * waits for it) and a board that joins and has made no contact yet. */
-	if (own > c->lease.until_ms && c->reports_due == 0)
+	if (own > c->lease.until_ms && !core_reports_due(c))
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
 	valid = now < c->lease.until_ms && c->secrets_seen;
@@ -440,21 +440,18 @@ static void lead_send_orders(struct core *c, struct order_batch *b)
 	if (b->count == 0)
 		return;
 	if (b->door == c->identity.node_id) {
-		if (c->reports_due == 0) {
-			c->listeners.door_orders(c->listeners.arg, b->orders, b->count);
-			*b = (struct order_batch){0};
-			return;
-		}
-	} else {
-		p = peer_find(c, b->door);
-		if (p != NULL) {
-			orders.term = c->fleet_term;
-			orders.n_orders = b->count;
-			orders.orders = b->orders;
-			frame.what_case = TB__PEER_FRAME__WHAT_ORDERS;
-			frame.orders = &orders;
-			peer_send(p, &frame);
-		}
+		core_door_orders(c, b->orders, b->count);
+		*b = (struct order_batch){0};
+		return;
+	}
+	p = peer_find(c, b->door);
+	if (p != NULL) {
+		orders.term = c->fleet_term;
+		orders.n_orders = b->count;
+		orders.orders = b->orders;
+		frame.what_case = TB__PEER_FRAME__WHAT_ORDERS;
+		frame.orders = &orders;
+		peer_send(p, &frame);
 	}
 	/* An order that cannot be sent is made again when the door reports. */
 	for (size_t i = 0; i < b->count; i++)
@@ -574,6 +571,9 @@ static void answer_sites(struct core *c, struct query *q)
 		tb__site_status_row__init(rows[i]);
 		rows[i]->name = sites->names[i];
 		rows[i]->status = fleet_site_status(c->fleet, sites->names[i], NULL);
+		if (rows[i]->status->lease != NULL && rows[i]->status->lease->holder != 0)
+			rows[i]->status->lease->until_ms =
+				core_now_ms(c) + rows[i]->status->lease->left_ms;
 	}
 	answer.n_rows = sites->n_names;
 	answer.rows = rows;

@@ -14,12 +14,13 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/text.h"
+#include "witnessd/agent_door.h"
 #include "witnessd/config.h"
 #include "witnessd/core.h"
 #include "witnessd/directory.h"
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
-#include "witnessd/notify.h"
+#include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
 enum { EXIT_USAGE = 2, CONFIG_OVERRIDES = 16 };
@@ -225,27 +226,49 @@ static void on_identity_changed(void *arg)
 	qnet_door_identity(d->door);
 }
 
+/* Two doors look like one to the core; the top bit of a session says whose it is. */
 static void on_door_orders(void *arg, Tb__DoorOrder **orders, size_t count)
 {
-	qnet_door_orders(((struct daemon *)arg)->door, orders, count);
+	struct daemon *d = arg;
+	Tb__DoorOrder **agents = mem_array(count, sizeof(Tb__DoorOrder *));
+	size_t agent_count = 0;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if ((orders[i]->session & AGENT_SESSION) != 0)
+			agents[agent_count++] = orders[i];
+		else
+			orders[kept++] = orders[i];
+	}
+	agent_door_orders(front_agents(d->front), agents, agent_count);
+	qnet_door_orders(d->door, orders, kept);
 }
 
 static void on_door_report(void *arg)
 {
-	qnet_door_report(((struct daemon *)arg)->door);
+	struct daemon *d = arg;
+
+	agent_door_report(front_agents(d->front));
+	qnet_door_report(d->door);
 }
 
 static uint32_t on_door_sessions(void *arg)
 {
+	struct daemon *d = arg;
+	struct agent_door_stats agents;
 	struct qnet_door_stats stats;
 
-	qnet_door_stats(((struct daemon *)arg)->door, &stats);
-	return (uint32_t)stats.sessions[QNET_OPEN];
+	agent_door_stats(front_agents(d->front), &agents);
+	qnet_door_stats(d->door, &stats);
+	return (uint32_t)(stats.sessions[QNET_OPEN] + agents.sessions);
 }
 
 static void on_door_serve(void *arg, bool on)
 {
-	qnet_door_serve(((struct daemon *)arg)->door, on);
+	struct daemon *d = arg;
+
+	agent_door_serve(front_agents(d->front), on);
+	qnet_door_serve(d->door, on);
 }
 
 static void on_door_admit(void *arg, bool on)

@@ -287,12 +287,12 @@ static void peer_orders(struct peer *p, const Tb__PeerOrders *orders)
 	struct core *c = p->core;
 	Tb__DoorOrder **copies;
 
-	if (orders->term != p->term || p->term < engine_term(c->engine) || c->reports_due > 0)
+	if (orders->term != p->term || p->term < engine_term(c->engine))
 		return;
 	copies = mem_array(orders->n_orders, sizeof(Tb__DoorOrder *));
 	for (size_t i = 0; i < orders->n_orders; i++)
 		copies[i] = (Tb__DoorOrder *)message_copy(&orders->orders[i]->base);
-	c->listeners.door_orders(c->listeners.arg, copies, orders->n_orders);
+	core_door_orders(c, copies, orders->n_orders);
 }
 
 /* While the door owes its report the leader's clock is noted, to be echoed, but the lease is not
@@ -302,7 +302,7 @@ static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 	struct core *c = p->core;
 
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
-		      grant->leader_ms, c->reports_due == 0 ? grant->length_ms : 0);
+		      grant->leader_ms, !core_reports_due(c) ? grant->length_ms : 0);
 	/* A leader without a lease of its own yet needs our echo of its clock first. */
 	if (grant->length_ms == 0 && !p->echoed) {
 		p->echoed = true;

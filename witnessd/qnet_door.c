@@ -979,7 +979,8 @@ int qnet_door_start_in(const struct qnet_door_config *config,
 	d->log_credit = LOG_BURST;
 	d->log_credit_ms = d->seen_ms;
 	rng_fill(&boot, sizeof(boot));
-	d->next_id = (uint64_t)boot << 32 | 1;
+	/* The top bit is for agents (proto/door.proto). */
+	d->next_id = (uint64_t)(boot >> 1) << 32 | 1;
 	list_init(&d->conns);
 	list_init(&d->corked);
 	list_init(&d->paused);

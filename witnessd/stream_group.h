@@ -1,7 +1,7 @@
 /* stream_group.h: what stream.c and listener.c share; for nobody else. */
 #pragma once
 #include "lib/list.h"
-#include "witnessd/address.h"
+#include "lib/address.h"
 #include "witnessd/stream.h"
 
 struct stream_group {

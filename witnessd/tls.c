@@ -64,7 +64,7 @@ struct tls_session {
 	struct buf *wire; /* during a call only */
 	struct buf pending; /* plaintext to send once the handshake is over */
 	char *error; /* NULL: none */
-	char alpn[16]; /* as negotiated */
+	char alpn[20]; /* as negotiated */
 };
 
 /* --- the BIO: bytes of the current call --- */

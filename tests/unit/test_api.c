@@ -282,7 +282,7 @@ static void test_manual(void **state)
 
 /* --- who may what --- */
 
-enum who { NOBODY, VIEWER, OPERATOR, ADMIN, BOARD, SITE, SOCKET, WHO_COUNT };
+enum who { NOBODY, VIEWER, OPERATOR, ADMIN, BOARD, SITE, AGENT, SOCKET, WHO_COUNT };
 
 /* 200: let in (whatever comes of it), 401, 403. */
 static int expected(const struct api_route *r, enum who who)
@@ -295,6 +295,8 @@ static int expected(const struct api_route *r, enum who who)
 		return 401;
 	if (who == SITE)
 		return r->own_site ? 200 : 403;
+	if (who == AGENT)
+		return r->own_agent ? 200 : 403;
 	if (who == BOARD)
 		return 403;
 	if (who == SOCKET)
@@ -314,6 +316,7 @@ static void test_auth_matrix(void **state)
 	tokens[ADMIN] = token_make(w, "admin", "");
 	tokens[BOARD] = token_make(w, "node", "");
 	tokens[SITE] = token_make(w, "site", "berlin");
+	tokens[AGENT] = token_make(w, "agent", "berlin");
 	for (size_t i = 0; i < api_route_count; i++) {
 		const struct api_route *r = &api_routes[i];
 		/* Bodies that are refused later, so that nothing changes on the way. */
@@ -347,6 +350,9 @@ static void test_auth_matrix(void **state)
 	}
 	expect_status(w, 403, &(struct ask){"GET", "/v1/sites/paris", .token = tokens[SITE]});
 	expect_status(w, 403, &(struct ask){"GET", "/v1/sites", .token = tokens[SITE]});
+	expect_status(w, 403,
+		      &(struct ask){"POST", "/v1/sites/paris:enroll-agent", "{\"node\":1}",
+				    .token = tokens[AGENT], .remote = true});
 	for (enum who who = NOBODY; who < WHO_COUNT; who++)
 		free(tokens[who]);
 }

@@ -105,6 +105,14 @@ void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error)
 	pthread_mutex_unlock(&c->lock);
 }
 
+void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count)
+{
+	(void)c;
+	for (size_t i = 0; i < count; i++)
+		tb__door_event__free_unpacked(events[i], NULL);
+	free(events);
+}
+
 void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd)
 {
 	pthread_mutex_lock(&c->lock);
