@@ -473,6 +473,7 @@ static void on_ready(struct stream *s)
 		if (verdict != QNET_GO_ON)
 			certificate_refused(c, c->door->out.why);
 	}
+	tls_session_forget_peer(tls);
 	conn_apply(c, QNET_SECURING, verdict);
 }
 
@@ -739,6 +740,7 @@ static void load_tls(struct qnet_door *d)
 						    .key = secrets->qnet_key,
 						    .ca = secrets->qnet_ca_cert,
 						    .server = true,
+						    .tickets = true,
 						    .ask_client_certificate = ask != 0};
 
 		rv = tls_context_new(&options, &made[ask], &message);
