@@ -613,15 +613,26 @@ static void test_silence(void **state)
 static void test_half_open(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client silent;
 	struct client c;
 
 	(void)state;
 	board_serve(b);
 	c = client_new(b);
+	silent = client_new(b);
 	client_preinit(&c);
 	client_hear(&c, QNET_PREINIT_REPLY);
-	board_pass(b, QNET_INIT_DEADLINE_MS + 200);
+	board_pass(b, QNET_HELLO_DEADLINE_MS + 200);
+	assert_int_equal(client_end(&silent), 0);
+	/* Saying hello again and again gives no more time. */
+	for (unsigned i = 0; i < 3; i++) {
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
+	}
+	board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
 	assert_int_equal(client_end(&c), 0);
+	client_free(&silent);
 	client_free(&c);
 	board_free(b);
 }
