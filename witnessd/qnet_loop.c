@@ -43,7 +43,7 @@ enum {
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 1024,
-	SWEEP_STEP = 200, /* sessions looked up per tick after a change of the model */
+	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
 	WINDOW = 256, /* connections on their way in at once, and handshakes that wait for a turn */
@@ -123,7 +123,8 @@ struct qnet_loop {
 	struct list conns;
 	struct list corked;
 	struct list paused;
-	struct list *sweep; /* next of conns to look up; NULL: no sweep */
+	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
+	size_t sweep_left; /* to be looked up */
 	struct hash by_id;
 	struct deadlines deadlines;
 	struct qnet_out out; /* events collected for the core; its wire is reused */
@@ -388,14 +389,22 @@ static const char *session_outdated(struct qnet_loop *d, struct qnet_session *s)
 }
 
 /* A change that may concern open sessions is followed up some sessions per tick, since each costs
- * look-ups in the model and there may be twenty thousand. */
+ * look-ups in the model and there may be ten thousand. */
 static void sweep_step(struct qnet_loop *d)
 {
-	for (unsigned i = 0; i < SWEEP_STEP && d->sweep != NULL; i++) {
-		struct conn *c = list_entry(d->sweep, struct conn, link);
+	uint64_t end = uv_hrtime() + SWEEP_BUDGET_US * UINT64_C(1000);
+
+	while (d->sweep_left != 0 && uv_hrtime() < end) {
+		struct conn *c;
 		const char *why;
 
-		d->sweep = d->sweep->next != &d->conns ? d->sweep->next : NULL;
+		d->sweep_left--;
+		if (d->sweep == &d->conns)
+			d->sweep = d->conns.next;
+		if (d->sweep == &d->conns)
+			return; /* nobody is left */
+		c = list_entry(d->sweep, struct conn, link);
+		d->sweep = d->sweep->next;
 		if (c->session.state == QNET_CLOSED || c->session.state == QNET_NEW)
 			continue;
 		why = session_outdated(d, &c->session);
@@ -638,7 +647,7 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 				      ? TB__DOOR_CLOSED__REASON__BY_CLIENT
 				      : TB__DOOR_CLOSED__REASON__BY_DOOR);
 	if (d->sweep == &c->link)
-		d->sweep = c->link.next != &d->conns ? c->link.next : NULL;
+		d->sweep = c->link.next;
 	d->counters.sessions[QNET_CLOSED]--;
 	hash_remove(&d->by_id, &c->by_id);
 	list_remove(&c->link);
@@ -939,9 +948,9 @@ static void do_model(struct qnet_loop *d)
 	/* This board may have no battery clock, and a certificate be newer than its last start. */
 	for (unsigned ask = 0; d->tls[0] != NULL && ask < 2; ask++)
 		tls_context_set_clock_floor(d->tls[ask], atomic_load(&d->up.view->clock_floor_ms));
-	/* A sweep under way starts anew: it may have passed what has changed. */
-	if (d->up.concerns(d->up.arg) && !list_empty(&d->conns))
-		d->sweep = d->conns.next;
+	/* Once round from where it is, not from the start: changes may come faster than it. */
+	if (d->up.concerns(d->up.arg))
+		d->sweep_left = d->by_id.count;
 }
 
 static void do_serve(struct qnet_loop *d, bool on)
@@ -1156,6 +1165,7 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	d->log_credit_ms = d->seen_ms;
 	d->next_id = (boot & ~(uint64_t)UINT32_MAX) + QNET_LOOPS_MAX + options->index;
 	list_init(&d->conns);
+	d->sweep = &d->conns;
 	list_init(&d->corked);
 	list_init(&d->paused);
 	list_init(&d->entering);
