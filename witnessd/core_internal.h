@@ -27,6 +27,9 @@ enum {
 	CORE_JOIN_DEADLINE_MS = 60000,
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
+	/* On their way at once: raft applies all that is committed in one go, and a board must be
+	 * back at its heartbeats before the others miss them. */
+	CORE_GRANTS_MAX = 1024,
 	CORE_CERT_DAYS = 825, /* of boards; renewed by joining again */
 	CORE_CA_DAYS = 36500,
 };
@@ -100,6 +103,7 @@ struct core {
 	bool barrier_sent;
 	struct fleet *fleet; /* NULL: not leading (or not ready to) */
 	uint64_t fleet_term;
+	size_t grants_on_way; /* commands of the arbiter, not answered yet */
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	bool membership_busy;

@@ -8,7 +8,7 @@
 #include "lib/list.h"
 #include "lib/mem.h"
 
-enum { BATCH = 1024 };
+enum { BATCH = 256 };
 
 struct batch {
 	struct list link;

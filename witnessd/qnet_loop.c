@@ -42,7 +42,7 @@ enum {
 	HANDSHAKE_BUDGET_US = 4000,
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
-	EVENT_BATCH = 1024,
+	EVENT_BATCH = 256,
 	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
