@@ -262,7 +262,8 @@ static void conn_write(struct conn *c)
 
 	c->queued_replies = left != 0 ? c->queued_replies + out->replies : 0;
 	if (left > QUEUE_BYTES_MAX || c->queued_replies > QUEUE_REPLIES_MAX) {
-		log_client(c->loop, c, "client-stuck", "it does not take its replies; closed");
+		log_client(c->loop, c, "client-stuck",
+			   "it does not take its replies (at most 64 KiB or 32 wait); closed");
 		conn_abort(c, TB__DOOR_CLOSED__REASON__BY_DOOR);
 	}
 }

@@ -14,6 +14,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+import report
 from boards import Cluster
 from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kb, sessions_of
 
@@ -127,7 +128,7 @@ def measure(cluster, sites, limit, in_flight):
     tls = enroll(cluster, names)
     say(f"certificates made in {time.monotonic() - began:.0f} s; all attach")
     fleet = Fleet(cluster, names, [board.sites_address for board in boards], tls,
-                  options=["--in-flight", str(in_flight), "--sources", "5000"])
+                  options=["--in-flight", str(in_flight), "--sources", "5000"], nicer=9)
     result["attach"] = storm_of_attaches(fleet, pids, boards, limit, broken)
     say(json.dumps(result["attach"]))
     result["heartbeats"] = heartbeats(fleet, pids, 10)
@@ -153,17 +154,18 @@ def main():
     parser.add_argument("result", nargs="?")
     parser.add_argument("--sites", type=int, default=10000)
     parser.add_argument("--limit", type=int, default=600, help="seconds for each phase")
-    parser.add_argument("--in-flight", type=int, default=0, help="connects under way at once; 0: all")
+    parser.add_argument("--in-flight", type=int, default=64, help="connects under way at once of each generator; 0: all")
     given = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     began, load = time.monotonic(), os.getloadavg()[0]
     with Cluster(given.bin) as cluster:
         result = measure(cluster, given.sites, given.limit, given.in_flight)
-    result.update({"cpus": os.cpu_count(), "load_before": load, "seconds": time.monotonic() - began})
+    result.update({**report.machine(load), "seconds": time.monotonic() - began})
     if given.result:
         with open(given.result, "w") as file:
             json.dump(result, file, indent=1)
+        report.write(os.path.dirname(os.path.abspath(given.result)))
     for promise in result["broken_promises"]:
         print(f"BROKEN PROMISE: {promise}")
     sys.exit(1 if result["broken_promises"] else 0)

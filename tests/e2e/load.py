@@ -98,13 +98,15 @@ def enroll(cluster, names, workers=4):
 class Load:
     """One qnet_load that takes commands."""
 
-    def __init__(self, binaries, addresses, sites, prefix, tls, heartbeat_ms=8000, options=(), names=None):
+    def __init__(self, binaries, addresses, sites, prefix, tls, heartbeat_ms=8000, options=(), names=None,
+                 nicer=0):
         self.sites = sites
         naming = ["--names", names] if names else ["--prefix", prefix]
         self.process = subprocess.Popen(
             [os.path.join(binaries, "qnet_load"), "--address", ",".join(addresses), "--sites", str(sites),
              "--spread", "--interactive", "--heartbeat", str(heartbeat_ms)] + naming + list(tls) + list(options),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=die_with_parent)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            preexec_fn=lambda: (die_with_parent(), os.nice(nicer)))
 
     def tell(self, command):
         self.process.stdin.write(command + "\n")
@@ -142,7 +144,7 @@ class Load:
 class Fleet:
     """Sites over as many load generators as the limit of open files asks for."""
 
-    def __init__(self, cluster, names, addresses, tls, heartbeat_ms=8000, options=()):
+    def __init__(self, cluster, names, addresses, tls, heartbeat_ms=8000, options=(), nicer=0):
         room = (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - FILES_OF_A_LOAD) // 2
         parts = -(-len(names) // room)
         self.sites = len(names)
@@ -154,7 +156,7 @@ class Fleet:
                 file.write("\n".join(mine) + "\n")
             # Two generators do not draw the same random sleeps.
             self.loads.append(Load(cluster.bin, addresses, len(mine), "", tls, heartbeat_ms,
-                                   list(options) + ["--seed", str(part + 1)], path))
+                                   list(options) + ["--seed", str(part + 1)], path, nicer))
 
     def each(self, call):
         """call(load) for all at the same time; their answers."""
