@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,18 +94,25 @@ static struct origin *origin_get(struct admission *a, const struct sockaddr *pee
 	return o;
 }
 
-static const char *refusal(const struct admission *a, const struct origin *o)
+static bool refused(const struct admission *a, const struct origin *o, char why[ADMISSION_WHY])
 {
 	const struct admission_limits *l = &a->limits;
 
 	if (a->count >= l->sessions_max)
-		return "all places are taken (sites.sessions-max)";
-	if (l->per_address_max != 0 && o->count >= l->per_address_max)
-		return "too many connections from its address (sites.sessions-per-address-max)";
-	if (l->pending_per_address_max != 0 && o->pending >= l->pending_per_address_max)
-		return "too many connections from its address are not attached yet "
-		       "(sites.pending-per-address-max)";
-	return NULL;
+		snprintf(why, ADMISSION_WHY, "all %u places are taken (sites.sessions-max)",
+			 l->sessions_max);
+	else if (l->per_address_max != 0 && o->count >= l->per_address_max)
+		snprintf(why, ADMISSION_WHY,
+			 "its address has %u connections already (sites.sessions-per-address-max)",
+			 l->per_address_max);
+	else if (l->pending_per_address_max != 0 && o->pending >= l->pending_per_address_max)
+		snprintf(why, ADMISSION_WHY,
+			 "%u connections from its address are not attached yet "
+			 "(sites.pending-per-address-max)",
+			 l->pending_per_address_max);
+	else
+		return false;
+	return true;
 }
 
 static void origin_maybe_free(struct admission *a, struct origin *o)
@@ -116,26 +124,25 @@ static void origin_maybe_free(struct admission *a, struct origin *o)
 }
 
 int admission_enter(struct admission *a, const struct sockaddr *peer, struct place **ret,
-		    const char **ret_why)
+		    char ret_why[ADMISSION_WHY])
 {
 	struct origin *o;
-	const char *why;
+	bool out;
 
 	pthread_mutex_lock(&a->lock);
 	o = origin_get(a, peer);
-	why = refusal(a, o);
-	if (why == NULL) {
+	out = refused(a, o, ret_why);
+	if (!out) {
 		*ret = mem_alloc(sizeof(**ret));
 		**ret = (struct place){.admission = a, .origin = o, .pending = true};
 		a->count++;
 		o->count++;
 		o->pending++;
 	} else {
-		*ret_why = why;
 		origin_maybe_free(a, o);
 	}
 	pthread_mutex_unlock(&a->lock);
-	return why == NULL ? 0 : -EUSERS;
+	return out ? -EUSERS : 0;
 }
 
 static void place_settle(struct place *p)

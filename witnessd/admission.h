@@ -10,6 +10,8 @@
 struct admission;
 struct place; /* of one connection */
 
+enum { ADMISSION_WHY = 160 };
+
 struct admission_limits {
 	unsigned sessions_max; /* connections in all */
 	unsigned per_address_max; /* 0: no limit */
@@ -21,10 +23,10 @@ struct admission_limits {
 struct admission *admission_new(const struct admission_limits *limits);
 /* All places were left. */
 void admission_free(struct admission *a);
-/* A connection from `peer`: 0 and its place, or -EUSERS and *ret_why (static: the limit's name in
- * the settings and what it is about). */
+/* A connection from `peer`: 0 and its place, or -EUSERS and `ret_why`: the limit, with its name in
+ * the settings. */
 int admission_enter(struct admission *a, const struct sockaddr *peer, struct place **ret,
-		    const char **ret_why);
+		    char ret_why[ADMISSION_WHY]);
 /* It is attached: no longer pending. May be called again. */
 void admission_attached(struct place *p);
 void admission_leave(struct place *p);

@@ -799,9 +799,9 @@ static void client_taken(int fd, const struct sockaddr *peer, void *arg)
 {
 	struct qnet_loop *d = arg;
 	struct place *place;
-	const char *why;
+	char why[ADMISSION_WHY];
 
-	if (admission_enter(d->options.admission, peer, &place, &why) != 0) {
+	if (admission_enter(d->options.admission, peer, &place, why) != 0) {
 		d->counters.refused_limit++;
 		log_refused(d, peer, why);
 		socket_reset(fd);
