@@ -118,8 +118,10 @@ static const struct config_key config_keys[] = {
 	{"sites.advertise", set_text, FIELD(sites_advertise)},
 	{"sites.tls", set_tls, 0},
 	{"sites.client-certificate", set_switch, FIELD(client_certificate)},
-	{"sites.sessions-max", set_number, FIELD(sessions_max), 1, 100000},
+	{"sites.threads", set_number, FIELD(threads), 0, 16},
+	{"sites.sessions-max", set_number, FIELD(sessions_max), 0, 100000},
 	{"sites.sessions-per-address-max", set_number, FIELD(sessions_per_address_max), 0, 100000},
+	{"sites.pending-per-address-max", set_number, FIELD(pending_per_address_max), 0, 100000},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -135,7 +137,7 @@ void config_init(struct config *c)
 		.sites_listen = mem_strdup("*:5403"),
 		.tls = CONFIG_TLS_ON,
 		.client_certificate = true,
-		.sessions_max = 25000,
+		.pending_per_address_max = 2048,
 	};
 }
 

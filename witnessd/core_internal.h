@@ -29,6 +29,9 @@ enum {
 	CORE_BATCH = 256, /* grants in one entry */
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
+	/* On their way at once: raft applies all that is committed in one go, and a board must be
+	 * back at its heartbeats before the others miss them. */
+	CORE_GRANTS_MAX = 1024,
 };
 
 struct peer;
@@ -92,15 +95,17 @@ struct core {
 	uint64_t up_dial; /* dial id, 0 none */
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
-	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has begun the last one, what it says
-	 * belongs to the time before and is dropped, and this board gets no more lease: the leader
-	 * counts on the end of the last one for sessions that it does not know (S4). */
+	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has
+	 * begun the last one, what it says belongs to the time before and is dropped, and this
+	 * board gets no more lease: the leader counts on the end of the last one for sessions that
+	 * it does not know (S4). */
 	unsigned reports_due[2];
 
 	/* as the leader */
 	bool barrier_sent;
 	struct fleet *fleet; /* NULL: not leading (or not ready to) */
 	uint64_t fleet_term;
+	size_t grants_on_way; /* commands of the arbiter, not answered yet */
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	bool membership_busy;

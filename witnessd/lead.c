@@ -384,6 +384,7 @@ static void lead_batch_done(void *arg, int error, Tb__CommandResult *const *resu
 	struct grant_batch *b = arg;
 	struct core *c = b->c;
 
+	c->grants_on_way -= b->count;
 	/* Results of an earlier leadership concern nobody any more. */
 	for (size_t i = 0; i < b->count; i++) {
 		bool failed = error != 0 || i >= count || results[i]->refusal != 0;
@@ -400,7 +401,7 @@ static void lead_batch_done(void *arg, int error, Tb__CommandResult *const *resu
 
 static void lead_flush_commands(struct core *c)
 {
-	for (;;) {
+	while (c->grants_on_way < CORE_GRANTS_MAX) {
 		Tb__Command *command = fleet_next_command(c->fleet);
 		Tb__Command **copies;
 		struct grant_batch *b;
@@ -420,6 +421,7 @@ static void lead_flush_commands(struct core *c)
 		copies = mem_array(b->count, sizeof(*copies));
 		for (size_t i = 0; i < b->count; i++)
 			copies[i] = (Tb__Command *)message_copy(&b->commands[i]->base);
+		c->grants_on_way += b->count;
 		proposal_add_once(c, copies, b->count, lead_batch_done, b);
 	}
 }

@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/text.h"
 #include "witnessd/agent_door.h"
+#include "witnessd/capacity.h"
 #include "witnessd/config.h"
 #include "witnessd/core.h"
 #include "witnessd/directory.h"
@@ -194,10 +194,12 @@ static void config_print(const struct config *c)
 	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
 	       c->advertise, (unsigned long long)c->connections_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
-	       "sessions-max = %llu\nsessions-per-address-max = %llu\n",
+	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
+	       "pending-per-address-max = %llu\n",
 	       c->sites_listen, c->sites_advertise, tls[c->tls],
-	       c->client_certificate ? "on" : "off", (unsigned long long)c->sessions_max,
-	       (unsigned long long)c->sessions_per_address_max);
+	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
+	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
+	       (unsigned long long)c->pending_per_address_max);
 }
 
 /* --- the parts of the daemon, and who tells whom --- */
@@ -296,29 +298,6 @@ static void on_core_failed(void *arg)
 	kill(getpid(), SIGTERM);
 }
 
-/* A site session is a descriptor; take as many as the system lets us have. */
-static void limits_raise(const struct config *config)
-{
-	struct rlimit files;
-	uint64_t wanted = config->sessions_max + config->connections_max + 256;
-
-	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
-		return;
-	if (files.rlim_max < wanted && files.rlim_max != RLIM_INFINITY) {
-		struct rlimit more = {wanted, wanted};
-
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-			return;
-		log_warning(
-			"few-descriptors",
-			"the limit of open files is %llu, sessions-max and connections-max ask for "
-			"%llu; raise LimitNOFILE= of the service",
-			(unsigned long long)files.rlim_max, (unsigned long long)wanted);
-	}
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-}
-
 static int daemon_start(struct daemon *d, const struct config *config, const char **ret_message)
 {
 	const struct core_config core_config = {
@@ -401,8 +380,9 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	limits_raise(&config);
-	rv = daemon_start(&d, &config, &message);
+	rv = capacity_take(&config, &message);
+	if (rv == 0)
+		rv = daemon_start(&d, &config, &message);
 	if (rv == 0) {
 		log_notice("started", "witnessd %s on board %s, sites at %s, API at %s",
 			   TIEBREAK_VERSION, config.name, config.sites_listen, config.listen);

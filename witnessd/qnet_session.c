@@ -49,7 +49,7 @@ void qnet_session_init(struct qnet_session *s, uint64_t id, const char *address,
 	*s = (struct qnet_session){.id = id,
 				   .state = QNET_NEW,
 				   .address = mem_strdup(address),
-				   .deadline_ms = now_ms + QNET_INIT_DEADLINE_MS,
+				   .deadline_ms = now_ms + QNET_HELLO_DEADLINE_MS,
 				   .heard_ms = now_ms,
 				   .confirmed = true};
 }
@@ -349,6 +349,8 @@ static enum qnet_verdict on_preinit(struct qnet_session *s, const struct qnet_wo
 	s->site = site_name(m->name, m->name_len);
 	if (w->site(w->arg, s->site, &s->policy) != 0)
 		return end(out, QNET_CLOSE, "the model cannot be read");
+	if (s->state == QNET_NEW)
+		s->deadline_ms += QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS;
 	move(s, QNET_GREETED);
 	reply(out, &(struct qnet_message){.type = QNET_PREINIT_REPLY,
 					  .has = (m->has & QNET_HAS(QNET_OPT_SEQ)) |

@@ -38,6 +38,7 @@ enum qnet_state {
 };
 
 enum {
+	QNET_HELLO_DEADLINE_MS = 5000, /* from connect to PREINIT, which clients send at once */
 	QNET_INIT_DEADLINE_MS = 30000, /* from connect to OPEN */
 	QNET_SITE_NAME_MAX = 64, /* longer names are cut and marked, see qnet_session.site */
 };

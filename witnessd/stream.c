@@ -98,6 +98,7 @@ struct stream {
 	enum stream_end end;
 	bool begun; /* the owner knows of it */
 	bool announce; /* `ready` is still to be called */
+	bool in_handshakes; /* `turn` is in group->handshakes */
 	bool paused;
 	bool busy; /* the owner was told that bytes are queued, and wants `drained` */
 	bool reading;
@@ -141,6 +142,11 @@ struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget
 	g->handles = 3;
 	g->ticker.data = g->check.data = g->idle.data = g;
 	return g;
+}
+
+unsigned stream_group_handshakes(const struct stream_group *g)
+{
+	return g->handshake_count;
 }
 
 uv_loop_t *stream_group_loop(const struct stream_group *g)
@@ -222,6 +228,14 @@ static void clear_deadline(struct stream *s)
 	list_remove(&s->waiting);
 }
 
+static void leave_turn(struct stream *s)
+{
+	list_remove(&s->turn);
+	if (s->in_handshakes)
+		s->group->handshake_count--;
+	s->in_handshakes = false;
+}
+
 static void wake_soon(struct stream *s)
 {
 	if (!list_empty(&s->turn))
@@ -235,6 +249,8 @@ static void handshake_soon(struct stream *s)
 	if (!list_empty(&s->turn))
 		return;
 	list_append(&s->group->handshakes, &s->turn);
+	s->in_handshakes = true;
+	s->group->handshake_count++;
 	start_turns(s->group);
 }
 
@@ -300,7 +316,7 @@ static void finish(struct stream *s)
 		return;
 	s->state = CLOSED;
 	s->reading = false;
-	list_remove(&s->turn);
+	leave_turn(s);
 	clear_deadline(s);
 	drop_dial(s);
 	drop_buffers(s);
@@ -574,7 +590,7 @@ static void close_in_order(struct stream *s, enum stream_end end, const char *de
 		s->tls = NULL;
 	}
 	s->state = FLUSHING;
-	list_remove(&s->turn);
+	leave_turn(s);
 	buf_free(&s->inbox);
 	buf_free(&s->held);
 	expect_flush(s);
@@ -760,7 +776,7 @@ static struct stream *next_turn(struct list *queue)
 {
 	struct stream *s = list_entry(queue->next, struct stream, turn);
 
-	list_remove(&s->turn);
+	leave_turn(s);
 	return s;
 }
 

@@ -43,6 +43,8 @@ void stream_group_free(struct stream_group *g, void (*freed)(void *arg), void *a
 /* Ends what is past its deadline at `now_ms` (of uv_now). The group's own timer calls it, and
  * tests do. */
 void stream_group_expire(struct stream_group *g, uint64_t now_ms);
+/* Streams that have ciphertext of a handshake and wait for their turn. */
+unsigned stream_group_handshakes(const struct stream_group *g);
 uv_loop_t *stream_group_loop(const struct stream_group *g);
 
 /* TCP "host:port" ("[::1]:5403", "*:5403", "0.0.0.0:0") or "unix:/path". The TLS context may be
@@ -57,6 +59,9 @@ struct stream_listen {
 	unsigned mode; /* unix: permission bits of the socket file */
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
+	/* Instead of all that: who connects becomes no stream here, its socket (owned by the
+	 * callee) may be adopted by another loop. NULL: as above. */
+	void (*taken)(int fd, const struct sockaddr *peer, void *arg);
 	void *arg;
 };
 int stream_listen(struct stream_group *g, const struct stream_listen *how,

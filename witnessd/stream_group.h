@@ -16,6 +16,7 @@ struct stream_group {
 	struct list wakes; /* streams to be woken once in this turn of the loop */
 	struct list
 		handshakes; /* streams with ciphertext of a handshake, served within the budget */
+	unsigned handshake_count; /* of these */
 	struct list deadlines; /* streams with a deadline */
 	struct buf plain; /* scratch of the call in progress */
 	struct buf wire;
@@ -55,6 +56,7 @@ struct stream_listener {
 	uint64_t over_limit;
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
+	void (*taken)(int fd, const struct sockaddr *peer, void *arg);
 	void *arg;
 	bool resting; /* not polled: no descriptor was free */
 	bool closed; /* the poll handle is gone; freed with the last stream */

@@ -151,20 +151,20 @@ static void board_serve(struct board *b)
 	}
 }
 
-static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, bool keys)
+static struct board *board_new_of(enum qnet_tls tls, bool keys, struct qnet_door_config config)
 {
 	struct board *b = mem_zalloc(sizeof(*b));
-	const struct qnet_door_config config = {.listen = "127.0.0.1:0",
-						.tls = tls,
-						.client_certificate = true,
-						.sessions_max = 100,
-						.sessions_per_address_max = per_address,
-						.clock_ms = board_clock,
-						.clock_arg = b};
-	const struct qnet_door_upcalls upcalls = board_upcalls(b);
+	const struct qnet_door_upcalls upcalls[] = {board_upcalls(b), board_upcalls(b),
+						    board_upcalls(b)};
 	const char *message = NULL;
 
 	signal(SIGPIPE, SIG_IGN); /* of the TLS client below */
+	config.listen = "127.0.0.1:0";
+	config.tls = tls;
+	config.client_certificate = true;
+	config.sessions_max = 100;
+	config.clock_ms = board_clock;
+	config.clock_arg = b;
 	b->now_ms = 50000;
 	b->known = true;
 	b->keys = keys && tls != QNET_TLS_UNSUPPORTED;
@@ -175,9 +175,15 @@ static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, boo
 		b->ca = test_cert_new("QNet CA", NULL, NULL, -3600, 36000, 0);
 		b->server = test_cert_new("Qnetd Server", &b->ca, NULL, -3600, 36000, 0);
 	}
-	assert_int_equal(qnet_door_start_in(&config, &upcalls, &b->door, &message), 0);
+	assert_int_equal(qnet_door_start_in(&config, upcalls, &b->door, &message), 0);
 	qnet_door_identity(b->door);
 	return b;
+}
+
+static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, bool keys)
+{
+	return board_new_of(tls, keys,
+			    (struct qnet_door_config){.sessions_per_address_max = per_address});
 }
 
 static struct board *board_new(enum qnet_tls tls, unsigned per_address)
@@ -640,15 +646,26 @@ static void test_silence(void **state)
 static void test_half_open(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client silent;
 	struct client c;
 
 	(void)state;
 	board_serve(b);
 	c = client_new(b);
+	silent = client_new(b);
 	client_preinit(&c);
 	client_hear(&c, QNET_PREINIT_REPLY);
-	board_pass(b, QNET_INIT_DEADLINE_MS + 200);
+	board_pass(b, QNET_HELLO_DEADLINE_MS + 200);
+	assert_int_equal(client_end(&silent), 0);
+	/* Saying hello again and again gives no more time. */
+	for (unsigned i = 0; i < 3; i++) {
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
+	}
+	board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
 	assert_int_equal(client_end(&c), 0);
+	client_free(&silent);
 	client_free(&c);
 	board_free(b);
 }
@@ -885,6 +902,96 @@ static void test_limit_per_address(void **state)
 	board_free(b);
 }
 
+/* Connections that never say who they are take only a part of the places. */
+static void test_limit_of_pending(void **state)
+{
+	struct board *b = board_new_of(QNET_TLS_UNSUPPORTED, false,
+				       (struct qnet_door_config){.pending_per_address_max = 2});
+	struct qnet_door_stats stats;
+	struct client c[5];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = client_new(b);
+	assert_int_equal(client_end(&c[2]), -ECONNRESET);
+	client_open(b, &c[0]);
+	c[3] = client_new(b); /* one is attached, so there is room */
+	client_open(b, &c[3]);
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.refused_limit, 1);
+	assert_int_equal(stats.accepted, 3);
+	for (unsigned i = 0; i < 4; i++)
+		client_free(&c[i]);
+	board_free(b);
+}
+
+static unsigned loop_of(uint64_t session)
+{
+	return session % QNET_DOOR_THREADS_MAX;
+}
+
+/* Three loops are one door: sessions are spread, orders find them, a report is one. */
+static void test_loops(void **state)
+{
+	enum { CLIENTS = 6, LOOPS = 3 };
+	struct board *b =
+		board_new_of(QNET_TLS_SUPPORTED, true, (struct qnet_door_config){.threads = LOOPS});
+	struct test_cert cert = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+	unsigned per_loop[LOOPS] = {0};
+	uint64_t sessions[CLIENTS];
+	struct qnet_door_stats stats;
+	struct client c[CLIENTS];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			c[i] = client_new(b);
+			client_preinit(&c[i]);
+			client_hear(&c[i], QNET_PREINIT_REPLY);
+			assert_int_equal(client_start_tls(b, &c[i], &cert), 1);
+			client_init(&c[i]);
+			sessions[i] = board_event(b, TB__DOOR_EVENT__WHAT_OPEN)->session;
+			board_accept(b, sessions[i], 0);
+			assert_int_equal(client_hear(&c[i], QNET_INIT_REPLY).error, 0);
+			assert_in_range(loop_of(sessions[i]), 0, LOOPS - 1);
+			per_loop[loop_of(sessions[i])]++;
+		}
+		/* In one batch, as the core sends them. */
+		Tb__DoorOrder **orders = mem_array(CLIENTS, sizeof(*orders));
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			orders[i] = order_new(sessions[i], TB__DOOR_ORDER__WHAT_VOTE);
+			orders[i]->vote = mem_alloc(sizeof(*orders[i]->vote));
+			tb__door_vote__init(orders[i]->vote);
+			orders[i]->vote->ticket = 900 + i;
+			orders[i]->vote->vote = TB__VOTE__VOTE_ACK;
+		}
+		qnet_door_orders(b->door, orders, CLIENTS);
+		for (unsigned i = 0; i < CLIENTS; i++)
+			assert_int_equal(client_hear(&c[i], QNET_VOTE_INFO).vote, QNET_VOTE_ACK);
+		qnet_door_report(b->door);
+		assert_int_equal(board_event(b, TB__DOOR_EVENT__WHAT_RESET)->reset->sessions,
+				 CLIENTS);
+		for (unsigned i = 0; i < CLIENTS; i++)
+			board_event(b, TB__DOOR_EVENT__WHAT_REPORT);
+		/* The lease is over: each loop ends its own, and serves again after it. */
+		qnet_door_serve(b->door, false);
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+			client_free(&c[i]);
+		}
+		board_serve(b);
+	}
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.leases_lost, 2);
+	assert_int_equal(stats.accepted, 2 * CLIENTS);
+	for (unsigned i = 0; i < LOOPS; i++)
+		assert_int_equal(per_loop[i], 2 * CLIENTS / LOOPS);
+	test_cert_free(&cert);
+	board_free(b);
+}
+
 static void test_port_in_use(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
@@ -937,6 +1044,8 @@ int main(void)
 		cmocka_unit_test(test_stuck_client),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_limit_per_address),
+		cmocka_unit_test(test_limit_of_pending),
+		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_port_in_use),
 		cmocka_unit_test(test_stop),
 	};
