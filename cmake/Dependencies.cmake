@@ -26,3 +26,8 @@ find_library(FDT_ARCHIVE libfdt.a REQUIRED)
 find_library(ZLIB_ARCHIVE libz.a REQUIRED)
 find_library(URING_ARCHIVE liburing.a REQUIRED)
 find_library(SECCOMP_ARCHIVE libseccomp.a REQUIRED)
+# Libraries of rooms that static programs use too: the archive for targets with the property TB_STATIC.
+find_library(PROTOBUF_C_ARCHIVE libprotobuf-c.a REQUIRED HINTS ${PROTOBUF_C_LIBRARY_DIRS})
+find_library(JANSSON_ARCHIVE libjansson.a REQUIRED HINTS ${JANSSON_LIBRARY_DIRS})
+set(PROTOBUF_C_LINK $<IF:$<BOOL:$<TARGET_PROPERTY:TB_STATIC>>,${PROTOBUF_C_ARCHIVE},PkgConfig::PROTOBUF_C>)
+set(JANSSON_LINK $<IF:$<BOOL:$<TARGET_PROPERTY:TB_STATIC>>,${JANSSON_ARCHIVE},PkgConfig::JANSSON>)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/mem.h"
 
@@ -134,18 +133,6 @@ static void state_unpack(const Tb__VirtioState *saved, struct virtio_state *ret)
 	}
 }
 
-/* An interrupt under way is no state that anybody saved: the driver is told once to look. */
-static void device_wake(struct virtio *v)
-{
-	uint64_t one = 1;
-	ssize_t rv = 0;
-
-	if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0) {
-		rv = write(v->irq_fd, &one, sizeof(one));
-	}
-	(void)rv; /* full is as good as told */
-}
-
 int device_state_load(const Tb__VirtioState *saved, struct mmio *m, struct fault *fault)
 {
 	struct virtio *v = m->virtio;
@@ -162,6 +149,5 @@ int device_state_load(const Tb__VirtioState *saved, struct mmio *m, struct fault
 	m->queue_select = saved->queue_select;
 	m->config_pending = saved->config_pending;
 	mmio_refresh(m);
-	device_wake(v);
 	return 0;
 }

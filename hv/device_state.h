@@ -15,6 +15,5 @@ Tb__VirtioState *device_state_save(const struct mmio *m);
 int device_state_check(const Tb__VirtioState *saved, const struct virtio *v, unsigned slot,
 		       struct fault *fault);
 /* Into a new device that passed the check, with the guest's memory in place; paused by this, and
- * stays so. The driver is told once to look at its rings, since interrupts under way are no state
- * that anybody saves. -EBADMSG for a state that cannot be; then the device is as new. */
+ * stays so. -EBADMSG for a state that cannot be; then the device is as new. */
 int device_state_load(const Tb__VirtioState *saved, struct mmio *m, struct fault *fault);

@@ -8,7 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Tries, 10 ms apart: for a process that is seen to have the lock, and for a lock that nobody is
+ * seen to have. */
+enum { TRIES = 20, TRIES_UNSEEN = 200 };
 
 /* Reads a small file of proc as text. */
 static bool proc_read(const char *path, char *text, size_t size)
@@ -79,40 +84,49 @@ static void holder_print(const char *pid, char holder[64])
 
 /* The kernel does not tell whose an open file description lock is; proc does, to root and to the
  * owner. */
-static void holder_find(int fd, char holder[64])
+static bool holder_find(int fd, char holder[64])
 {
+	bool found = false;
 	struct dirent *entry;
 	struct stat file;
 	DIR *dir;
 
 	snprintf(holder, 64, "another program");
 	if (fstat(fd, &file) < 0) {
-		return;
+		return false;
 	}
 	dir = opendir("/proc");
 	if (dir == NULL) {
-		return;
+		return false;
 	}
-	while ((entry = readdir(dir)) != NULL) {
-		if (isdigit((unsigned char)entry->d_name[0]) &&
-		    process_locks(entry->d_name, &file)) {
+	while (!found && (entry = readdir(dir)) != NULL) {
+		found = isdigit((unsigned char)entry->d_name[0]) &&
+			process_locks(entry->d_name, &file);
+		if (found) {
 			holder_print(entry->d_name, holder);
-			break;
 		}
 	}
 	closedir(dir);
+	return found;
 }
 
+/* The kernel clears up a ring behind a VM that has ended, and so does virtio/blk_sync.h: their
+ * locks are waited for. */
 int disk_lock(int fd, bool read_only, char holder[64])
 {
+	static const struct timespec pause = {.tv_nsec = 10000000};
 	struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	int tries = 0;
 
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
-		return 0;
+	while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+		if (errno != EAGAIN && errno != EACCES) {
+			return -errno;
+		}
+		tries++;
+		if (tries % TRIES == 0 && (holder_find(fd, holder) || tries == TRIES_UNSEEN)) {
+			return -EBUSY;
+		}
+		(void)nanosleep(&pause, NULL);
 	}
-	if (errno != EAGAIN && errno != EACCES) {
-		return -errno;
-	}
-	holder_find(fd, holder);
-	return -EBUSY;
+	return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "hv/kvm.h"
 #include "hv/spec.h"
+#include "hv/vcpu_state.h"
 #include "hv/virtio/balloon.h"
 #include "hv/virtio/blk.h"
 #include "hv/virtio/console.h"
@@ -267,6 +268,26 @@ static int make_virtio_devices(struct machine *m, struct fault *fault)
 	return rv < 0 ? rv : make_small_devices(m, fault);
 }
 
+/* Doorbells in the kernel: kicks of the busy queues, and the acknowledges of a device with such. */
+static int connect_doorbells(struct machine *m, const struct machine_slot *s, uint64_t base)
+{
+	bool busy = false;
+	unsigned q;
+	int rv = 0;
+
+	for (q = 0; q < s->virtio->class->queues && rv == 0; q++) {
+		if ((s->virtio->class->rare_kicks & 1u << q) == 0) {
+			rv = kvm_ioeventfd(m->vm, base + MMIO_NOTIFY, 4, q, s->virtio->kick_fd[q],
+					   true);
+			busy = true;
+		}
+	}
+	if (rv < 0 || !busy) {
+		return rv;
+	}
+	return kvm_ioeventfd(m->vm, base + MMIO_ACK, 4, MMIO_ACK_RINGS, m->ack_fd, true);
+}
+
 /* Registers of slot i: readable without an exit, kicks and acknowledges as eventfds, the interrupt
  * straight into the GIC. */
 static int connect_slot(struct machine *m, unsigned i)
@@ -274,7 +295,6 @@ static int connect_slot(struct machine *m, unsigned i)
 	struct machine_slot *s = &m->slot[i];
 	uint64_t base = LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP;
 	uint8_t *page = m->pages + i * m->page_size;
-	unsigned q;
 	int rv;
 
 	mmio_init(&s->mmio, s->virtio, page, base, LAYOUT_SPI_VIRTIO + i);
@@ -286,11 +306,7 @@ static int connect_slot(struct machine *m, unsigned i)
 			.device = &s->mmio,
 		});
 	rv = kvm_slot_set(m->vm, SLOT_PAGES + i, KVM_MEM_READONLY, base, m->page_size, page);
-	for (q = 0; q < s->virtio->class->queues && rv == 0; q++) {
-		rv = kvm_ioeventfd(m->vm, base + MMIO_NOTIFY, 4, q, s->virtio->kick_fd[q], true);
-	}
-	rv = rv < 0 ? rv
-		    : kvm_ioeventfd(m->vm, base + MMIO_ACK, 4, MMIO_ACK_RINGS, m->ack_fd, true);
+	rv = rv < 0 ? rv : connect_doorbells(m, s, base);
 	return rv < 0 ? rv : kvm_irqfd(m->vm, LAYOUT_SPI_VIRTIO + i, s->virtio->irq_fd, true);
 }
 
@@ -481,6 +497,41 @@ void machine_pause(struct machine *m)
 	loop_unlock(&m->loop);
 }
 
+/* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
+ * told once to look at their rings; the counter goes on; random numbers begin anew; the network is
+ * told where the guest is; connections of its former life are over. */
+static void tell_restored(struct machine *m)
+{
+	struct fault ignored = {0};
+	uint64_t one = 1, count;
+	unsigned i;
+
+	/* snapshot_load has seen both calls to work. */
+	if (guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
+			      &ignored) == 0) {
+		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
+	}
+	for (i = 0; i < m->slots; i++) {
+		struct virtio *v = m->slot[i].virtio;
+
+		if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0 &&
+		    write(v->irq_fd, &one, sizeof(one)) < 0) {
+			continue; /* full is as good as told */
+		}
+	}
+	if (m->new_generation) {
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	}
+	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && m->net[i] != NULL; i++) {
+		net_announce(m->net[i]);
+	}
+	if (m->vsock != NULL) {
+		vsock_reset_event(m->vsock);
+	}
+	m->restored = m->new_generation = false;
+}
+
 void machine_resume(struct machine *m)
 {
 	unsigned i;
@@ -491,6 +542,9 @@ void machine_resume(struct machine *m)
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
 		virtio_resume(m->slot[i].virtio);
+	}
+	if (m->restored) {
+		tell_restored(m);
 	}
 	m->state = MACHINE_RUNNING;
 	loop_unlock(&m->loop);
@@ -510,7 +564,7 @@ int machine_reset(struct machine *m, struct fault *fault)
 	vcpus_park(&m->vcpus);
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
-		virtio_set_status(m->slot[i].virtio, 0);
+		mmio_reset(&m->slot[i].mmio);
 	}
 	pl011_init(&m->pl011, uart_output, uart_irq, m);
 	(void)kvm_irq_line(m->vm, LAYOUT_SPI_PL011, false);

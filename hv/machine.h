@@ -7,6 +7,7 @@
 
 #include "hv/bus.h"
 #include "hv/gic.h"
+#include "hv/guest_clock.h"
 #include "hv/image.h"
 #include "hv/loop.h"
 #include "hv/pl011.h"
@@ -59,6 +60,9 @@ struct machine {
 	char end_text[512];
 	uint64_t started_ms; /* boot time at which the guest began */
 	uint64_t resets;
+	/* The guest's past is played again and it was not told yet: the next resume does. */
+	bool restored, new_generation, advance_clock;
+	struct guest_clock clock; /* while `restored`: from where its counter goes on */
 
 	struct loop loop;
 	int kvm, vm;

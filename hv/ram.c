@@ -46,6 +46,11 @@ static bool memfd_has_huge_pages(void)
 			   strstr(text, "[within_size]") != NULL);
 }
 
+enum ram_backing ram_choose(void)
+{
+	return memfd_has_huge_pages() ? RAM_MEMFD : RAM_ANONYMOUS;
+}
+
 static int memfd_make(uint64_t size, int *ret_fd)
 {
 	int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -103,6 +108,8 @@ static int map(enum ram_backing backing, int fd, uint64_t size, struct ram *ret,
 		(void)madvise(at, size, MADV_HUGEPAGE);
 	}
 	(void)madvise(at, size, MADV_DONTDUMP);
+	/* Nor does a copy of this process (virtio/blk_sync.h). */
+	(void)madvise(at, size, MADV_DONTFORK);
 	*ret = (struct ram){
 		.host = at,
 		.size = size,
@@ -118,7 +125,7 @@ int ram_create(uint64_t size, enum ram_backing backing, struct ram *ret, struct 
 	int rv;
 
 	if (backing == RAM_AUTO) {
-		backing = memfd_has_huge_pages() ? RAM_MEMFD : RAM_ANONYMOUS;
+		backing = ram_choose();
 	}
 	if (backing == RAM_MEMFD) {
 		rv = memfd_make(size, &fd);

@@ -25,6 +25,8 @@ struct ram {
 	int fd; /* memfd, or -1; owned */
 };
 
+/* What RAM_AUTO is on this host; opens a file of /sys, which ram_create cannot in the sandbox. */
+enum ram_backing ram_choose(void);
 /* Makes `size` bytes of zeros. 0; or a negative errno and *fault, *ret untouched. */
 int ram_create(uint64_t size, enum ram_backing backing, struct ram *ret, struct fault *fault);
 /* Maps a snapshot's memory file (at least `size` bytes, else -EINVAL) copy-on-write; `fd` stays the

@@ -16,8 +16,6 @@
 #include "hv/memory_file.h"
 #include "hv/state_file.h"
 #include "hv/vcpu_state.h"
-#include "hv/virtio/net.h"
-#include "hv/virtio/vsock.h"
 #include "hv/vmgenid.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
@@ -62,13 +60,20 @@ static int class_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *
 	return rv < 0 ? fault_set(fault, rv, "cannot read the host's class: %s", strerror(-rv)) : 0;
 }
 
+/* A guest that was restored and has not run yet is as old as its snapshot. */
 static int clock_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
 {
+	struct guest_clock clock = m->clock;
+	int rv = m->restored ? 0 : vcpus_clock_read(&m->vcpus, &clock, fault);
+
 	s->clock = mem_alloc(sizeof(*s->clock));
 	tb__vm_clock__init(s->clock);
-	s->clock->realtime_ns = clock_realtime_ms() * 1000000;
-	__asm__("mrs %0, cntfrq_el0" : "=r"(s->clock->frequency));
-	return vcpus_counter_get(&m->vcpus, &s->clock->counter, fault);
+	s->clock->counter = clock.counter;
+	s->clock->frequency = clock.frequency;
+	s->clock->realtime_ns = clock.realtime_ns;
+	s->clock->has_physical = clock.has_physical;
+	s->clock->physical = clock.physical;
+	return rv;
 }
 
 static int vcpus_save(const struct machine *m, Tb__VmSnapshot *s, struct fault *fault)
@@ -341,40 +346,27 @@ static int devices_load(struct machine *m, const Tb__VmSnapshot *s, struct fault
 	for (i = 0; i < m->slots && rv == 0; i++) {
 		rv = device_state_load(s->devices[i], &m->slot[i].mmio, fault);
 	}
-	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && rv == 0; i++) {
-		if (m->net[i] != NULL) {
-			net_announce(m->net[i]);
-		}
-	}
-	if (rv == 0 && m->vsock != NULL) {
-		vsock_reset_event(m->vsock);
-	}
 	loop_unlock(&m->loop);
 	return rv;
 }
 
-/* machine_create chose a new id; the guest is told if it is another than it knew. */
-static int generation_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
+/* Set now, to see that KVM takes it, and once more when the guest runs (machine_resume). */
+static int clock_load(struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
 {
+	uint64_t count;
 	int rv;
 
-	if (memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) == 0) {
-		return 0;
-	}
-	rv = kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
-	rv = rv < 0 ? rv : kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
-	return rv < 0 ? fault_set(fault, rv, "cannot tell the guest its new generation: %s",
-				  strerror(-rv))
-		      : 0;
-}
-
-static int clock_load(const struct machine *m, const Tb__VmSnapshot *s, struct fault *fault)
-{
-	bool advance = m->spec->restore != NULL && m->spec->restore->advance_clock;
-	uint64_t count;
-	int rv = guest_clock_count(s->clock, advance, clock_realtime_ms() * 1000000, &count, fault);
-
-	return rv < 0 ? rv : vcpus_counters_load(&m->vcpus, s->vcpus, count, fault);
+	m->clock = (struct guest_clock){
+		.counter = s->clock->counter,
+		.frequency = s->clock->frequency,
+		.realtime_ns = s->clock->realtime_ns,
+		.has_physical = s->clock->has_physical,
+		.physical = s->clock->physical,
+	};
+	m->advance_clock = m->spec->restore != NULL && m->spec->restore->advance_clock;
+	rv = guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
+			       fault);
+	return rv < 0 ? rv : vcpus_clock_set(&m->vcpus, &m->clock, count, fault);
 }
 
 static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
@@ -401,7 +393,6 @@ static int record_load(struct machine *m, const Tb__VmSnapshot *s, int memory_fd
 	}
 	board_devices_load(m, s);
 	rv = devices_load(m, s, fault);
-	rv = rv < 0 ? rv : generation_load(m, s, fault);
 	return rv < 0 ? rv : clock_load(m, s, fault);
 }
 
@@ -414,9 +405,12 @@ int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *
 		return rv;
 	}
 	rv = record_load(m, s, memory_fd, fault);
-	tb__vm_snapshot__free_unpacked(s, NULL);
 	if (rv == 0) {
 		m->state = MACHINE_PAUSED;
+		m->restored = true;
+		/* machine_create chose the id. */
+		m->new_generation = memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) != 0;
 	}
+	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;
 }

@@ -176,3 +176,14 @@ int start_receive(int fd, Tb__VmStart **ret, struct resources *r, struct fault *
 	buf_free(&payload);
 	return rv;
 }
+
+void start_refuse(int fd, const char *error)
+{
+	Tb__VmReply reply = TB__VM_REPLY__INIT;
+	struct buf out = {0};
+
+	reply.error = (char *)(uintptr_t)error;
+	frame_append(&out, &reply.base);
+	(void)!send(fd, out.data, out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	buf_free(&out);
+}

@@ -11,3 +11,5 @@ enum { START_MAX = 256 << 10 }; /* bytes of VmStart */
  * in *r; -ENOTCONN: the parent ended without a word; or another negative errno. A sentence in
  * either case. */
 int start_receive(int fd, Tb__VmStart **ret, struct resources *r, struct fault *fault);
+/* The answer to a parent whose VM does not start. */
+void start_refuse(int fd, const char *error);

@@ -281,39 +281,42 @@ static void timer_ready(struct watch *watch, uint32_t events)
 
 /* Life */
 
-static int output_watch(struct terminal *t)
+int terminal_reopen(int out)
 {
-	int rv = loop_add(t->config.loop, &t->out_watch, t->out, 0);
+	char path[32];
+	struct stat st;
+	int own = -1;
 
-	return rv == -EPERM ? 0 : rv; /* /dev/null is always ready */
+	if (out < 0 || fstat(out, &st) < 0) {
+		return -1;
+	}
+	if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", out);
+		own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	}
+	/* A file never waits, a socket is told not to; a terminal of somebody else can make us wait
+	 * while a person has stopped it. */
+	return own >= 0 ? own : fcntl(out, F_DUPFD_CLOEXEC, 0);
 }
 
 static int output_open(struct terminal *t)
 {
-	int out = t->config.out;
-	char path[32];
 	struct stat st;
+	int rv;
 
-	if (out < 0 || fstat(out, &st) < 0) {
+	t->out = t->config.out;
+	if (t->out < 0) {
 		return 0;
 	}
-	if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", out);
-		t->out = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	}
-	if (t->out < 0) {
-		/* A file never waits, a socket is told not to; a terminal of somebody else can make
-		 * us wait while a person has stopped it. */
-		t->out = fcntl(out, F_DUPFD_CLOEXEC, 0);
-		t->out_is_socket = S_ISSOCK(st.st_mode);
-	}
-	if (t->out < 0) {
+	if (fstat(t->out, &st) < 0) {
 		return -errno;
 	}
+	t->out_is_socket = S_ISSOCK(st.st_mode);
 	if (!t->out_is_socket && !S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode)) {
 		return 0;
 	}
-	return output_watch(t);
+	rv = loop_add(t->config.loop, &t->out_watch, t->out, 0);
+	return rv == -EPERM ? 0 : rv; /* /dev/null is always ready */
 }
 
 static int input_open(struct terminal *t)
@@ -347,6 +350,8 @@ int terminal_create(const struct terminal_config *config, struct terminal **ret)
 	rv = rv < 0 ? rv : output_open(t);
 	rv = rv < 0 ? rv : input_open(t);
 	if (rv < 0) {
+		loop_remove(&t->out_watch);
+		t->out = -1; /* stays the caller's */
 		terminal_destroy(t);
 		return rv;
 	}

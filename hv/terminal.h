@@ -29,7 +29,8 @@ enum terminal_key terminal_filter(struct terminal_keys *k, uint8_t *data, size_t
 
 struct terminal_config {
 	struct loop *loop;
-	int in, out; /* -1: none; the caller's */
+	int in; /* -1: none; the caller's */
+	int out; /* from terminal_reopen, taken over; -1: none */
 	bool keys; /* a person types: look for Ctrl-A */
 	/* Characters for the guest; returns how many it took. */
 	size_t (*input)(void *arg, const uint8_t *data, size_t len);
@@ -41,8 +42,10 @@ struct terminal_config {
 
 struct terminal;
 
-/* Opens the output once more, for an O_NONBLOCK of its own: others share the given description.
- * Before the sandbox. 0 or negative errno. */
+/* The output once more, with an O_NONBLOCK of its own: others share the given description. Before
+ * the sandbox. Owned by the caller; -1 if that cannot be. */
+int terminal_reopen(int out);
+/* 0; or negative errno, then the descriptors stay the caller's. */
 int terminal_create(const struct terminal_config *config, struct terminal **ret);
 void terminal_destroy(struct terminal *t);
 /* From the guest: returns how many bytes were taken; fewer: output_ready comes. With the lock. */

@@ -45,6 +45,8 @@ static int vcpu_open(struct vcpus *v, int vm, unsigned index)
 		c->run = NULL;
 		return -errno;
 	}
+	/* A copy of this process (virtio/blk_sync.h) must not keep the VM. */
+	(void)madvise(c->run, v->run_size, MADV_DONTFORK);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "hv/kvm.h"
 #include "hv/refusals.h"
 #include "hv/register_name.h"
+#include "lib/clock.h"
 #include "lib/mem.h"
 
 #define MPIDR_EL1 ARM64_SYS_REG(3, 0, 0, 0, 5)
@@ -232,27 +233,20 @@ static uint64_t host_frequency(void)
 	return frequency;
 }
 
-int vcpus_counter_get(const struct vcpus *v, uint64_t *ret, struct fault *fault)
+int vcpus_clock_read(const struct vcpus *v, struct guest_clock *ret, struct fault *fault)
 {
-	int rv = kvm_reg_get(v->vcpu[0].fd, KVM_REG_ARM_TIMER_CNT, ret);
+	const struct vcpu *first = &v->vcpu[0];
+	uint64_t physical = 0;
+	int rv = kvm_reg_get(first->fd, KVM_REG_ARM_TIMER_CNT, &ret->counter);
 
-	return rv < 0 ? fault_vcpu(fault, rv, &v->vcpu[0], "read the counter of") : 0;
-}
-
-/* A counter as saved; false: it is not in the list. */
-static bool saved_count(const Tb__VcpuState *saved, uint64_t id, uint64_t *ret)
-{
-	const uint8_t *at = saved->register_values.data;
-	size_t i;
-
-	for (i = 0; i < saved->n_register_ids; i++) {
-		if (saved->register_ids[i] == id) {
-			memcpy(ret, at, sizeof(*ret));
-			return true;
-		}
-		at += kvm_reg_size(saved->register_ids[i]);
+	if (rv < 0) {
+		return fault_vcpu(fault, rv, first, "read the counter of");
 	}
-	return false;
+	ret->has_physical = kvm_reg_get(first->fd, KVM_REG_ARM_PTIMER_CNT, &physical) == 0;
+	ret->physical = ret->has_physical ? physical - ret->counter : 0;
+	ret->frequency = host_frequency();
+	ret->realtime_ns = clock_realtime_ms() * 1000000;
+	return 0;
 }
 
 /* Set, and seen to be set: within the second that nobody needs for these few calls. */
@@ -268,21 +262,19 @@ static int counter_set(const struct vcpu *c, uint64_t id, uint64_t count, struct
 	return rv < 0 ? fault_vcpu(fault, rv, c, "set the counter of") : 0;
 }
 
-int vcpus_counters_load(const struct vcpus *v, Tb__VcpuState *const *saved, uint64_t count,
-			struct fault *fault)
+int vcpus_clock_set(const struct vcpus *v, const struct guest_clock *clock, uint64_t count,
+		    struct fault *fault)
 {
-	uint64_t begin = host_count(), virtual, physical;
+	uint64_t begin = host_count();
 	unsigned i;
 	int rv = 0;
 
 	for (i = 0; i < v->count && rv == 0; i++) {
 		const struct vcpu *c = &v->vcpu[i];
 
-		if (saved_count(saved[i], KVM_REG_ARM_PTIMER_CNT, &physical) &&
-		    saved_count(saved[i], KVM_REG_ARM_TIMER_CNT, &virtual)) {
+		if (clock->has_physical) {
 			rv = counter_set(c, KVM_REG_ARM_PTIMER_CNT,
-					 count + (physical - virtual) + (host_count() - begin),
-					 fault);
+					 count + clock->physical + (host_count() - begin), fault);
 		}
 		rv = rv < 0 ? rv
 			    : counter_set(c, KVM_REG_ARM_TIMER_CNT, count + (host_count() - begin),

@@ -2,7 +2,7 @@
  * and every register of KVM_GET_REG_LIST. The list is the contract: none is named here by hand, but
  * for those that need care:
  *
- *  - the counters go last, all vCPUs from one count (vcpus_counters_load): read at different times,
+ *  - the counters go last, all vCPUs from one count (vcpus_clock_set): read at different times,
  *    they would come back apart;
  *  - breakpoints, watchpoints and event counters that the processor does not have, of which KVM
  *    lists the most that could be, are left alone: no guest reaches them;
@@ -17,6 +17,7 @@
 #pragma once
 #include "hv/class.h"
 #include "hv/fault.h"
+#include "hv/guest_clock.h"
 #include "hv/vcpu.h"
 #include "proto/hv_state.pb-c.h"
 
@@ -30,8 +31,8 @@ int vcpu_state_check(const Tb__VcpuState *saved, const uint64_t *ids, size_t cou
 int vcpu_state_load(const struct vcpu *c, const Tb__VcpuState *saved,
 		    const struct host_class *class, struct fault *fault);
 
-/* CNTVCT of the guest. */
-int vcpus_counter_get(const struct vcpus *v, uint64_t *ret, struct fault *fault);
-/* CNTVCT goes on from `count`; CNTPCT, if it is in the list, keeps its distance from it. */
-int vcpus_counters_load(const struct vcpus *v, Tb__VcpuState *const *saved, uint64_t count,
-			struct fault *fault);
+/* The guest's counters as they are now. */
+int vcpus_clock_read(const struct vcpus *v, struct guest_clock *ret, struct fault *fault);
+/* CNTVCT of all vCPUs goes on from `count`, CNTPCT at its distance from it. */
+int vcpus_clock_set(const struct vcpus *v, const struct guest_clock *clock, uint64_t count,
+		    struct fault *fault);

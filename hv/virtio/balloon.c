@@ -316,6 +316,7 @@ static const struct virtio_class class = {
 	.name = "balloon",
 	.queues = QUEUES,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = UINT32_MAX,
 	.kick = kick,
 	.reset = reset,
 	.config_written = config_written,

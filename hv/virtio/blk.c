@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <time.h>
 
 #include "hv/virtio/blk_host.h"
+#include "hv/virtio/patience.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -24,6 +26,7 @@ enum {
 	BOUNCE_SIZE = 16 * 1024,
 	RETRIES_MAX = 16, /* of an io that the host did not begin (EAGAIN, EINTR) */
 	ROUNDS_MAX = 16, /* before other devices have their turn */
+	LOOKS = 16, /* at the queue between two at the clock */
 	ZEROS_SIZE = 4096,
 	STUCK_MS = 2000, /* how long the end of a VM waits for its disk */
 };
@@ -65,6 +68,7 @@ struct blk {
 	struct blk_host *host;
 	struct watch watch; /* of host->fd */
 	bool watched; /* the loop hears of it */
+	struct patience patience;
 	bool read_only, direct;
 	bool dropping; /* reset: what comes back is of a driver that is gone */
 	uint64_t size; /* bytes */
@@ -438,6 +442,11 @@ static void begin_ranges(struct blk *b, struct request *r)
 static void begin_flush(struct blk *b, struct request *r)
 {
 	b->counters.flushes++;
+	if (b->read_only) {
+		/* Not offered, and nothing was written. */
+		request_end(b, r, VIRTIO_BLK_S_OK);
+		return;
+	}
 	r->offset = r->left = 0;
 	r->io.op = BLK_FLUSH;
 	ask(b, r);
@@ -544,6 +553,44 @@ static void watch_host(struct blk *b, bool wanted)
 	}
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Lets another thread of this processor go first, where there is such a hint. */
+static void relax(void)
+{
+#ifdef __aarch64__
+	__asm__ volatile("yield");
+#endif
+}
+
+/* All is answered: does the driver's next request come at once? */
+static bool look_out(struct blk *b)
+{
+	uint64_t until;
+	bool came = false;
+
+	if (b->in_flight > 0 || !patience_pays(&b->patience)) {
+		return false;
+	}
+	until = now_us() + PATIENCE_WINDOW_US;
+	while (!came && now_us() < until) {
+		unsigned i;
+
+		for (i = 0; i < LOOKS && !came; i++) {
+			relax();
+			came = queue_has_work(&b->virtio.queue[0]);
+		}
+	}
+	patience_looked(&b->patience, came);
+	return came;
+}
+
 /* New requests to the host in one go; what it does on the spot (page cache, RAM disk) goes back
  * with one interrupt and without a turn of the loop. */
 static void work(struct blk *b)
@@ -558,6 +605,9 @@ static void work(struct blk *b)
 		collect(b);
 		watch_host(b, b->in_flight > 0);
 		virtio_signal(&b->virtio, 0);
+		if (ok && all && look_out(b)) {
+			continue;
+		}
 		/* With no request left, what comes back from the host brings us here again. */
 		if (!ok || !request_left(b) || (all && !queue_want_kick(q))) {
 			return;
@@ -568,8 +618,12 @@ static void work(struct blk *b)
 
 static void blk_kick(struct virtio *v, unsigned index)
 {
+	struct blk *b = blk_of(v);
+
 	(void)index;
-	work(blk_of(v));
+	patience_kicked(&b->patience, now_us());
+	work(b);
+	patience_left(&b->patience, now_us());
 }
 
 static void host_ready(struct watch *watch, uint32_t events)
@@ -657,7 +711,7 @@ static int host_create(const struct blk_config *c, struct blk_host **ret)
 	if (!c->force_threads && blk_uring_create(c->fd, c->read_only, ret) == 0) {
 		return 0;
 	}
-	return blk_threads_create(c->fd, ret);
+	return blk_threads_create(c->fd, c->read_only, ret);
 }
 
 int blk_create_on(struct blk_host *host, const struct blk_config *c, const struct ram *ram,

@@ -1,8 +1,8 @@
 /* blk_host.h: the host's side of a disk: reads and writes that are asked for now and done later, in
  * any order. Two makers, one class: io_uring, and a thread with plain system calls.
  *
- * System calls after creation (for the sandbox): io_uring_enter, ppoll; or in the thread preadv,
- * pwritev, pwritev2, fdatasync, fallocate, futex, write, and read, futex, ppoll in the loop. */
+ * System calls after creation (for the sandbox): io_uring_enter, sendto, ppoll; or in the thread
+ * preadv, pwritev2, sendto, read, write, futex, and read, futex, ppoll in the loop. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -64,10 +64,10 @@ int blk_disk_examine(const struct blk_config *c, const char *name, struct blk_di
 		     struct fault *f);
 
 /* The descriptor `disk` stays the caller's and open. -ENOSYS, -EPERM or whatever the kernel says
- * when it lets us have no ring, or none that is confined to reads, writes and syncs of this one
- * file. */
+ * when it lets us have no ring, or none that is confined to reads and writes of this one file. On a
+ * read-only disk a flush or an allocate is an error. */
 int blk_uring_create(int disk, bool read_only, struct blk_host **ret);
-int blk_threads_create(int disk, struct blk_host **ret);
+int blk_threads_create(int disk, bool read_only, struct blk_host **ret);
 
 /* blk_create (blk.h) on this host, which is taken over, also on failure; NULL: the best there is.
  * For tests, whose hosts fail on purpose. */

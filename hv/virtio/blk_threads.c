@@ -3,7 +3,6 @@
 #include "hv/virtio/blk_host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "hv/virtio/blk_sync.h"
 #include "lib/mem.h"
 
 enum { STACK_SIZE = 128 * 1024 };
@@ -22,6 +22,7 @@ struct list {
 struct blk_threads {
 	struct blk_host host;
 	int disk;
+	struct blk_sync sync; /* channel -1: the disk is read-only */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t asked;
@@ -62,23 +63,30 @@ static struct blk_threads *threads_of(struct blk_host *h)
 	return (struct blk_threads *)h;
 }
 
-static ssize_t perform(int disk, const struct blk_io *io)
+static int64_t perform_sync(const struct blk_threads *t, const struct blk_io *io)
 {
+	int rv = t->sync.channel < 0 ? -EBADF : blk_sync_ask(&t->sync, io);
+
+	return rv < 0 ? rv : blk_sync_answer(&t->sync);
+}
+
+static int64_t perform(const struct blk_threads *t, const struct blk_io *io)
+{
+	ssize_t result = -1;
+
 	switch (io->op) {
 	case BLK_READ:
-		return preadv(disk, io->iov, (int)io->count, (off_t)io->offset);
+		result = preadv(t->disk, io->iov, (int)io->count, (off_t)io->offset);
+		break;
 	case BLK_WRITE:
-		if (!io->stable) {
-			return pwritev(disk, io->iov, (int)io->count, (off_t)io->offset);
-		}
-		return pwritev2(disk, io->iov, (int)io->count, (off_t)io->offset, RWF_DSYNC);
+		result = pwritev2(t->disk, io->iov, (int)io->count, (off_t)io->offset,
+				  io->stable ? RWF_DSYNC : 0);
+		break;
 	case BLK_FLUSH:
-		return fdatasync(disk);
 	case BLK_ALLOCATE:
-		return fallocate(disk, io->mode, (off_t)io->offset, (off_t)io->len);
+		return perform_sync(t, io);
 	}
-	errno = EINVAL;
-	return -1;
+	return result < 0 ? -errno : result;
 }
 
 static void tell(struct blk_threads *t)
@@ -98,15 +106,13 @@ static void *worker(void *arg)
 	pthread_mutex_lock(&t->lock);
 	while (!t->ending) {
 		struct blk_io *io = list_take(&t->wanted);
-		ssize_t result;
 
 		if (io == NULL) {
 			pthread_cond_wait(&t->asked, &t->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&t->lock);
-		result = perform(t->disk, io);
-		io->result = result < 0 ? -errno : result;
+		io->result = perform(t, io);
 		pthread_mutex_lock(&t->lock);
 		list_add(&t->done, io);
 		tell(t);
@@ -154,6 +160,9 @@ static void threads_wait(struct blk_host *h, int timeout_ms)
 
 static void threads_free(struct blk_threads *t)
 {
+	if (t->sync.channel >= 0) {
+		blk_sync_close(&t->sync);
+	}
 	pthread_cond_destroy(&t->asked);
 	pthread_mutex_destroy(&t->lock);
 	if (t->host.fd >= 0) {
@@ -200,12 +209,13 @@ static int start(struct blk_threads *t)
 	return -rv;
 }
 
-int blk_threads_create(int disk, struct blk_host **ret)
+int blk_threads_create(int disk, bool read_only, struct blk_host **ret)
 {
 	struct blk_threads *t = mem_zalloc(sizeof(*t));
 	int rv;
 
 	t->disk = disk;
+	t->sync.channel = -1;
 	t->host = (struct blk_host){
 		.class = &threads_class,
 		.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
@@ -214,7 +224,9 @@ int blk_threads_create(int disk, struct blk_host **ret)
 	list_init(&t->done);
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->asked, NULL);
-	rv = t->host.fd < 0 ? -errno : start(t);
+	rv = t->host.fd < 0 ? -errno : 0;
+	rv = rv < 0 || read_only ? rv : blk_sync_create(disk, &t->sync);
+	rv = rv < 0 ? rv : start(t);
 	if (rv < 0) {
 		threads_free(t);
 		return rv;

@@ -19,6 +19,7 @@ enum {
 enum {
 	PIECE = 1024, /* bytes copied out of guest memory at once */
 	KICK_MAX = 64 << 10, /* bytes taken from the guest before others have their turn */
+	CHAIN_COST = 64, /* bytes that a chain counts besides its own: it is work too */
 };
 
 struct vconsole {
@@ -111,30 +112,31 @@ static bool take(struct vconsole *c, const struct chain *chain, size_t *budget)
 
 /* Chains of the transmitq until there are none (true), the backlog is full or it is others' turn.
  */
-static bool transmit(struct vconsole *c)
+static bool transmit(struct vconsole *c, size_t *budget)
 {
 	struct queue *q = &c->v.queue[TRANSMITQ];
-	size_t budget = KICK_MAX;
 	struct chain chain;
 
-	while (virtio_pop(&c->v, TRANSMITQ, &chain) == 1) {
-		if (!take(c, &chain, &budget)) {
+	while (*budget > 0 && virtio_pop(&c->v, TRANSMITQ, &chain) == 1) {
+		*budget -= smaller(*budget, CHAIN_COST);
+		if (!take(c, &chain, budget)) {
 			queue_unpop(q);
 			return false;
 		}
 		queue_push(q, chain.head, 0);
 	}
-	return true;
+	return *budget > 0;
 }
 
 static void transmit_kick(struct vconsole *c)
 {
 	struct queue *q = &c->v.queue[TRANSMITQ];
+	size_t budget = KICK_MAX;
 	bool all;
 
 	c->blocked = false;
 	do {
-		all = transmit(c);
+		all = transmit(c, &budget);
 	} while (all && queue_want_kick(q));
 	virtio_signal(&c->v, TRANSMITQ);
 	if (!all && !c->blocked) {
@@ -233,6 +235,7 @@ static const struct virtio_class class = {
 	.name = "console",
 	.queues = 2,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = 1u << RECEIVEQ,
 	.kick = kick,
 	.reset = reset,
 	.save = save,

@@ -118,18 +118,23 @@ static void tell_all(struct vinput *i)
 	virtio_signal(&i->v, EVENTQ);
 }
 
-/* A button has no lamps: what the driver sets is taken and forgotten. */
+/* A button has no lamps: what the driver sets is taken and forgotten, a queue full at once. */
 static void forget_status(struct virtio *v)
 {
 	struct queue *q = &v->queue[STATUSQ];
+	unsigned left = QUEUE_SIZE;
 	struct chain c;
 
 	do {
-		while (virtio_pop(v, STATUSQ, &c) == 1) {
+		while (left > 0 && virtio_pop(v, STATUSQ, &c) == 1) {
 			queue_push(q, c.head, 0);
+			left--;
 		}
-	} while (queue_want_kick(q));
+	} while (queue_want_kick(q) && left > 0);
 	virtio_signal(v, STATUSQ);
+	if (queue_has_work(q)) {
+		virtio_kick(v, STATUSQ);
+	}
 }
 
 static void kick(struct virtio *v, unsigned index)
@@ -170,6 +175,7 @@ static const struct virtio_class class = {
 	.name = "input",
 	.queues = 2,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = UINT32_MAX,
 	.kick = kick,
 	.reset = reset,
 	.config_written = config_written,

@@ -207,18 +207,25 @@ static void write_features(struct mmio *m, uint32_t value)
 	m->virtio->acked = m->driver_features & m->virtio->features;
 }
 
+static void reset(struct mmio *m)
+{
+	virtio_set_status(m->virtio, 0);
+	m->features_select = m->driver_features_select = m->queue_select = 0;
+	m->driver_features = 0;
+	m->config_pending = false;
+}
+
 static void write_status(struct mmio *m, uint32_t value)
 {
+	if (value == 0) {
+		reset(m);
+		return;
+	}
 	/* Who wants what was not offered is told no (2.2.2). */
 	if ((m->driver_features & ~m->virtio->features) != 0) {
 		value &= ~(uint32_t)VIRTIO_STATUS_FEATURES_OK;
 	}
 	virtio_set_status(m->virtio, value);
-	if (m->virtio->status == 0) {
-		m->features_select = m->driver_features_select = m->queue_select = 0;
-		m->driver_features = 0;
-		m->config_pending = false;
-	}
 }
 
 static void write_ready(struct mmio *m, uint32_t value)
@@ -336,6 +343,12 @@ void mmio_write(void *arg, uint64_t offset, uint64_t value, unsigned len)
 	} else if (len == 4) {
 		write_register(m, offset, (uint32_t)value);
 	}
+	sync(m);
+}
+
+void mmio_reset(struct mmio *m)
+{
+	reset(m);
 	sync(m);
 }
 

@@ -16,14 +16,14 @@
 enum { MMIO_PAGE_SIZE = 0x1000, MMIO_NOTIFY = 0x50, MMIO_ACK = 0x64 };
 
 /* What machine.c does so that a running guest does not exit to us:
- *  - `page` is a read-only memory slot at `base` (a host page; what lies behind MMIO_PAGE_SIZE is
- * zero);
- *  - for each queue an ioeventfd at base + MMIO_NOTIFY, 4 bytes, datamatch = the queue's number,
- *    on virtio->kick_fd[number];
- *  - an ioeventfd at base + MMIO_ACK, 4 bytes, datamatch = MMIO_ACK_RINGS, on an eventfd that
- * nobody reads; one for all devices is enough. Any other acknowledge, that is one which takes back
- * the configuration bit, must trap: hence the datamatch. An ioeventfd without it would not tell an
- *    acknowledge of the rings from one of the change, and the change could get lost;
+ *  - `page` is a read-only memory slot at `base`: a host page, zero behind MMIO_PAGE_SIZE;
+ *  - each queue that is not of the class's rare_kicks has an ioeventfd at base + MMIO_NOTIFY,
+ *    4 bytes, datamatch = the queue's number, on virtio->kick_fd[number]; other kicks trap;
+ *  - a device with such a queue has an ioeventfd at base + MMIO_ACK, 4 bytes, datamatch =
+ *    MMIO_ACK_RINGS, on an eventfd that nobody reads; one is enough for all devices. Any other
+ *    acknowledge, that is one that takes back the configuration bit, must trap: without the
+ *    datamatch an acknowledge of the rings would look like one of the change, and the change
+ *    could get lost;
  *  - virtio->irq_fd is the irqfd of SPI `spi`. */
 enum { MMIO_ACK_RINGS = 1, MMIO_ACK_CONFIG = 2 };
 
@@ -44,5 +44,8 @@ uint64_t mmio_read(void *m, uint64_t offset, unsigned len);
 void mmio_write(void *m, uint64_t offset, uint64_t value, unsigned len);
 /* Its device-tree node: "virtio,mmio", dma-coherent, edge. */
 void mmio_tree(const struct mmio *m, struct tree *t);
+/* As if the driver had written 0 to the status: device, selectors and page (reset of the machine).
+ */
+void mmio_reset(struct mmio *m);
 /* Makes the page anew from the state (after restore: the virtio's and the fields above). */
 void mmio_refresh(struct mmio *m);

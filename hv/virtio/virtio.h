@@ -5,10 +5,9 @@
  * are made with the device lock held (loop.h). No file here knows of KVM: interrupts and kicks are
  * eventfds.
  *
- *   status:  0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK (active) -> ... reset -> 0
- *                                                              |
- *                             virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver
- * resets)
+ *   status: 0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK (active) -> reset -> 0
+ *                                                                |
+ *      virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver resets)
  *
  * While paused (snapshot, stop) kicks are kept: virtio_resume looks at every queue once. */
 #pragma once
@@ -44,11 +43,14 @@ struct virtio_class {
 	const char *name; /* "blk" */
 	unsigned queues;
 	uint16_t queue_size; /* largest, a power of two, at most QUEUE_SIZE_MAX */
+	/* Bit i: queue i is kicked so seldom that exits cost less than a doorbell in the kernel
+	 * (12,000 instructions to make one, 4,300 for an exit): machine.c makes none. */
+	uint32_t rare_kicks;
 	/* The driver said DRIVER_OK; queues that it enabled are ready. After virtio_load the device
 	 * is paused and nothing may move before resume. May be NULL. */
 	void (*activate)(struct virtio *v);
-	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere
-	 * (vhost). */
+	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere,
+	 * to vhost. */
 	void (*kick)(struct virtio *v, unsigned index);
 	/* Back to the state before the driver came. Requests in flight are waited for: afterwards
 	 * nothing of the old life touches guest memory. May be NULL. */
@@ -84,8 +86,7 @@ struct virtio {
 	const struct ram *ram;
 	struct loop *loop;
 	uint64_t features; /* offered; the device sets its own, virtio_init adds the common ones */
-	uint64_t
-		acked; /* accepted by the driver; a subset of features (kept so by the transport) */
+	uint64_t acked; /* accepted by the driver; the transport keeps it a subset of features */
 	uint32_t status;
 	bool active; /* DRIVER_OK seen, not failed: queues may be used */
 	bool paused;
@@ -117,8 +118,7 @@ void virtio_close(struct virtio *v);
 int virtio_pop(struct virtio *v, unsigned index, struct chain *ret);
 /* Interrupts the driver if the queue's rules say so. After each batch of queue_push. */
 void virtio_signal(struct virtio *v, unsigned index);
-/* The config space changed (already stored): generation + 1, config interrupt once the driver runs.
- */
+/* The config space changed (already stored): generation + 1, interrupt once the driver runs. */
 void virtio_config_changed(struct virtio *v);
 /* The driver broke the rules: DEVICE_NEEDS_RESET, queues dead (not ready), one log line a second at
  * most. */

@@ -79,6 +79,7 @@ def spec(*words, **fields):
     fields.setdefault("name", "guest")
     fields.setdefault("kernel", "/guest/kernel")
     fields.setdefault("initrd", "/guest/tiny")
+    fields.setdefault("sandbox", {"uid": 60001, "gid": 60001})  # checks are root, VMs never
     if "commandLine" not in fields:
         fields["commandLine"] = command_line(*words)
     return json.dumps(fields, indent=1)

@@ -37,7 +37,7 @@ def _(result):
 @lab.check("KVM works: the bare guest says its line and switches off",
            f"ls -l /dev/kvm; {QEMU} -kernel /guest/bare -append off")
 def _(result):
-    result.expect_line(r"^BARE off counter=\d+$")
+    result.expect_line(r"^BARE off counter=\d+ hz=\d+$")
     result.expect_status(0)
 
 

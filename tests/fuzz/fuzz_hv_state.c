@@ -53,12 +53,16 @@ static void compare(const Tb__VmSnapshot *s)
 	static struct host_class saved, here = {.count = 1, .part = {{CLASS_PAGE_SIZE, 4096}}};
 	struct fault fault = {0};
 	char text[360];
+	struct guest_clock clock = {0};
 	uint64_t count;
 
 	must(class_unpack(s->host_class, &saved));
 	must((class_difference(&saved, &here, text, sizeof(text)) > 0) == (text[0] != '\0'));
 	must(class_difference(&saved, &saved, text, sizeof(text)) == 0);
-	must(guest_clock_count(s->clock, true, INT64_C(1800000000000000000), &count, &fault) <= 0);
+	clock.counter = s->clock->counter;
+	clock.frequency = s->clock->frequency;
+	clock.realtime_ns = s->clock->realtime_ns;
+	must(guest_clock_count(&clock, true, INT64_C(1800000000000000000), &count, &fault) <= 0);
 }
 
 /* The guest's memory holds the record: chains of anything. */

@@ -12,6 +12,7 @@
 #include <linux/seccomp.h>
 #include <linux/virtio_blk.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hv/disk_lock.h"
 #include "hv/virtio/blk.h"
 #include "lib/log.h"
 #include "tests/unit/blk_double.h"
@@ -312,6 +314,8 @@ static void test_read_only(void **state)
 	assert_int_equal(request(w, VIRTIO_BLK_T_DISCARD, 0, &range, 16, NULL), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(w, VIRTIO_BLK_T_WRITE_ZEROES, 0, &range, 16, NULL),
 			 VIRTIO_BLK_S_IOERR);
+	assert_int_equal(w->host.logged, 0);
+	assert_int_equal(request(w, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), VIRTIO_BLK_S_OK);
 	assert_int_equal(w->host.logged, 0);
 	assert_int_equal(request(w, VIRTIO_BLK_T_IN, 3, NULL, 512, back), VIRTIO_BLK_S_OK);
 	assert_int_equal(back[0], 0xd15c0003);
@@ -877,6 +881,117 @@ static void test_failure_in_flight(void **state)
 	world_close(w);
 }
 
+/* Kills the process that flushes: our only child that is not a zombie. False where it cannot be
+ * found. */
+static bool flusher_kill(void)
+{
+	char path[64], line[256];
+	FILE *file;
+	int pid, last = 0;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	file = fopen(path, "r");
+	if (file == NULL) {
+		return false;
+	}
+	while (fscanf(file, "%d", &pid) == 1) {
+		last = pid;
+	}
+	fclose(file);
+	snprintf(path, sizeof(path), "/proc/%d/stat", last);
+	file = last > 0 ? fopen(path, "r") : NULL;
+	if (file == NULL || fgets(line, sizeof(line), file) == NULL ||
+	    strstr(line, ") Z") != NULL) {
+		line[0] = '\0';
+	}
+	if (file != NULL) {
+		fclose(file);
+	}
+	return strstr(line, "vm-disk-sync") != NULL && kill(last, SIGKILL) == 0;
+}
+
+/* Nobody flushes any more: each flush is an error, never a success, and all else works. */
+static void test_flusher_gone(void **state)
+{
+	enum engine engine;
+	uint8_t data[512];
+
+	(void)state;
+	for (engine = URING; engine <= THREADS; engine++) {
+		struct world *w = world_plain(engine);
+		unsigned i;
+
+		assert_int_equal(request(w, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), VIRTIO_BLK_S_OK);
+		if (!flusher_kill()) {
+			world_close(w);
+			skip();
+		}
+		for (i = 0; i < 3; i++) {
+			assert_int_equal(request(w, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL),
+					 VIRTIO_BLK_S_IOERR);
+		}
+		assert_int_equal(request(w, VIRTIO_BLK_T_IN, 0, NULL, 512, data), VIRTIO_BLK_S_OK);
+		world_close(w);
+	}
+}
+
+/* The process that flushes has the disk's lock too, and the ring: a new VM gets it as soon as the
+ * kernel has cleared up behind this one. */
+static void test_lock_is_free_at_the_end(void **state)
+{
+	enum engine engine;
+
+	(void)state;
+	for (engine = URING; engine <= THREADS; engine++) {
+		struct world *w = world_plain(engine);
+		char path[64], holder[64];
+		int other;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", w->disk);
+		other = open(path, O_RDWR | O_CLOEXEC);
+		assert_true(other >= 0);
+		assert_int_equal(disk_lock(w->disk, false, holder), 0);
+		assert_int_equal(disk_lock(other, false, holder), -EBUSY);
+		world_close(w);
+		assert_int_equal(disk_lock(other, false, holder), 0);
+		close(other);
+	}
+}
+
+/* Flushes and discards that come together are all done. */
+static void test_flushes_at_once(void **state)
+{
+	struct virtio_blk_discard_write_zeroes range = {.sector = 8, .num_sectors = 8};
+	enum engine engine;
+
+	(void)state;
+	for (engine = URING; engine <= THREADS; engine++) {
+		struct world *w = world_plain(engine);
+		struct ask a[30];
+		unsigned i;
+
+		for (i = 0; i < 30; i++) {
+			uint32_t type = i % 3 == 0   ? VIRTIO_BLK_T_FLUSH
+					: i % 3 == 1 ? VIRTIO_BLK_T_IN
+						     : VIRTIO_BLK_T_DISCARD;
+			uint32_t len = i % 3 == 0 ? 0 : i % 3 == 1 ? 512 : sizeof(range);
+
+			a[i] = ask_make(w, type, i % 3 == 1 ? i : 0, i % 3 == 2 ? &range : NULL,
+					len);
+			ask_add(w, type, &a[i]);
+		}
+		hv_driver_kick(&w->d, 0);
+		for (i = 0; i < 30; i++) {
+			hv_driver_wait(&w->d, 0);
+			assert_true(hv_driver_used(&w->d, 0, NULL, NULL));
+		}
+		for (i = 0; i < 30; i++) {
+			assert_int_equal(status_of(w, &a[i]), VIRTIO_BLK_S_OK);
+		}
+		world_close(w);
+	}
+}
+
 /* A file on a file system with O_DIRECT, or -1. */
 static int direct_file(void)
 {
@@ -1162,6 +1277,9 @@ int main(void)
 		cmocka_unit_test(test_pause_drains),
 		cmocka_unit_test(test_reset_waits),
 		cmocka_unit_test(test_failure_in_flight),
+		cmocka_unit_test(test_flusher_gone),
+		cmocka_unit_test(test_lock_is_free_at_the_end),
+		cmocka_unit_test(test_flushes_at_once),
 		cmocka_unit_test(test_direct),
 		cmocka_unit_test(test_no_space),
 		cmocka_unit_test(test_create_refusals),

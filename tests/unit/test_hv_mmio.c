@@ -669,6 +669,22 @@ static void test_page_is_made_anew(void **state)
 	assert_memory_equal(before, w->d.page, sizeof(before));
 }
 
+static void test_reset_of_the_machine(void **state)
+{
+	struct world *w = *state;
+
+	hv_driver_start(&w->d, ~UINT64_C(0));
+	virtio_config_changed(&w->e.v);
+	hv_driver_write(&w->d, REG_QUEUE_SEL, 5);
+	hv_driver_write(&w->d, REG_FEATURES_SEL, 1);
+	mmio_reset(&w->d.mmio);
+	assert_int_equal(hv_driver_read(&w->d, REG_STATUS), 0);
+	assert_int_equal(hv_driver_read(&w->d, REG_INTERRUPT_STATUS), 1);
+	assert_int_equal(hv_driver_read(&w->d, REG_QUEUE_SIZE_MAX), 64);
+	assert_int_equal(hv_driver_read(&w->d, REG_FEATURES), 0x30000005);
+	assert_false(w->e.v.active);
+}
+
 static void test_failures_are_logged_once_a_second(void **state)
 {
 	const uint64_t later = UINT64_MAX / 2;
@@ -709,6 +725,7 @@ int main(void)
 		case_of(test_saved_and_loaded),
 		case_of(test_states_that_cannot_be),
 		case_of(test_more_words_than_there_are),
+		case_of(test_reset_of_the_machine),
 		case_of(test_page_is_made_anew),
 		case_of(test_failures_are_logged_once_a_second),
 	};

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "hv/layout.h"
@@ -617,6 +618,53 @@ static void test_a_dead_queue_is_left_alone(void **state)
 	assert_int_equal(queue_pop(&w->q, &w->c), 0);
 }
 
+struct fickle {
+	volatile uint64_t *desc;
+	uint64_t good, bad; /* addresses: with room for 4096 bytes, and for 16 */
+	bool stop;
+};
+
+/* A driver on another processor that changes a descriptor all the time. Its races are the point. */
+__attribute__((no_sanitize("thread"))) static void *change_all_the_time(void *arg)
+{
+	struct fickle *f = arg;
+
+	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
+		f->desc[1] = 16;
+		f->desc[0] = f->bad;
+		f->desc[0] = f->good;
+		f->desc[1] = 4096;
+	}
+	return NULL;
+}
+
+static void test_what_was_checked_is_what_is_used(void **state)
+{
+	struct world *w = *state;
+	struct fickle f = {
+		.desc = hv_driver_at(&w->d, w->d.ring[0].desc),
+		.good = w->buffer,
+		.bad = LAYOUT_RAM + RAM_BYTES - 16,
+	};
+	const uint8_t *end = w->d.ram.host + w->d.ram.size;
+	pthread_t thread;
+	unsigned round;
+
+	one_buffer(w);
+	assert_int_equal(pthread_create(&thread, NULL, change_all_the_time, &f), 0);
+	for (round = 0; round < 200000; round++) {
+		w->q.next_avail = 0;
+		if (queue_pop(&w->q, &w->c) == 1) {
+			const struct iovec *iov = &w->c.iov[0];
+
+			assert_true((const uint8_t *)iov->iov_base + iov->iov_len <= end);
+			assert_true(iov->iov_len == w->c.out_len + w->c.in_len);
+		}
+	}
+	__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
 #define case_of(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -633,6 +681,7 @@ int main(void)
 		case_of(test_must_signal_by_flags),
 		case_of(test_kicks_wanted),
 		case_of(test_a_dead_queue_is_left_alone),
+		case_of(test_what_was_checked_is_what_is_used),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -370,7 +370,7 @@ static void test_clock(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		Tb__VmClock saved = TB__VM_CLOCK__INIT;
+		struct guest_clock saved = {0};
 		struct fault fault = {0};
 		uint64_t count = 0;
 
@@ -394,7 +394,7 @@ static void test_clock_extremes(void **state)
 	(void)state;
 	for (i = 0; i < 5; i++) {
 		for (j = 0; j < 5; j++) {
-			Tb__VmClock saved = TB__VM_CLOCK__INIT;
+			struct guest_clock saved = {0};
 			struct fault fault = {0};
 			uint64_t count = 7;
 			int rv;

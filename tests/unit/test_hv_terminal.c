@@ -99,7 +99,7 @@ static void begin(struct fixture *f, int in, int out, bool keys)
 	struct terminal_config config = {
 		.loop = &f->loop,
 		.in = in,
-		.out = out,
+		.out = terminal_reopen(out),
 		.keys = keys,
 		.input = take,
 		.output_ready = ready,

@@ -84,10 +84,14 @@ static void psci_call(uint64_t function)
 void bare_main(const uint32_t *tree, uint64_t counter)
 {
 	const char *order = bootargs_find(tree);
+	uint64_t hz;
+	__asm__("mrs %0, cntfrq_el0" : "=r"(hz));
 	text_put("BARE ");
 	text_put(order);
 	text_put(" counter=");
 	number_put(counter);
+	text_put(" hz=");
+	number_put(hz);
 	text_put("\n");
 	if (same(order, "off"))
 		psci_call(PSCI_SYSTEM_OFF);
