@@ -294,6 +294,9 @@ static void view_print(const struct view *v, bool wide)
 	if (v->cluster->auto_register)
 		field_print("Auto-register",
 			    "on: unknown sites are created when they first attach");
+	if (s != NULL && s->level != 0 && s->level < s->level_here)
+		field_print("Upgrade",
+			    "under way: what is new is off until every board runs the new release");
 	if (v->cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
 		field_print("CA", "%s", rotation_text(v->cluster));
 	if (wide) {

@@ -229,6 +229,11 @@ static const struct option_spec token_options[] = {
 	 .value = "NAME",
 	 .help = "The site, with --role site.",
 	 .complete = COMPLETE_SITE},
+	{.name = "tenant",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "With --role viewer or operator: sees and changes only the sites with the label "
+		 "tenant=NAME, and nothing of the cluster."},
 	{.name = NULL},
 };
 static const struct option_spec import_options[] = {
@@ -360,6 +365,13 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec tenant_options[] = {
+	{.name = "max-sites",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "How many sites it may have; 0: any number."},
+	{.name = NULL},
+};
 static const struct option_spec rotate_options[] = {
 	OPTION_YES,
 	{.name = "finish",
@@ -481,6 +493,7 @@ const struct command_group command_groups[] = {
 	{"cluster", "The cluster"},
 	{"node", "Its boards"},
 	{"site", "The sites"},
+	{"tenant", "Whose sites are whose"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -793,6 +806,22 @@ const struct command commands[] = {
 	 .options = enroll_options,
 	 .examples = enroll_examples,
 	 .run = run_site_enroll},
+	{.path = "tenant list",
+	 .args = "",
+	 .summary = "Lists the tenants, their sites and quotas",
+	 .description = "A tenant is a value of the label \"tenant\" of sites.",
+	 .run = run_tenant_list},
+	{.path = "tenant set",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Limits how many sites a tenant may have",
+	 .description =
+		 "Counted are the sites with the label tenant=NAME, whoever makes them. A tenant "
+		 "that has more already keeps them, but gets no new ones. What a tenant's own "
+		 "people use is a token with \"token create --tenant NAME\".",
+	 .options = tenant_options,
+	 .run = run_tenant_set},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",

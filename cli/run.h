@@ -37,6 +37,9 @@ int run_site_delete(struct invocation *inv);
 int run_site_export(struct invocation *inv);
 int run_site_enroll(struct invocation *inv);
 
+int run_tenant_list(struct invocation *inv);
+int run_tenant_set(struct invocation *inv);
+
 int run_event_list(struct invocation *inv);
 
 int run_cert_create(struct invocation *inv);

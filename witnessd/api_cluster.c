@@ -82,6 +82,7 @@ static void cluster_answered(struct api_call *call, int error, const Tb__PeerAns
 	name = api_node_name(call->api);
 	api_field_set(&status->node, name);
 	api_field_set(&status->version, TIEBREAK_VERSION);
+	status->level_here = LEVEL_HERE;
 	free(name);
 	tb__cluster_status__free_unpacked(cluster->status, NULL);
 	cluster->status = status;

@@ -28,6 +28,7 @@ enum {
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
+	CORE_LEVEL_MS = 1000,
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
 };
 
@@ -80,6 +81,7 @@ struct core {
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
 	bool model_dirty; /* since the last flush */
 	bool nodes_dirty;
+	bool version_told; /* the model is being told which release runs here */
 	bool self_seen; /* the model has named this board */
 	bool threaded; /* the thread runs */
 	void (*failed)(void *arg);
@@ -120,6 +122,7 @@ struct core {
 	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
 	bool certifying; /* a new one is on its way into the log */
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
@@ -149,6 +152,7 @@ void peer_close_all(struct core *c);
 struct peer *peer_find(struct core *c, uint64_t node); /* incoming, greeted, current term */
 void peer_send(struct peer *p, const Tb__PeerFrame *frame);
 uint64_t peer_node(const struct peer *p);
+unsigned peer_level(struct core *c, uint64_t node); /* as the leader; 0: no link */
 void peer_renew(struct core *c); /* follower: send a lease renewal */
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
@@ -162,6 +166,8 @@ void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 
+/* What every board understands; of a log that makes no cluster yet, what this board does. */
+unsigned core_level(struct core *c);
 /* Ends leadership, lease and links; the engine is the caller's to close. */
 void core_let_go(struct core *c);
 /* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */

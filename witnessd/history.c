@@ -108,6 +108,7 @@ static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *fi
 	hex_encode(random, sizeof(random), id->cluster_id);
 	id->cert = mem_strdup(made.pem);
 	id->ca_cert = mem_strdup(final->secrets->ca_cert);
+	final->cluster->level = LEVEL_HERE;
 	free(final->cluster->id);
 	final->cluster->id = mem_strdup(id->cluster_id);
 	final->node = mem_alloc(sizeof(*final->node));

@@ -311,6 +311,48 @@ static void lead_membership(struct core *c)
 	store_nodes(c->store, membership_visit, &m);
 }
 
+/* --- the level --- */
+
+struct levels {
+	struct core *c;
+	unsigned least;
+};
+
+static int levels_visit(void *arg, const Tb__Node *node)
+{
+	struct levels *l = arg;
+	unsigned level =
+		node->id == l->c->identity.node_id ? LEVEL_HERE : peer_level(l->c, node->id);
+
+	if (level < l->least)
+		l->least = level;
+	return 0;
+}
+
+/* Raised once every board of the model is here and says that it understands more. */
+static void lead_level(struct core *c)
+{
+	struct levels l = {.c = c, .least = LEVEL_HERE};
+	uint64_t now = clock_boottime_ms();
+	Tb__Command **commands;
+
+	if (now < c->level_ms || !c->secrets_seen)
+		return;
+	c->level_ms = now + CORE_LEVEL_MS;
+	if (core_level(c) >= LEVEL_HERE || store_nodes(c->store, levels_visit, &l) != 0 ||
+	    l.least <= core_level(c))
+		return;
+	commands = mem_array(1, sizeof(*commands));
+	commands[0] = mem_alloc(sizeof(**commands));
+	tb__command__init(commands[0]);
+	commands[0]->actor = mem_strdup("upgrade");
+	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	commands[0]->cluster_level = mem_alloc(sizeof(Tb__ClusterLevel));
+	tb__cluster_level__init(commands[0]->cluster_level);
+	commands[0]->cluster_level->level = l.least;
+	proposal_add(c, NULL, commands, 1, NULL, NULL);
+}
+
 /* --- drained boards --- */
 
 struct drain_view {
@@ -557,6 +599,7 @@ void lead_tick(struct core *c)
 	lead_membership(c);
 	lead_drain(c);
 	lead_settle(c);
+	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
@@ -609,6 +652,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 		return 1;
 	status = &r->statuses[r->count];
 	tb__node_status__init(status);
+	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -654,6 +698,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
 	status.nodes_drained = rows.drained;
+	status.level = core_level(c);
 	status.sites = (uint32_t)sites;
 	here = status.sites_whole + status.sites_degraded + status.sites_split +
 	       status.sites_undecided;

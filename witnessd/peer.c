@@ -36,6 +36,7 @@ struct peer {
 	uv_pipe_t pipe;
 	uint64_t node;
 	uint64_t term; /* of the leadership that the link serves; 0: not greeted yet */
+	unsigned level; /* as its hello says; 0: not yet */
 	bool outgoing;
 	bool greeted; /* its hello was good, but this board was not ready to lead */
 	bool closing;
@@ -125,6 +126,7 @@ static void peer_hello(struct peer *p, uint64_t term)
 	hello.node_id = p->core->identity.node_id;
 	hello.version = (char *)TIEBREAK_VERSION;
 	hello.term = term;
+	hello.level = LEVEL_HERE;
 	hello.cluster_id = p->core->identity.cluster_id;
 	frame.what_case = TB__PEER_FRAME__WHAT_HELLO;
 	frame.hello = &hello;
@@ -142,6 +144,13 @@ struct peer *peer_find(struct core *c, uint64_t node)
 	return NULL;
 }
 
+unsigned peer_level(struct core *c, uint64_t node)
+{
+	struct peer *p = peer_find(c, node);
+
+	return p != NULL ? p->level : 0;
+}
+
 /* --- what a leader hears --- */
 
 static void peer_greet(struct peer *p);
@@ -155,6 +164,15 @@ static void peer_greeted_by_follower(struct peer *p, const Tb__PeerHello *hello)
 			    "board %llu presents itself as board %llu of cluster %s",
 			    (unsigned long long)p->node, (unsigned long long)hello->node_id,
 			    hello->cluster_id);
+		peer_close(p);
+		return;
+	}
+	p->level = hello->level != 0 ? hello->level : LEVEL_FIRST;
+	if (p->level < core_level(c)) {
+		log_warning("peer-refused",
+			    "board %llu runs a release that is too old for this cluster (%s, level "
+			    "%u of %u): upgrade it",
+			    (unsigned long long)p->node, hello->version, p->level, core_level(c));
 		peer_close(p);
 		return;
 	}
