@@ -48,7 +48,6 @@ run unit "gcc build, unit tests and simulator" tested dev
 run asan "clang build with address and undefined sanitizers" tested asan
 run tsan "thread sanitizer: what crosses threads" tests/tsan.sh
 run fuzz "fuzzers, briefly" tests/fuzz/run.sh 5
-tests/previous.sh >build/previous.log 2>&1 || true # for the rolling upgrade; it says itself what is wrong
 for script in tests/e2e/test_*.py; do
 	run e2e "$(basename "$script" .py)" python3 "$script" build/dev/bin
 done
