@@ -365,6 +365,13 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec node_set_options[] = {
+	{.name = "zone",
+	 .type = OPTION_TEXT,
+	 .value = "ZONE",
+	 .help = "Its failure domain: a building, a provider. \"\" takes it away."},
+	{.name = NULL},
+};
 static const struct option_spec tenant_options[] = {
 	{.name = "max-sites",
 	 .type = OPTION_NUMBER,
@@ -644,6 +651,17 @@ const struct command commands[] = {
 	 .summary = "Shows one board",
 	 .description = "NODE is its name or id.",
 	 .run = run_node_show},
+	{.path = "node set",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Says in which failure domain a board is",
+	 .description =
+		 "A site with the label zone=ZONE whose nodes are attached to a board of the same "
+		 "zone raises an alarm: what ends the one may end the other.",
+	 .options = node_set_options,
+	 .run = run_node_set},
 	{.path = "node drain",
 	 .args = "NODE",
 	 .min_args = 1,

@@ -20,6 +20,7 @@ int run_cluster_recover(struct invocation *inv);
 
 int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);
+int run_node_set(struct invocation *inv);
 int run_node_drain(struct invocation *inv);
 int run_node_undrain(struct invocation *inv);
 int run_node_replace(struct invocation *inv);

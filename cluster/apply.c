@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/alarm.h"
 #include "cluster/check.h"
 #include "cluster/limits.h"
 #include "lib/mem.h"
@@ -870,6 +871,115 @@ static int apply_cluster_settle(struct applier *a)
 				   "given again");
 	}
 	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static size_t alarm_place(const Tb__Cluster *row, const Tb__Alarm *alarm, bool *ret_there)
+{
+	size_t at = 0;
+
+	while (at < row->n_alarms && alarm_order(row->alarms[at], alarm) < 0)
+		at++;
+	*ret_there = at < row->n_alarms && alarm_order(row->alarms[at], alarm) == 0;
+	return at;
+}
+
+static int alarm_audit(struct applier *a, const Tb__Alarm *alarm, bool raised)
+{
+	struct subject subject = {0};
+
+	if (strncmp(alarm->kind, "site-", 5) == 0)
+		subject.site = alarm->subject;
+	else if (strcmp(alarm->kind, "certificate") != 0)
+		subject.node = alarm->subject;
+	return audit(a, raised ? "alarm.raised" : "alarm.cleared", raised ? WARNING : INFO, subject,
+		     "%s%s", raised ? "" : "over: ", alarm->message);
+}
+
+static int alarm_check(struct applier *a, const Tb__Alarm *alarm)
+{
+	struct apply_problem problem;
+
+	if (text_check(alarm->kind, LIMIT_NAME, "alarm.kind", &problem) != 0 ||
+	    text_check(alarm->subject, 2 * LIMIT_NAME, "alarm.subject", &problem) != 0 ||
+	    text_check(alarm->message, LIMIT_MESSAGE, "alarm.message", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	return 0;
+}
+
+static int alarm_clear(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv;
+
+	if (!there)
+		return 0;
+	a->result->changed++;
+	rv = alarm_audit(a, row->alarms[at], false);
+	tb__alarm__free_unpacked(row->alarms[at], NULL);
+	row->n_alarms--;
+	memmove(&row->alarms[at], &row->alarms[at + 1],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	return rv;
+}
+
+static int alarm_raise(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv = alarm_check(a, alarm);
+
+	if (rv != 0 || there || row->n_alarms == LIMIT_ALARMS)
+		return rv;
+	a->result->changed++;
+	row->alarms = mem_realloc(row->alarms, (row->n_alarms + 1) * sizeof(row->alarms[0]));
+	memmove(&row->alarms[at + 1], &row->alarms[at],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	row->alarms[at] = (Tb__Alarm *)message_copy(&alarm->base);
+	row->alarms[at]->since_ms = a->command->time_ms;
+	row->n_alarms++;
+	return alarm_audit(a, alarm, true);
+}
+
+static int apply_alarm_set(struct applier *a, const Tb__AlarmSet *op)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	for (size_t i = 0; rv == 0 && i < op->n_clear; i++)
+		rv = alarm_clear(a, row, op->clear[i]);
+	for (size_t i = 0; rv == 0 && i < op->n_raise; i++)
+		rv = alarm_raise(a, row, op->raise[i]);
+	if (rv == 0 && a->result->changed != 0) {
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+static int apply_node_zone(struct applier *a, const Tb__NodeZone *op)
+{
+	struct apply_problem problem;
+	Tb__Node *node;
+	Tb__Node row;
+	int rv;
+
+	if (text_check(op->zone, LIMIT_LABEL_VALUE, "zone", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = node_get(a, op->id, &node);
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	row = *node;
+	row.zone = op->zone;
+	rv = node_change(a, node, &row);
+	tb__node__free_unpacked(node, NULL);
 	return rv;
 }
 
@@ -1853,6 +1963,10 @@ static int command_dispatch(struct applier *a)
 		return apply_cluster_restore(a, c->cluster_restore);
 	case TB__COMMAND__OP_CLUSTER_SETTLE:
 		return apply_cluster_settle(a);
+	case TB__COMMAND__OP_ALARM_SET:
+		return apply_alarm_set(a, c->alarm_set);
+	case TB__COMMAND__OP_NODE_ZONE:
+		return apply_node_zone(a, c->node_zone);
 	case TB__COMMAND__OP_TENANT_SET:
 		return apply_tenant_set(a, c->tenant_set);
 	case TB__COMMAND__OP_CLUSTER_LEVEL:

@@ -64,6 +64,7 @@ struct session {
 	char *address;
 	uint32_t node_id;
 	uint32_t heartbeat_ms;
+	uint32_t rtt_ms; /* if near the heartbeat */
 	uint32_t tie_breaker_node;
 	uint8_t algorithm;
 	uint8_t tie_breaker;
@@ -128,6 +129,8 @@ struct site {
 	bool counted;
 	uint8_t state; /* Tb__SiteState, in fleet.states while counted */
 	bool unstable; /* the last decision */
+	bool whole; /* all configured nodes are attached */
+	uint64_t whole_ms; /* they were, then */
 	uint64_t moved_ms; /* a node was sent away from a drained board then; 0: never */
 };
 

@@ -15,6 +15,7 @@ enum {
 	LIMIT_NODES = 7, /* boards */
 	LIMIT_TOKENS = 1000,
 	LIMIT_TENANTS = 1000, /* with a quota */
+	LIMIT_ALARMS = 200,
 	LIMIT_CERTIFICATES = 50000,
 	LIMIT_EVENTS = 10000, /* kept in the ring */
 	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */

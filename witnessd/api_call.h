@@ -367,6 +367,7 @@ void api_certificate_renew(struct api_call *call);
 void api_nodes_list(struct api_call *call);
 void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);
+void api_node_set(struct api_call *call);
 void api_node_drain(struct api_call *call);
 void api_node_undrain(struct api_call *call);
 void api_node_replace(struct api_call *call);

@@ -342,6 +342,24 @@ static void node_drain(struct api_call *call, Tb__Drain drain)
 	api_propose(call, command, node_drained);
 }
 
+void api_node_set(struct api_call *call)
+{
+	const Tb__NodeSetRequest *request = (const Tb__NodeSetRequest *)call->request;
+	Tb__Command *command;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	command = api_command(call, 0);
+	command->op_case = TB__COMMAND__OP_NODE_ZONE;
+	command->node_zone = mem_alloc(sizeof(*command->node_zone));
+	tb__node_zone__init(command->node_zone);
+	command->node_zone->id = node->id;
+	command->node_zone->zone = mem_strdup(request->zone);
+	tb__node__free_unpacked(node, NULL);
+	api_propose(call, command, node_drained);
+}
+
 void api_node_drain(struct api_call *call)
 {
 	const Tb__NodeDrainRequest *request = (const Tb__NodeDrainRequest *)call->request;

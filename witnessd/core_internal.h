@@ -41,6 +41,17 @@ struct board_soft {
 	uint64_t applied_index;
 	uint32_t sessions;
 	uint64_t certified_index;
+	int64_t skew_ms; /* of its clock against ours */
+	uint32_t rtt_ms, disk_ms, wear_percent;
+};
+
+/* What a board says of itself, or of another one as the leader. */
+struct board_health {
+	int64_t real_ms;
+	int64_t skew_ms;
+	uint32_t rtt_ms;
+	uint32_t disk_ms;
+	uint32_t wear_percent;
 };
 
 /* One outgoing link that the front is making for us. */
@@ -122,6 +133,11 @@ struct core {
 	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
 	bool certifying; /* a new one is on its way into the log */
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
+	uint64_t rtt_window_ms;
+	uint32_t wear_percent;
+	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
+	struct watch *watch; /* as the leader */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
@@ -164,6 +180,7 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 
 /* What every board understands; of a log that makes no cluster yet, what this board does. */
@@ -172,6 +189,12 @@ unsigned core_level(struct core *c);
 void core_let_go(struct core *c);
 /* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
 void core_engine_closed(void *arg);
+
+/* --- watch.c --- */
+void watch_tick(struct core *c, uint64_t now_ms); /* every tick while leading */
+void watch_stop(struct core *c);
+void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms); /* as a follower */
+void watch_self(struct core *c, struct board_health *ret);
 
 /* --- certify.c --- */
 void certify_tick(struct core *c, uint64_t now_ms);

@@ -112,6 +112,7 @@ void lead_stop(struct core *c)
 	c->barrier_sent = false;
 	if (c->fleet == NULL)
 		return;
+	watch_stop(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	c->fleet = NULL;
@@ -164,6 +165,11 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->applied_index = renew->applied_index;
 		board->sessions = renew->sessions;
 		board->certified_index = renew->certified_index;
+		/* 0: a release that does not say. */
+		board->skew_ms = renew->real_ms != 0 ? renew->real_ms - clock_realtime_ms() : 0;
+		board->rtt_ms = renew->rtt_ms;
+		board->disk_ms = renew->disk_ms;
+		board->wear_percent = renew->wear_percent;
 	}
 	lead_lease_changed(c);
 }
@@ -368,6 +374,25 @@ static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 
 	return node == c->identity.node_id || (member != NULL && member->renewed_ms != 0 &&
 					       now - member->renewed_ms < LEASE_LENGTH_MS);
+}
+
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	if (node == c->identity.node_id) {
+		watch_self(c, ret);
+		ret->rtt_ms = 0; /* of a time when it followed */
+		return true;
+	}
+	*ret = (struct board_health){0};
+	if (board != NULL) {
+		ret->skew_ms = board->skew_ms;
+		ret->rtt_ms = board->rtt_ms;
+		ret->disk_ms = board->disk_ms;
+		ret->wear_percent = board->wear_percent;
+	}
+	return lead_reaches(c, node, clock_boottime_ms());
 }
 
 static int drain_visit(void *arg, const Tb__Node *node)
@@ -601,6 +626,7 @@ void lead_tick(struct core *c)
 	lead_settle(c);
 	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
+	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
 
@@ -646,12 +672,20 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	uint64_t now = clock_boottime_ms();
 	const struct lease_member *member = lead_lease_of(c, node->id);
 	struct board_soft *board = lead_board(c, node->id);
+	struct board_health health;
 	Tb__NodeStatus *status;
 
 	if (r->count == LIMIT_NODES)
 		return 1;
 	status = &r->statuses[r->count];
 	tb__node_status__init(status);
+	lead_health(c, node->id, &health);
+	status->skew_ms = (int32_t)(health.skew_ms > INT32_MAX	 ? INT32_MAX
+				    : health.skew_ms < INT32_MIN ? INT32_MIN
+								 : health.skew_ms);
+	status->rtt_ms = health.rtt_ms;
+	status->disk_ms = health.disk_ms;
+	status->wear_percent = health.wear_percent;
 	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;

@@ -318,7 +318,10 @@ static void peer_orders(struct peer *p, const Tb__PeerOrders *orders)
 static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 {
 	struct core *c = p->core;
+	uint64_t now = clock_boottime_ms();
 
+	if (grant->sent_ms <= now)
+		watch_renewed(c, now - grant->sent_ms, now);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
 		      grant->leader_ms, c->reports_due == 0 ? grant->length_ms : 0);
 	/* A leader without a lease of its own yet needs our echo of its clock first. */
@@ -515,6 +518,7 @@ void peer_renew(struct core *c)
 {
 	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
 	Tb__LeaseRenew renew = TB__LEASE_RENEW__INIT;
+	struct board_health health;
 
 	if (c->up == NULL)
 		return;
@@ -523,6 +527,11 @@ void peer_renew(struct core *c)
 	renew.leader_ms = c->lease.term == renew.term ? c->lease.leader_ms : 0;
 	renew.applied_index = engine_applied(c->engine);
 	renew.certified_index = c->certified_index;
+	watch_self(c, &health);
+	renew.real_ms = health.real_ms;
+	renew.rtt_ms = health.rtt_ms;
+	renew.disk_ms = health.disk_ms;
+	renew.wear_percent = health.wear_percent;
 	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;

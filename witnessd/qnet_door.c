@@ -17,6 +17,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "cluster/alarm.h"
 #include "cluster/limits.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -37,6 +38,7 @@ enum {
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 1024,
 	SWEEP_STEP = 500, /* sessions looked up per tick after a change: 20,000 within 5 s */
+	RTT_STEP = 20, /* sessions measured per tick */
 	LETTERS_MAX = 100000,
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
@@ -98,6 +100,7 @@ struct qnet_door {
 	struct list conns;
 	struct list corked;
 	struct list paused;
+	struct list *rtt; /* next of conns whose round trip is looked at; NULL: the first */
 	struct list *sweep; /* next of conns to look up; NULL: no sweep */
 	struct hash by_id;
 	struct hash origins;
@@ -341,6 +344,44 @@ static void sweep_step(struct qnet_door *d)
 	}
 }
 
+/* --- round trips --- */
+
+static void rtt_tell(struct conn *c, uint32_t rtt_ms)
+{
+	struct qnet_out *out = &c->door->out;
+
+	c->session.rtt_ms = rtt_ms;
+	qnet_session_rtt(&c->session, out);
+	if (out->event_count >= EVENT_BATCH)
+		events_flush(c->door);
+}
+
+/* Some sessions per tick: is the round trip near the interval in which an answer must come? Said
+ * when that begins and when it is over. */
+static void rtt_step(struct qnet_door *d)
+{
+	for (unsigned i = 0; i < RTT_STEP && !list_empty(&d->conns); i++) {
+		struct conn *c;
+		unsigned rtt_ms;
+		bool late;
+
+		if (d->rtt == NULL)
+			d->rtt = d->conns.next;
+		c = list_entry(d->rtt, struct conn, link);
+		d->rtt = d->rtt->next != &d->conns ? d->rtt->next : NULL;
+		if (c->session.state != QNET_OPEN)
+			continue;
+		rtt_ms = stream_rtt_ms(c->stream);
+		/* It is over when it is clearly better, not when it wavers. */
+		late = (uint64_t)rtt_ms * (ALARM_LATE_PART + (c->session.rtt_ms != 0)) >=
+		       c->session.heartbeat_ms;
+		if (late != (c->session.rtt_ms != 0))
+			rtt_tell(c, late ? rtt_ms : 0);
+		if (d->rtt == NULL)
+			break;
+	}
+}
+
 /* --- the lease --- */
 
 static void abort_all(struct qnet_door *d)
@@ -440,6 +481,7 @@ static void door_tick(uv_timer_t *timer)
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	resume_paced(d);
 	sweep_step(d);
+	rtt_step(d);
 }
 
 /* --- the stream's side --- */
@@ -569,6 +611,8 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	conn_close_session(c, how == STREAM_END_PEER || how == STREAM_END_RESET
 				      ? TB__DOOR_CLOSED__REASON__BY_CLIENT
 				      : TB__DOOR_CLOSED__REASON__BY_DOOR);
+	if (d->rtt == &c->link)
+		d->rtt = c->link.next != &d->conns ? c->link.next : NULL;
 	if (d->sweep == &c->link)
 		d->sweep = c->link.next != &d->conns ? c->link.next : NULL;
 	d->counters.sessions[QNET_CLOSED]--;

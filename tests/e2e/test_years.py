@@ -599,7 +599,44 @@ def tenants_keep_to_themselves(cluster):
         raise Failure(f"tenant list: {rows}")
 
 
+def alarms_before_the_day(cluster):
+    cluster.make(3)
+    first = cluster.board(1)
+    nodes = attached_sites(cluster, 3)  # all from one address: this machine's
+
+    def alarms(through=first):
+        rows = through.json("cluster", "status").get("alarms", [])
+        return {(row["kind"], row["subject"]) for row in rows}
+
+    expected = {("site-one-address", f"{PREFIX}000{number}") for number in (1, 2, 3)}
+    wait_for(40, "no alarm for sites behind one address", lambda: alarms() == expected)
+    if "lose the witness together" not in first.ctl("status").stdout:
+        raise Failure("status does not tell of the alarms")
+    if first.get("/metrics")[1].count('tiebreak_alarms{kind="site-one-address"} 3') != 1:
+        raise Failure("the metrics do not count the alarms")
+    for board in cluster.boards.values():
+        first.ctl("node", "set", board.name, "--zone", "hall")
+    first.ctl("site", "set", f"{PREFIX}0001", "-l", "zone=hall")
+    zone = ("site-zone", f"{PREFIX}0001")
+    wait_for(40, "no alarm for a site in its board's zone", lambda: zone in alarms())
+    # Another leader raises nothing again, and sees the end.
+    raised = [e for e in first.json("event", "list", "-n", "500")["items"] if e["type"] == "alarm.raised"]
+    leader = cluster.leader()
+    leader.stop()
+    rest = next(board for board in cluster.boards.values() if board is not leader)
+    wait_for(20, "no other leader", lambda: cluster.leader(through=rest) is not leader)
+    rest.ctl("site", "set", f"{PREFIX}0001", "-l", "zone-")
+    wait_for(60, "the alarm does not end", lambda: zone not in alarms(rest))
+    again = [e for e in rest.json("event", "list", "-n", "500")["items"] if e["type"] == "alarm.raised"]
+    if len(again) != len(raised):
+        raise Failure(f"the new leader raised {len(again) - len(raised)} alarms again")
+    if not [e for e in rest.json("event", "list", "-n", "50")["items"] if e["type"] == "alarm.cleared"]:
+        raise Failure("the end of the alarm is no event")
+    nodes.end()
+
+
 if __name__ == "__main__":
     main([replace_a_dead_board, backup_and_restore, recover_from_a_lost_majority, drain_the_leader,
           drain_spares_who_needs_the_vote, certificates_renew_themselves, rotate_the_ca,
-          revocation_ends_sessions, rolling_upgrade, tenants_keep_to_themselves])
+          revocation_ends_sessions, rolling_upgrade, tenants_keep_to_themselves,
+          alarms_before_the_day])

@@ -148,7 +148,7 @@ static void test_methods(void **state)
 	assert_string_equal(a.allow, "GET, HEAD, POST, OPTIONS");
 	answer_clear(&a);
 	expect(w, 204, &(struct ask){"OPTIONS", "/v1/nodes/one", .remote = true}, &a);
-	assert_string_equal(a.allow, "GET, HEAD, DELETE, OPTIONS");
+	assert_string_equal(a.allow, "GET, HEAD, PATCH, DELETE, OPTIONS");
 	answer_clear(&a);
 	expect(w, 200, &(struct ask){"HEAD", "/v1/cluster"}, &a);
 	assert_true(a.head && a.body.len > 0);

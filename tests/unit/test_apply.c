@@ -991,6 +991,104 @@ static void test_quotas(void **state)
 	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), NONE);
 }
 
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static int alarm_command(struct model *m, Tb__Alarm *raise, Tb__Alarm *clear)
+{
+	Tb__AlarmSet op = TB__ALARM_SET__INIT;
+	struct command c;
+
+	op.raise = &raise;
+	op.n_raise = raise != NULL;
+	op.clear = &clear;
+	op.n_clear = clear != NULL;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_ALARM_SET;
+	c.c.alarm_set = &op;
+	return command_refusal(m, &c);
+}
+
+static size_t alarm_count(struct model *m)
+{
+	Tb__Cluster *cluster;
+	size_t count;
+
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	count = cluster->n_alarms;
+	for (size_t i = 1; i < count; i++)
+		assert_true(strcmp(cluster->alarms[i - 1]->kind, cluster->alarms[i]->kind) <= 0);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(cluster->alarms[i]->since_ms, TEST_TIME);
+	tb__cluster__free_unpacked(cluster, NULL);
+	return count;
+}
+
+static void test_alarms(void **state)
+{
+	struct model *m = *state;
+	Tb__Alarm slow = TB__ALARM__INIT;
+	Tb__Alarm alone = TB__ALARM__INIT;
+	uint64_t events;
+
+	slow.kind = TEXT("disk-slow");
+	slow.subject = TEXT("b1");
+	slow.message = TEXT("it is slow");
+	alone.kind = TEXT("site-alone");
+	alone.subject = TEXT("a");
+	alone.message = TEXT("it is alone");
+	assert_int_equal(alarm_command(m, &alone, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test|a||it is alone");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test||b1|it is slow");
+	assert_int_equal(alarm_count(m), 2);
+	/* It is there: nothing happens, whatever it says now. */
+	events = last_event(m);
+	slow.message = TEXT("it is slower");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	expect_event(m, "alarm.cleared|root@test||b1|over: it is slow");
+	events = last_event(m);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_count(m), 1);
+	slow.message = TEXT("\n");
+	assert_int_equal(alarm_command(m, &slow, NULL), INVALID);
+	slow.message = TEXT("");
+	for (unsigned i = 0; i <= LIMIT_ALARMS; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "n%u", i);
+		slow.subject = name;
+		assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	}
+	assert_int_equal(alarm_count(m), LIMIT_ALARMS);
+}
+
+static void test_node_zone(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeZone op = TB__NODE_ZONE__INIT;
+	Tb__Node *row;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_ZONE;
+	c.c.node_zone = &op;
+	op.id = 1;
+	op.zone = TEXT("hall\t1");
+	expect(m, &c, INVALID, "zone");
+	op.zone = TEXT("hall 1");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_string_equal(row->zone, "hall 1");
+	tb__node__free_unpacked(row, NULL);
+	op.id = 9;
+	command_renew(m, &c);
+	expect(m, &c, NOT_FOUND, "id");
+}
+
 /* --- the level ------------------------------------------------------------------------------- */
 
 static void test_level(void **state)
@@ -1024,7 +1122,7 @@ static void test_level(void **state)
 		command.token_add = &add;
 		assert_int_equal(command_level(&command), 1);
 	}
-	for (int i = TB__COMMAND__OP_NODE_DRAIN; i <= TB__COMMAND__OP_TENANT_SET; i++) {
+	for (int i = TB__COMMAND__OP_NODE_DRAIN; i <= TB__COMMAND__OP_NODE_ZONE; i++) {
 		Tb__Command command = TB__COMMAND__INIT;
 
 		command.op_case = (Tb__Command__OpCase)i;
@@ -1974,6 +2072,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_zone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
