@@ -194,21 +194,18 @@ static void core_identity_check(struct core *c)
 /* After an upgrade: what runs here is for people to see. */
 static void core_version_check(struct core *c, const Tb__Node *self)
 {
-	Tb__Command **commands;
+	Tb__Command *command;
 
 	if (c->version_told || strcmp(self->version, TIEBREAK_VERSION) == 0)
 		return;
 	c->version_told = true;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("node:%s", self->name);
-	commands[0]->op_case = TB__COMMAND__OP_NODE_SET;
-	commands[0]->node_set = mem_alloc(sizeof(Tb__NodeSet));
-	tb__node_set__init(commands[0]->node_set);
-	commands[0]->node_set->id = self->id;
-	commands[0]->node_set->version = mem_strdup(TIEBREAK_VERSION);
-	proposal_add(c, NULL, commands, 1, NULL, NULL);
+	command = proposal_command(mem_printf("node:%s", self->name));
+	command->op_case = TB__COMMAND__OP_NODE_SET;
+	command->node_set = mem_alloc(sizeof(Tb__NodeSet));
+	tb__node_set__init(command->node_set);
+	command->node_set->id = self->id;
+	command->node_set->version = mem_strdup(TIEBREAK_VERSION);
+	proposal_one(c, command, NULL, NULL);
 }
 
 static void core_drained_check(struct core *c, const Tb__Node *self)

@@ -204,6 +204,10 @@ void certify_lead(struct core *c, uint64_t now_ms); /* every tick while leading 
 /* Internal: done in the core's own thread when home is NULL. */
 void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg);
+/* One command of this board's own, as `actor` (taken over); the op is the caller's to fill in. */
+Tb__Command *proposal_command(char *actor);
+/* Proposes it (taken over); `done` may be NULL. */
+void proposal_one(struct core *c, Tb__Command *command, core_proposed done, void *arg);
 /* Tried once, only in this board's own log: what the arbiter of this leadership decided. */
 void proposal_add_once(struct core *c, Tb__Command **commands, size_t count, core_proposed done,
 		       void *arg);

@@ -72,19 +72,16 @@ static void lead_hold(struct core *c, uint64_t now)
 
 static void lead_settle(struct core *c)
 {
-	Tb__Command **commands;
+	Tb__Command *command;
 
 	if (c->hold_until_ms == 0 || clock_boottime_ms() < c->hold_until_ms)
 		return;
 	c->hold_until_ms = 0;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("arbiter");
-	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
-	commands[0]->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
-	tb__cluster_settle__init(commands[0]->cluster_settle);
-	proposal_add(c, NULL, commands, 1, NULL, NULL);
+	command = proposal_command(mem_strdup("arbiter"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	command->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
+	tb__cluster_settle__init(command->cluster_settle);
+	proposal_one(c, command, NULL, NULL);
 }
 
 void lead_start(struct core *c)
@@ -340,7 +337,7 @@ static void lead_level(struct core *c)
 {
 	struct levels l = {.c = c, .least = LEVEL_HERE};
 	uint64_t now = clock_boottime_ms();
-	Tb__Command **commands;
+	Tb__Command *command;
 
 	if (now < c->level_ms || !c->secrets_seen)
 		return;
@@ -348,15 +345,12 @@ static void lead_level(struct core *c)
 	if (core_level(c) >= LEVEL_HERE || store_nodes(c->store, levels_visit, &l) != 0 ||
 	    l.least <= core_level(c))
 		return;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("upgrade");
-	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
-	commands[0]->cluster_level = mem_alloc(sizeof(Tb__ClusterLevel));
-	tb__cluster_level__init(commands[0]->cluster_level);
-	commands[0]->cluster_level->level = l.least;
-	proposal_add(c, NULL, commands, 1, NULL, NULL);
+	command = proposal_command(mem_strdup("upgrade"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	command->cluster_level = mem_alloc(sizeof(Tb__ClusterLevel));
+	tb__cluster_level__init(command->cluster_level);
+	command->cluster_level->level = l.least;
+	proposal_one(c, command, NULL, NULL);
 }
 
 /* --- drained boards --- */
@@ -809,7 +803,7 @@ static bool lead_removal_safe(struct core *c, uint64_t leaving, const char **ret
 static void answer_remove(struct core *c, struct query *q)
 {
 	const Tb__PeerRemove *remove = q->query->remove;
-	Tb__Command **commands;
+	Tb__Command *command;
 	Tb__Node *node;
 	const char *why;
 
@@ -822,16 +816,13 @@ static void answer_remove(struct core *c, struct query *q)
 		query_refuse(q, -EPERM, why);
 		return;
 	}
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup(remove->actor);
-	commands[0]->op_case = TB__COMMAND__OP_NODE_REMOVE;
-	commands[0]->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
-	tb__node_remove__init(commands[0]->node_remove);
-	commands[0]->node_remove->id = remove->node_id;
+	command = proposal_command(mem_strdup(remove->actor));
+	command->op_case = TB__COMMAND__OP_NODE_REMOVE;
+	command->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
+	tb__node_remove__init(command->node_remove);
+	command->node_remove->id = remove->node_id;
 	q->held = true;
-	proposal_add(c, NULL, commands, 1, answer_removed, q);
+	proposal_one(c, command, answer_removed, q);
 }
 
 /* Only a board that is gone can be replaced, and only while a majority of the rest is here. */

@@ -278,6 +278,23 @@ void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, 
 		proposal_push(p);
 }
 
+Tb__Command *proposal_command(char *actor)
+{
+	Tb__Command *command = mem_alloc(sizeof(*command));
+
+	tb__command__init(command);
+	command->actor = actor;
+	return command;
+}
+
+void proposal_one(struct core *c, Tb__Command *command, core_proposed done, void *arg)
+{
+	Tb__Command **commands = mem_array(1, sizeof(*commands));
+
+	commands[0] = command;
+	proposal_add(c, NULL, commands, 1, done, arg);
+}
+
 void proposal_add_once(struct core *c, Tb__Command **commands, size_t count, core_proposed done,
 		       void *arg)
 {

@@ -213,7 +213,7 @@ static void watch_change(void *arg, bool raise, const Tb__Alarm *alarm)
 static void watch_end(struct core *c)
 {
 	Tb__AlarmSet *change = mem_alloc(sizeof(*change));
-	Tb__Command **commands;
+	Tb__Command *command;
 	Tb__Cluster *cluster;
 
 	tb__alarm_set__init(change);
@@ -226,13 +226,10 @@ static void watch_end(struct core *c)
 		tb__alarm_set__free_unpacked(change, NULL);
 		return;
 	}
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("watch");
-	commands[0]->op_case = TB__COMMAND__OP_ALARM_SET;
-	commands[0]->alarm_set = change;
-	proposal_add(c, NULL, commands, 1, NULL, NULL);
+	command = proposal_command(mem_strdup("watch"));
+	command->op_case = TB__COMMAND__OP_ALARM_SET;
+	command->alarm_set = change;
+	proposal_one(c, command, NULL, NULL);
 }
 
 void watch_tick(struct core *c, uint64_t now_ms)

@@ -167,6 +167,11 @@ def backup_and_restore(cluster):
     cluster.make(3)
     nodes = attached_sites(cluster, 10)
     first = cluster.board(1)
+    # More than goes into one entry of the log.
+    many = os.path.join(cluster.dir, "many.csv")
+    with open(many, "w") as file:
+        file.write("name,label.region\n" + "".join(f"many-{number:04d},emea\n" for number in range(3000)))
+    first.ctl("site", "import", many)
     path = os.path.join(cluster.dir, "b.backup")
     stop = threading.Event()
     written = []
@@ -223,6 +228,8 @@ def backup_and_restore(cluster):
     names = [name for name in sorted(grant_epochs(fresh)) if name.startswith("load-")]
     if names != sorted(written)[:len(names)] or not len(before) <= len(names) <= after + 1:
         raise Failure(f"the backup is of no moment: {len(before)} before, {after} after, {len(names)} in it")
+    if len([name for name in grant_epochs(fresh) if name.startswith("many-")]) != 3000:
+        raise Failure("sites of the backup are missing")
     settled_cluster(fresh)
     wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
     nodes.settle(60)
