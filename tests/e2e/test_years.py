@@ -615,8 +615,12 @@ def alarms_before_the_day(cluster):
         rows = through.json("cluster", "status").get("alarms", [])
         return {(row["kind"], row["subject"]) for row in rows}
 
+    def raised_sites(through):  # this machine's disk may be slow enough for alarms of its own
+        return [event for event in through.json("event", "list", "-n", "500")["items"]
+                if event["type"] == "alarm.raised" and event.get("site")]
+
     expected = {("site-one-address", f"{PREFIX}000{number}") for number in (1, 2, 3)}
-    wait_for(40, "no alarm for sites behind one address", lambda: alarms() == expected)
+    wait_for(40, "no alarm for sites behind one address", lambda: expected <= alarms())
     if "lose the witness together" not in first.ctl("status").stdout:
         raise Failure("status does not tell of the alarms")
     if first.get("/metrics")[1].count('tiebreak_alarms{kind="site-one-address"} 3') != 1:
@@ -627,14 +631,14 @@ def alarms_before_the_day(cluster):
     zone = ("site-zone", f"{PREFIX}0001")
     wait_for(40, "no alarm for a site in its board's zone", lambda: zone in alarms())
     # Another leader raises nothing again, and sees the end.
-    raised = [e for e in first.json("event", "list", "-n", "500")["items"] if e["type"] == "alarm.raised"]
+    raised = raised_sites(first)
     leader = cluster.leader()
     leader.stop()
     rest = next(board for board in cluster.boards.values() if board is not leader)
     wait_for(20, "no other leader", lambda: cluster.leader(through=rest) is not leader)
     rest.ctl("site", "set", f"{PREFIX}0001", "-l", "zone-")
     wait_for(60, "the alarm does not end", lambda: zone not in alarms(rest))
-    again = [e for e in rest.json("event", "list", "-n", "500")["items"] if e["type"] == "alarm.raised"]
+    again = raised_sites(rest)
     if len(again) != len(raised):
         raise Failure(f"the new leader raised {len(again) - len(raised)} alarms again")
     if not [e for e in rest.json("event", "list", "-n", "50")["items"] if e["type"] == "alarm.cleared"]:
