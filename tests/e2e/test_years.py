@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
+from test_bad_input import SHIM
 
 PREFIX = "office-"
 
@@ -630,6 +631,14 @@ def alarms_before_the_day(cluster):
     first.ctl("site", "set", f"{PREFIX}0001", "-l", "zone=hall")
     zone = ("site-zone", f"{PREFIX}0001")
     wait_for(40, "no alarm for a site in its board's zone", lambda: zone in alarms())
+    # A clock that is an hour ahead (as in test_bad_input.py).
+    shim = os.path.join(cluster.dir, "shim.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-o", shim, "-"], input=SHIM.encode(), check=True)
+    ahead = next(board for board in cluster.boards.values() if board is not cluster.leader() and board is not first)
+    ahead.stop()
+    ahead.prefix = ["env", f"LD_PRELOAD={shim}", "CLOCK_SHIFT_S=3600"]
+    ahead.start()
+    wait_for(40, "no alarm for a clock that is ahead", lambda: ("clock", ahead.name) in alarms())
     # Another leader raises nothing again, and sees the end.
     raised = raised_sites(first)
     leader = cluster.leader()
