@@ -1004,6 +1004,8 @@ unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uin
 		s->leaving = true;
 		s->site->moved_ms = f->now_ms;
 		sent++;
+		if (FLEET_FAULTY(FLEET_FAULT_DRAIN_FORGETS))
+			session_end(f, s, 0, GONE_CLOSED);
 	}
 	return sent;
 }

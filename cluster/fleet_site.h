@@ -207,6 +207,7 @@ enum fleet_fault {
 	FLEET_FAULT_NO_REFUSAL_WAIT,
 	FLEET_FAULT_SHORT_HANDOVER,
 	FLEET_FAULT_IGNORE_LEASE,
+	FLEET_FAULT_DRAIN_FORGETS,
 };
 extern enum fleet_fault fleet_fault;
 #define FLEET_FAULTY(what) (fleet_fault == (what))

@@ -21,6 +21,7 @@ static const struct {
 	{"no-refusal-wait", FLEET_FAULT_NO_REFUSAL_WAIT},
 	{"short-handover", FLEET_FAULT_SHORT_HANDOVER},
 	{"ignore-lease", FLEET_FAULT_IGNORE_LEASE},
+	{"drain-forgets", FLEET_FAULT_DRAIN_FORGETS},
 };
 
 static int usage(void)
