@@ -271,6 +271,19 @@ static const char *rotation_text(const Tb__Cluster *cluster)
 	}
 }
 
+enum { ALARMS_SHOWN = 10 };
+
+/* Sentences by themselves: what is wrong, and the remedy. */
+static void alarms_print(const Tb__Cluster *cluster)
+{
+	size_t shown = cluster->n_alarms < ALARMS_SHOWN ? cluster->n_alarms : ALARMS_SHOWN;
+
+	for (size_t i = 0; i < shown; i++)
+		field_print(i == 0 ? "Alarms" : "", "%s", cluster->alarms[i]->message);
+	if (cluster->n_alarms > shown)
+		field_print("", "and %zu more: -o json shows them", cluster->n_alarms - shown);
+}
+
 static void view_print(const struct view *v, bool wide)
 {
 	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
@@ -294,6 +307,9 @@ static void view_print(const struct view *v, bool wide)
 	if (v->cluster->auto_register)
 		field_print("Auto-register",
 			    "on: unknown sites are created when they first attach");
+	if (s != NULL && s->level != 0 && s->level < s->level_here)
+		field_print("Upgrade",
+			    "under way: what is new is off until every board runs the new release");
 	if (v->cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
 		field_print("CA", "%s", rotation_text(v->cluster));
 	if (wide) {
@@ -303,6 +319,7 @@ static void view_print(const struct view *v, bool wide)
 			field_print("Log", "term %" PRIu64 ", applied %" PRIu64, s->term,
 				    s->applied_index);
 	}
+	alarms_print(v->cluster);
 	putchar('\n');
 	nodes_grid(v->nodes, wide);
 }
@@ -576,12 +593,19 @@ static void node_print(const Tb__Node *n)
 	field_print("QNet address", "%s", n->qnet_address);
 	field_print("Joined", "%s, %s", joined, ago);
 	field_print("Version", "%s", n->version);
+	if (n->zone[0] != '\0')
+		field_print("Zone", "%s", n->zone);
 	if (n->status == NULL)
 		return;
 	human_duration(n->status->lease_age_ms, age);
 	field_print("Lease", "renewed %s ago", age);
 	field_print("Site nodes", "%" PRIu32 " attached", n->status->sessions);
-	field_print("Log", "applied %" PRIu64, n->status->applied_index);
+	field_print("Log", "applied %" PRIu64 ", longest write lately %" PRIu32 " ms",
+		    n->status->applied_index, n->status->disk_ms);
+	field_print("Round trip", "to the leader, longest lately %" PRIu32 " ms",
+		    n->status->rtt_ms);
+	if (n->status->wear_percent != 0)
+		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
 }
 
 int run_node_show(struct invocation *inv)

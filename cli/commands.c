@@ -237,6 +237,11 @@ static const struct option_spec token_options[] = {
 	 .value = "NAME",
 	 .help = "The site, with --role site or agent.",
 	 .complete = COMPLETE_SITE},
+	{.name = "tenant",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "With --role viewer or operator: sees and changes only the sites with the label "
+		 "tenant=NAME, and nothing of the cluster."},
 	{.name = NULL},
 };
 static const struct option_spec import_options[] = {
@@ -372,6 +377,20 @@ static const struct option_spec drain_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec node_set_options[] = {
+	{.name = "zone",
+	 .type = OPTION_TEXT,
+	 .value = "ZONE",
+	 .help = "Its failure domain: a building, a provider. \"\" takes it away."},
+	{.name = NULL},
+};
+static const struct option_spec tenant_options[] = {
+	{.name = "max-sites",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "How many sites it may have; 0: any number."},
+	{.name = NULL},
+};
 static const struct option_spec rotate_options[] = {
 	OPTION_YES,
 	{.name = "finish",
@@ -494,6 +513,7 @@ const struct command_group command_groups[] = {
 	{"cluster", "The cluster"},
 	{"node", "Its boards"},
 	{"site", "The sites"},
+	{"tenant", "Whose sites are whose"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -644,6 +664,17 @@ const struct command commands[] = {
 	 .summary = "Shows one board",
 	 .description = "NODE is its name or id.",
 	 .run = run_node_show},
+	{.path = "node set",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Says in which failure domain a board is",
+	 .description =
+		 "A site with the label zone=ZONE whose nodes are attached to a board of the same "
+		 "zone raises an alarm: what ends the one may end the other.",
+	 .options = node_set_options,
+	 .run = run_node_set},
 	{.path = "node drain",
 	 .args = "NODE",
 	 .min_args = 1,
@@ -806,6 +837,22 @@ const struct command commands[] = {
 	 .options = enroll_options,
 	 .examples = enroll_examples,
 	 .run = run_site_enroll},
+	{.path = "tenant list",
+	 .args = "",
+	 .summary = "Lists the tenants, their sites and quotas",
+	 .description = "A tenant is a value of the label \"tenant\" of sites.",
+	 .run = run_tenant_list},
+	{.path = "tenant set",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Limits how many sites a tenant may have",
+	 .description =
+		 "Counted are the sites with the label tenant=NAME, whoever makes them. A tenant "
+		 "that has more already keeps them, but gets no new ones. What a tenant's own "
+		 "people use is a token with \"token create --tenant NAME\".",
+	 .options = tenant_options,
+	 .run = run_tenant_set},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",

@@ -238,7 +238,8 @@ int run_cluster_recover(struct invocation *inv)
 	}
 	recover_explain(plan);
 	tb__cluster_recovery__free_unpacked(plan, NULL);
-	buf_clear(&body);
+	buf_free(&body);
+	body = (struct buf){0};
 	rv = option_given(inv, "dry-run") ? EXIT_OK : recover_name(inv, name);
 	if (rv == EXIT_OK && !option_given(inv, "dry-run"))
 		rv = recover_call(inv, name, false, &body, &plan);

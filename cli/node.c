@@ -1,4 +1,5 @@
-/* node.c: what is done to one board: drain, undrain. (list and show are with status in cluster.c)
+/* node.c: what is done to one board: drain, undrain, set. (list and show are with status in
+ * cluster.c)
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -109,6 +110,34 @@ int run_node_drain(struct invocation *inv)
 			    : "board \"%s\" is being drained\n",
 		       inv->args[0]);
 	buf_free(&body);
+	return rv;
+}
+
+int run_node_set(struct invocation *inv)
+{
+	Tb__NodeSetRequest request = TB__NODE_SET_REQUEST__INIT;
+	char *path = api_path("/v1/nodes/", inv->args[0], "");
+	struct buf body = {0};
+	int rv = EXIT_USAGE;
+
+	if (option_given(inv, "zone"))
+		rv = EXIT_OK;
+	else
+		complain("nothing to set; usage: witnessctl node set NODE --zone ZONE");
+	request.zone = (char *)(option_given(inv, "zone") ? option_text(inv, "zone") : "");
+	if (rv == EXIT_OK)
+		rv = api_send(inv,
+			      &(struct api_request){.method = "PATCH",
+						    .path = path,
+						    .message = &request.base,
+						    .retry_ms = API_RETRY_MS},
+			      &body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+		api_print_json(&body);
+	else if (rv == EXIT_OK)
+		printf("board \"%s\" is in zone \"%s\"\n", inv->args[0], request.zone);
+	buf_free(&body);
+	free(path);
 	return rv;
 }
 

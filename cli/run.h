@@ -20,6 +20,7 @@ int run_cluster_recover(struct invocation *inv);
 
 int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);
+int run_node_set(struct invocation *inv);
 int run_node_drain(struct invocation *inv);
 int run_node_undrain(struct invocation *inv);
 int run_node_replace(struct invocation *inv);
@@ -36,6 +37,9 @@ int run_site_set(struct invocation *inv);
 int run_site_delete(struct invocation *inv);
 int run_site_export(struct invocation *inv);
 int run_site_enroll(struct invocation *inv);
+
+int run_tenant_list(struct invocation *inv);
+int run_tenant_set(struct invocation *inv);
 
 int run_event_list(struct invocation *inv);
 

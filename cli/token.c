@@ -155,6 +155,7 @@ int run_token_create(struct invocation *inv)
 			 option_text(inv, "role"));
 		return EXIT_USAGE;
 	}
+	request.tenant = (char *)(option_given(inv, "tenant") ? option_text(inv, "tenant") : "");
 	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
 	request.max_uses =
 		(uint32_t)option_number(inv, "uses", role == TB__ROLE__ROLE_NODE ? 1 : 0);

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/alarm.h"
 #include "cluster/check.h"
 #include "cluster/limits.h"
 #include "lib/mem.h"
@@ -873,6 +874,146 @@ static int apply_cluster_settle(struct applier *a)
 	return rv;
 }
 
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static size_t alarm_place(const Tb__Cluster *row, const Tb__Alarm *alarm, bool *ret_there)
+{
+	size_t at = 0;
+
+	while (at < row->n_alarms && alarm_order(row->alarms[at], alarm) < 0)
+		at++;
+	*ret_there = at < row->n_alarms && alarm_order(row->alarms[at], alarm) == 0;
+	return at;
+}
+
+static int alarm_audit(struct applier *a, const Tb__Alarm *alarm, bool raised)
+{
+	struct subject subject = {0};
+
+	if (strncmp(alarm->kind, "site-", 5) == 0)
+		subject.site = alarm->subject;
+	else if (strcmp(alarm->kind, "certificate") != 0)
+		subject.node = alarm->subject;
+	return audit(a, raised ? "alarm.raised" : "alarm.cleared", raised ? WARNING : INFO, subject,
+		     "%s%s", raised ? "" : "over: ", alarm->message);
+}
+
+static int alarm_check(struct applier *a, const Tb__Alarm *alarm)
+{
+	struct apply_problem problem;
+
+	if (text_check(alarm->kind, LIMIT_NAME, "alarm.kind", &problem) != 0 ||
+	    text_check(alarm->subject, 2 * LIMIT_NAME, "alarm.subject", &problem) != 0 ||
+	    text_check(alarm->message, LIMIT_MESSAGE, "alarm.message", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	return 0;
+}
+
+static int alarm_clear(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv;
+
+	if (!there)
+		return 0;
+	a->result->changed++;
+	rv = alarm_audit(a, row->alarms[at], false);
+	tb__alarm__free_unpacked(row->alarms[at], NULL);
+	row->n_alarms--;
+	memmove(&row->alarms[at], &row->alarms[at + 1],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	return rv;
+}
+
+static int alarm_raise(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv = alarm_check(a, alarm);
+
+	if (rv != 0 || there || row->n_alarms == LIMIT_ALARMS)
+		return rv;
+	a->result->changed++;
+	row->alarms = mem_realloc(row->alarms, (row->n_alarms + 1) * sizeof(row->alarms[0]));
+	memmove(&row->alarms[at + 1], &row->alarms[at],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	row->alarms[at] = (Tb__Alarm *)message_copy(&alarm->base);
+	row->alarms[at]->since_ms = a->command->time_ms;
+	row->n_alarms++;
+	return alarm_audit(a, alarm, true);
+}
+
+static int apply_alarm_set(struct applier *a, const Tb__AlarmSet *op)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	for (size_t i = 0; rv == 0 && i < op->n_clear; i++)
+		rv = alarm_clear(a, row, op->clear[i]);
+	for (size_t i = 0; rv == 0 && i < op->n_raise; i++)
+		rv = alarm_raise(a, row, op->raise[i]);
+	if (rv == 0 && a->result->changed != 0) {
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+static int apply_node_zone(struct applier *a, const Tb__NodeZone *op)
+{
+	struct apply_problem problem;
+	Tb__Node *node;
+	Tb__Node row;
+	int rv;
+
+	if (text_check(op->zone, LIMIT_LABEL_VALUE, "zone", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = node_get(a, op->id, &node);
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	row = *node;
+	row.zone = op->zone;
+	rv = node_change(a, node, &row);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
+/* --- the level ------------------------------------------------------------------------------- */
+
+static int apply_cluster_level(struct applier *a, const Tb__ClusterLevel *op)
+{
+	Tb__Cluster *row;
+	int rv;
+
+	if (op->level > LEVEL_HERE)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "level",
+			      "this release understands no more than level %d", LEVEL_HERE);
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	if (op->level <= row->level) {
+		a->result->unchanged = 1;
+	} else {
+		row->level = op->level;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.level", INFO, (struct subject){0},
+				   "every board understands level %" PRIu32
+				   ": its commands may be used, and boards of an older release are "
+				   "not let in any more",
+				   op->level);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
 /* --- the CA and the life of certificates ----------------------------------------------------- */
 
 static int apply_cluster_certificates(struct applier *a, const Tb__ClusterCertificates *op)
@@ -1373,6 +1514,24 @@ static int site_put_old(struct applier *a, const Tb__SitePut *op, const Tb__Site
 	return site_replace(a, old, site);
 }
 
+/* Whoever sent the command may touch the site. */
+static bool tenant_may(const struct applier *a, const Tb__Site *site)
+{
+	return a->command->tenant[0] == '\0' || strcmp(site_tenant(site), a->command->tenant) == 0;
+}
+
+static int refuse_tenant(struct applier *a, const Tb__SitePut *op, const char *name,
+			 const char *field)
+{
+	if (op->mode == TB__SITE_PUT__MODE__MODE_REPLACE)
+		return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, field,
+			      "there is no site %s of this tenant", name);
+	return refuse(a, TB__REFUSAL__REFUSAL_EXISTS, field,
+		      "the name %s is taken; names are unique in the whole cluster, choose another "
+		      "one",
+		      name);
+}
+
 static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t *sites)
 {
 	struct apply_problem problem;
@@ -1385,6 +1544,12 @@ static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t
 		site_field(i, problem.field, field);
 		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, field, "%s", problem.message);
 	}
+	if (!tenant_may(a, op->sites[i])) {
+		site_field(i, "labels.tenant", field);
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, field,
+			      "a site of this tenant has the label tenant=%s; set it so",
+			      a->command->tenant);
+	}
 	site_row_make(op->sites[i], &site);
 	site_field(i, "name", field);
 	rv = store_site_find(a->s, site.row.name, &old);
@@ -1392,8 +1557,69 @@ static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t
 		return site_put_new(a, op, &site, field, sites);
 	if (rv != 0)
 		return rv;
-	rv = site_put_old(a, op, old, &site, field);
+	rv = tenant_may(a, old) ? site_put_old(a, op, old, &site, field)
+				: refuse_tenant(a, op, old->name, field);
 	tb__site__free_unpacked(old, NULL);
+	return rv;
+}
+
+/* --- quotas --- */
+
+struct quotas {
+	Tb__Cluster *cluster;
+	uint64_t before[LIMIT_TENANTS]; /* sites of the tenant; UINT64_MAX: not concerned */
+};
+
+static int tenant_count(struct applier *a, const char *tenant, uint64_t *ret)
+{
+	char *selector = mem_printf("tenant=%s", tenant);
+	const struct store_site_filter filter = {.label_selector = selector};
+	int rv = store_sites_count(a->s, &filter, ret);
+
+	free(selector);
+	return rv;
+}
+
+static bool tenant_is_named(const Tb__SitePut *op, const char *tenant)
+{
+	for (size_t i = 0; i < op->n_sites; i++)
+		if (strcmp(site_tenant(op->sites[i]), tenant) == 0)
+			return true;
+	return false;
+}
+
+static int quotas_begin(struct applier *a, const Tb__SitePut *op, struct quotas *q)
+{
+	int rv = store_cluster_get(a->s, &q->cluster);
+
+	for (size_t i = 0; rv == 0 && i < q->cluster->n_quotas; i++) {
+		q->before[i] = UINT64_MAX;
+		if (tenant_is_named(op, q->cluster->quotas[i]->tenant))
+			rv = tenant_count(a, q->cluster->quotas[i]->tenant, &q->before[i]);
+	}
+	return rv;
+}
+
+/* What a tenant has too much already may be changed, but not become more. */
+static int quotas_end(struct applier *a, struct quotas *q)
+{
+	int rv = 0;
+
+	for (size_t i = 0; rv == 0 && i < q->cluster->n_quotas; i++) {
+		const Tb__TenantQuota *quota = q->cluster->quotas[i];
+		uint64_t after;
+
+		if (q->before[i] == UINT64_MAX)
+			continue;
+		rv = tenant_count(a, quota->tenant, &after);
+		if (rv == 0 && after > quota->max_sites && after > q->before[i])
+			rv = refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "sites",
+				    "tenant %s may have %" PRIu32 " sites, and this makes %" PRIu64
+				    "; delete some, or raise it with witnessctl tenant set %s "
+				    "--max-sites N",
+				    quota->tenant, quota->max_sites, after, quota->tenant);
+	}
+	tb__cluster__free_unpacked(q->cluster, NULL);
 	return rv;
 }
 
@@ -1431,6 +1657,7 @@ static int bulk_count(struct applier *a, size_t count, uint64_t if_revision, con
 
 static int apply_site_put(struct applier *a, const Tb__SitePut *op)
 {
+	struct quotas quotas = {0};
 	uint64_t sites;
 	int rv = bulk_count(a, op->n_sites, op->if_revision, "sites");
 
@@ -1444,8 +1671,15 @@ static int apply_site_put(struct applier *a, const Tb__SitePut *op)
 	rv = sites_twice(a, op);
 	if (rv == 0)
 		rv = store_count(a->s, "site", &sites);
+	if (rv == 0)
+		rv = quotas_begin(a, op, &quotas);
+	if (rv != 0)
+		return rv;
 	for (size_t i = 0; i < op->n_sites && rv == 0; i++)
 		rv = site_put(a, op, i, &sites);
+	if (rv == 0)
+		return quotas_end(a, &quotas);
+	tb__cluster__free_unpacked(quotas.cluster, NULL);
 	return rv;
 }
 
@@ -1486,11 +1720,80 @@ static int site_delete_named(struct applier *a, const Tb__SiteDelete *op, size_t
 			      "there is no site %s; see witnessctl site list", op->names[i]);
 	if (rv != 0)
 		return rv;
-	if (op->if_revision != 0 && op->if_revision != site->revision)
+	if (!tenant_may(a, site))
+		rv = refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, field,
+			    "there is no site %s of this tenant", site->name);
+	else if (op->if_revision != 0 && op->if_revision != site->revision)
 		rv = refuse_revision(a, site->name, site->revision);
 	else
 		rv = site_delete(a, site);
 	tb__site__free_unpacked(site, NULL);
+	return rv;
+}
+
+/* In the order of their names; 0 takes the quota away. */
+static int quota_set(struct applier *a, Tb__Cluster *row, const Tb__TenantSet *op)
+{
+	Tb__TenantQuota *quota = NULL;
+	size_t at = 0;
+
+	while (at < row->n_quotas && strcmp(row->quotas[at]->tenant, op->tenant) < 0)
+		at++;
+	if (at < row->n_quotas && strcmp(row->quotas[at]->tenant, op->tenant) == 0)
+		quota = row->quotas[at];
+	if (op->max_sites == (quota != NULL ? quota->max_sites : 0))
+		return 0;
+	a->result->changed = 1;
+	if (op->max_sites == 0) {
+		tb__tenant_quota__free_unpacked(quota, NULL);
+		row->n_quotas--;
+		memmove(&row->quotas[at], &row->quotas[at + 1],
+			(row->n_quotas - at) * sizeof(row->quotas[0]));
+		return 0;
+	}
+	if (quota == NULL) {
+		if (row->n_quotas == LIMIT_TENANTS)
+			return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "tenant",
+				      "at most %d tenants may have a quota", LIMIT_TENANTS);
+		quota = mem_alloc(sizeof(*quota));
+		tb__tenant_quota__init(quota);
+		quota->tenant = mem_strdup(op->tenant);
+		row->quotas =
+			mem_realloc(row->quotas, (row->n_quotas + 1) * sizeof(row->quotas[0]));
+		memmove(&row->quotas[at + 1], &row->quotas[at],
+			(row->n_quotas - at) * sizeof(row->quotas[0]));
+		row->quotas[at] = quota;
+		row->n_quotas++;
+	}
+	quota->max_sites = op->max_sites;
+	return 0;
+}
+
+static int apply_tenant_set(struct applier *a, const Tb__TenantSet *op)
+{
+	struct apply_problem problem;
+	Tb__Cluster *row;
+	int rv;
+
+	if (name_check(op->tenant, "tenant", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	rv = quota_set(a, row, op);
+	a->result->unchanged = a->result->changed == 0;
+	if (rv == 0 && a->result->changed != 0) {
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = op->max_sites != 0
+				     ? audit(a, "tenant.changed", INFO, (struct subject){0},
+					     "tenant %s may have %" PRIu32 " sites", op->tenant,
+					     op->max_sites)
+				     : audit(a, "tenant.changed", INFO, (struct subject){0},
+					     "tenant %s may have any number of sites", op->tenant);
+	}
+	tb__cluster__free_unpacked(row, NULL);
 	return rv;
 }
 
@@ -1671,6 +1974,14 @@ static int command_dispatch(struct applier *a)
 		return apply_cluster_restore(a, c->cluster_restore);
 	case TB__COMMAND__OP_CLUSTER_SETTLE:
 		return apply_cluster_settle(a);
+	case TB__COMMAND__OP_ALARM_SET:
+		return apply_alarm_set(a, c->alarm_set);
+	case TB__COMMAND__OP_NODE_ZONE:
+		return apply_node_zone(a, c->node_zone);
+	case TB__COMMAND__OP_TENANT_SET:
+		return apply_tenant_set(a, c->tenant_set);
+	case TB__COMMAND__OP_CLUSTER_LEVEL:
+		return apply_cluster_level(a, c->cluster_level);
 	case TB__COMMAND__OP_CLUSTER_CERTIFICATES:
 		return apply_cluster_certificates(a, c->cluster_certificates);
 	case TB__COMMAND__OP_CA_ROTATE:
@@ -1787,6 +2098,17 @@ static int command_once(struct store *s, uint64_t index, const Tb__Command *comm
 	else
 		tb__command_result__free_unpacked(a.result, NULL);
 	return rv;
+}
+
+unsigned command_level(const Tb__Command *command)
+{
+	if (command->op_case >= TB__COMMAND__OP_NODE_DRAIN || command->tenant[0] != '\0')
+		return 2;
+	if (command->op_case == TB__COMMAND__OP_TOKEN_ADD && command->token_add->token != NULL &&
+	    (command->token_add->token->replaces != 0 ||
+	     command->token_add->token->tenant[0] != '\0'))
+		return 2;
+	return LEVEL_FIRST;
 }
 
 bool command_known(const Tb__Command *command)

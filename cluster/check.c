@@ -287,6 +287,14 @@ int node_check(const Tb__Node *row, struct apply_problem *ret)
 	return text_check(row->version, LIMIT_NAME, "node.version", ret);
 }
 
+const char *site_tenant(const Tb__Site *site)
+{
+	for (size_t i = 0; i < site->n_labels; i++)
+		if (strcmp(site->labels[i]->key, "tenant") == 0)
+			return site->labels[i]->value;
+	return "";
+}
+
 int token_check(const Tb__Token *row, struct apply_problem *ret)
 {
 	bool site = row->role == TB__ROLE__ROLE_SITE || row->role == TB__ROLE__ROLE_AGENT;
@@ -301,6 +309,13 @@ int token_check(const Tb__Token *row, struct apply_problem *ret)
 			"a token needs a role: viewer, operator, admin, node, site or agent");
 	if (row->secret_sha256.len != 32)
 		return problem(ret, "token.secretSha256", "a SHA-256 has 32 bytes");
+	if (row->tenant[0] != '\0') {
+		if (row->role != TB__ROLE__ROLE_VIEWER && row->role != TB__ROLE__ROLE_OPERATOR)
+			return problem(ret, "token.tenant",
+				       "a tenant's token is of role viewer or operator");
+		if (name_check(row->tenant, "token.tenant", ret) != 0)
+			return -EINVAL;
+	}
 	if (site)
 		return name_check(row->site, "token.site", ret);
 	if (row->site[0] != '\0')

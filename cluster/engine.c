@@ -830,6 +830,11 @@ uint64_t engine_term(const struct engine *e)
 	return e->raft.current_term;
 }
 
+uint64_t engine_disk_ms(struct engine *e)
+{
+	return membrane_disk_ms(&e->membrane);
+}
+
 int engine_tail(const struct engine *e, engine_visit visit, void *arg)
 {
 	const struct raft_log *log = &e->raft.log;

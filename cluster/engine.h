@@ -106,5 +106,7 @@ enum engine_state engine_state(const struct engine *e);
 uint64_t engine_term(const struct engine *e);
 uint64_t engine_leader(const struct engine *e); /* 0: not known */
 uint64_t engine_applied(const struct engine *e);
+/* The longest write of the log lately, in ms. */
+uint64_t engine_disk_ms(struct engine *e);
 /* Members as in the newest configuration this board knows; returns how many. */
 unsigned engine_members(const struct engine *e, struct engine_member *members, unsigned max);

@@ -328,6 +328,7 @@ static void session_describe(struct session *s, const Tb__SiteNode *n, const str
 	s->address = mem_strdup(n->address);
 	s->node_id = n->node_id;
 	s->heartbeat_ms = n->heartbeat_ms;
+	s->rtt_ms = n->rtt_ms;
 	s->algorithm = (uint8_t)n->algorithm;
 	s->tie_breaker = (uint8_t)n->tie_breaker;
 	s->tie_breaker_node = n->tie_breaker_node;
@@ -911,6 +912,8 @@ void fleet_door_event(struct fleet *f, uint64_t door, const Tb__DoorEvent *event
 	/* Refused or ended by us meanwhile: the door does not know yet. */
 	if (s == NULL)
 		f->nonsense++;
+	else if (event->what_case == TB__DOOR_EVENT__WHAT_RTT)
+		s->rtt_ms = event->rtt->rtt_ms; /* the client has not said a word */
 	else
 		event_of_session(f, s, event);
 }
@@ -1039,6 +1042,8 @@ unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uin
 		s->leaving = true;
 		s->site->moved_ms = f->now_ms;
 		sent++;
+		if (FLEET_FAULTY(FLEET_FAULT_DRAIN_FORGETS))
+			session_end(f, s, 0, GONE_CLOSED);
 	}
 	return sent;
 }

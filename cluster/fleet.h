@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cluster/alarm.h"
 #include "proto/command.pb-c.h"
 #include "proto/door.pb-c.h"
 
@@ -67,6 +68,16 @@ Tb__Command *fleet_next_command(struct fleet *f);
 
 /* For the API. A new message; never NULL. `grant` may be NULL. */
 Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name, const Tb__Grant *grant);
+/* For the alarms: a site with nodes attached; false if none is. The texts live until the next call
+ * into the fleet. */
+struct fleet_watch {
+	unsigned configured;
+	uint64_t missing_ms; /* see alarm.h */
+	struct alarm_site_node nodes[LIMIT_SITE_NODES];
+	unsigned count;
+};
+bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watch *ret,
+		      uint64_t now_ms);
 /* Counts of sites by state and sessions, over sites that have sessions; the caller adds the rest
  * as offline. */
 void fleet_counts(const struct fleet *f, Tb__ClusterStatus *counts);

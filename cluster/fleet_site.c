@@ -169,6 +169,7 @@ struct site *site_open(struct fleet *f, const char *name)
 		s = mem_zalloc(sizeof(*s));
 		s->name = mem_strdup(name);
 		list_init(&s->held);
+		s->whole_ms = f->now_ms;
 		tb__site_policy__init(&s->policy);
 		hash_insert(&f->sites, &s->by_name, hash_string(name));
 	}
@@ -688,10 +689,24 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 	return due;
 }
 
+/* The longest list that an attached node has told. */
+static unsigned site_configured(const struct site *s)
+{
+	unsigned configured = 0;
+
+	for (unsigned i = 0; i < s->member_count; i++) {
+		const struct session *x = s->members[i].session;
+
+		if (x != NULL && x->configured.count > configured)
+			configured = x->configured.count;
+	}
+	return configured;
+}
+
 static Tb__SiteState site_state(const struct site *s)
 {
 	const struct session *first = NULL;
-	unsigned configured = 0;
+	unsigned configured = site_configured(s);
 	bool given = false;
 	bool split = false;
 
@@ -702,8 +717,6 @@ static Tb__SiteState site_state(const struct site *s)
 
 		if (x == NULL)
 			continue;
-		if (x->configured.count > configured)
-			configured = x->configured.count;
 		given |= session_acts_on(x, TB__VOTE__VOTE_ACK);
 		if (x->members.ids == NULL || x->agent)
 			continue;
@@ -721,6 +734,11 @@ static Tb__SiteState site_state(const struct site *s)
 
 static void site_count(struct fleet *f, struct site *s)
 {
+	bool whole = s->attached > 0 && s->attached >= site_configured(s);
+
+	if (whole || s->whole)
+		s->whole_ms = f->now_ms;
+	s->whole = whole;
 	if (s->counted)
 		f->states[s->state]--;
 	s->counted = s->attached > 0;
@@ -869,6 +887,7 @@ static Tb__SiteNode *session_message(const struct session *x)
 	n->attached_ms = x->attached_ms;
 	if (x->agent)
 		lease_node_message(x, n);
+	n->rtt_ms = x->rtt_ms;
 	return n;
 }
 
@@ -908,4 +927,31 @@ Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name, const
 	status->n_nodes = count;
 	status->lease = lease_status(f, s);
 	return status;
+}
+
+bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watch *ret,
+		      uint64_t now_ms)
+{
+	const struct site *s = site_find(f, name);
+
+	ret->count = 0;
+	if (s == NULL || s->attached == 0)
+		return false;
+	ret->configured = site_configured(s);
+	ret->missing_ms =
+		s->attached < ret->configured && now_ms > s->whole_ms ? now_ms - s->whole_ms : 0;
+	for (unsigned i = 0; i < s->member_count && ret->count < LIMIT_SITE_NODES; i++) {
+		const struct session *x = s->members[i].session;
+
+		if (x != NULL)
+			ret->nodes[ret->count++] = (struct alarm_site_node){
+				.node_id = x->node_id,
+				.address = x->address,
+				.board = x->door,
+				.board_zone = "",
+				.rtt_ms = x->rtt_ms,
+				.heartbeat_ms = x->heartbeat_ms,
+			};
+	}
+	return true;
 }

@@ -71,6 +71,7 @@ struct session {
 	char *address;
 	uint32_t node_id;
 	uint32_t heartbeat_ms;
+	uint32_t rtt_ms; /* if near the heartbeat */
 	uint32_t tie_breaker_node;
 	uint8_t algorithm;
 	uint8_t tie_breaker;
@@ -148,6 +149,8 @@ struct site {
 	bool counted;
 	uint8_t state; /* Tb__SiteState, in fleet.states while counted */
 	bool unstable; /* the last decision */
+	bool whole; /* all configured nodes are attached */
+	uint64_t whole_ms; /* they were, then */
 	uint64_t moved_ms; /* a node was sent away from a drained board then; 0: never */
 	uint64_t again_ms; /* a decision about a lease may change then without news; 0: never */
 	const char *why; /* of the decision that is being carried out; NULL: none */
@@ -257,6 +260,7 @@ enum fleet_fault {
 	FLEET_FAULT_SHORT_HANDOVER,
 	FLEET_FAULT_IGNORE_LEASE,
 	FLEET_FAULT_CLOSED_IS_RELEASED,
+	FLEET_FAULT_DRAIN_FORGETS,
 };
 extern enum fleet_fault fleet_fault;
 #define FLEET_FAULTY(what) (fleet_fault == (what))

@@ -14,6 +14,8 @@ enum {
 	LIMIT_LABEL_VALUE = 63, /* UTF-8 without control characters, may be empty */
 	LIMIT_NODES = 7, /* boards */
 	LIMIT_TOKENS = 1000,
+	LIMIT_TENANTS = 1000, /* with a quota */
+	LIMIT_ALARMS = 200,
 	LIMIT_CERTIFICATES = 50000,
 	LIMIT_EVENTS = 10000, /* kept in the ring */
 	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */

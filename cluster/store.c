@@ -97,6 +97,7 @@ enum sql {
 	SQL_COUNTER_GET,
 	SQL_COUNTER_RAISE,
 	SQL_COUNTERS,
+	SQL_TENANTS,
 	SQL_COUNT,
 };
 
@@ -162,6 +163,8 @@ static const char *const sql_text[SQL_COUNT] = {
 	[SQL_COUNTER_GET] = "SELECT value FROM counter WHERE name = ?1",
 	[SQL_COUNTER_RAISE] = "INSERT INTO counter VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE"
 			      " SET value = max(value, excluded.value)",
+	[SQL_TENANTS] = "SELECT value, count(*) FROM site_label WHERE label = 'tenant'"
+			" GROUP BY value ORDER BY value",
 	[SQL_COUNTERS] = "SELECT name, value FROM counter ORDER BY name",
 };
 
@@ -945,6 +948,25 @@ int store_certificates_of(struct store *s, const char *kind, const char *subject
 {
 	return rows_visit(s, SQL_CERTIFICATES_OF, visit_certificate,
 			  &(struct certificate_visit){visit, arg}, "tt", kind, subject);
+}
+
+struct tenant_visit {
+	store_visit_tenant visit;
+	void *arg;
+};
+
+static int visit_tenant(struct store *s, sqlite3_stmt *statement, void *arg)
+{
+	struct tenant_visit *v = arg;
+
+	(void)s;
+	return v->visit(v->arg, (const char *)sqlite3_column_text(statement, 0),
+			(uint64_t)sqlite3_column_int64(statement, 1)) != 0;
+}
+
+int store_tenants(struct store *s, store_visit_tenant visit, void *arg)
+{
+	return rows_visit(s, SQL_TENANTS, visit_tenant, &(struct tenant_visit){visit, arg}, "");
 }
 
 /* --- sites by filter ------------------------------------------------------------------------- */

@@ -108,6 +108,9 @@ struct store_site_filter {
 int store_sites(struct store *s, const struct store_site_filter *filter, store_visit_site visit,
 		void *arg, const char **ret_problem);
 int store_sites_count(struct store *s, const struct store_site_filter *filter, uint64_t *ret);
+/* Values of the label "tenant" with the number of sites, by name. */
+typedef int (*store_visit_tenant)(void *arg, const char *tenant, uint64_t sites);
+int store_tenants(struct store *s, store_visit_tenant visit, void *arg);
 int store_events(struct store *s, uint64_t after_seq, uint32_t limit, store_visit_event visit,
 		 void *arg); /* by seq, rising */
 int store_events_newest(struct store *s, uint32_t limit, store_visit_event visit,

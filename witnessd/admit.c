@@ -231,6 +231,7 @@ static void cluster_row(Tb__Cluster *cluster, const char *id, const char *name, 
 	cluster->name = mem_strdup(name);
 	cluster->ca_sha256 = mem_strdup(sha256);
 	cluster->created_ms = now_ms;
+	cluster->level = LEVEL_HERE;
 }
 
 void admit_node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
@@ -476,6 +477,7 @@ static void join_open(struct letter *letter)
 	request->address = mem_strdup(names.address);
 	request->qnet_address = mem_strdup(names.qnet_address);
 	request->version = mem_strdup(TIEBREAK_VERSION);
+	request->level = LEVEL_HERE;
 	j->dial_id = core_next_id(c);
 	c->listeners.join_dial(c->listeners.arg, j->dial_id, k->join->address, token.ca_sha256,
 			       request);
@@ -834,6 +836,12 @@ static void admission_open(struct letter *letter)
 	if (c->identity.node_id == 0 || c->store == NULL) {
 		admission_finish(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED,
 				 "the board at that address is in no cluster yet");
+		return;
+	}
+	if ((a->request->level != 0 ? a->request->level : LEVEL_FIRST) < core_level(c)) {
+		admission_finish(a, TB__REFUSAL__REFUSAL_LEVEL,
+				 "the board runs a release of witnessd that is too old for this "
+				 "cluster; upgrade it first");
 		return;
 	}
 	if (token_parse(a->request->token, &token) != 0) {

@@ -150,6 +150,7 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 			snprintf(ret->actor, sizeof(ret->actor), "token:%s", token->id);
 			snprintf(ret->token, sizeof(ret->token), "%s", token->id);
 			snprintf(ret->site, sizeof(ret->site), "%s", token->site);
+			snprintf(ret->tenant, sizeof(ret->tenant), "%s", token->tenant);
 			rv = 0;
 		} else {
 			*ret_why = problem;
@@ -274,6 +275,8 @@ bool api_allowed(const struct api_principal *who, const struct api_route *route,
 	case API_ADMIN:
 		break;
 	}
+	if (who->tenant[0] != '\0' && !route->tenant)
+		return false;
 	if (who->role == TB__ROLE__ROLE_SITE)
 		return route->own_site && strcmp(who->site, arg) == 0;
 	if (who->role == TB__ROLE__ROLE_AGENT)

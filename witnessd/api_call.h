@@ -40,6 +40,7 @@ struct api_route {
 	const char *method;
 	const char *path; /* "/v1/sites/{name}:enroll": at most one argument, in the last segment */
 	enum api_role role;
+	bool tenant; /* also for a tenant's token; the handler shows it its own sites only */
 	bool own_site; /* also for ROLE_SITE, if the argument is its site */
 	bool own_agent; /* the same for ROLE_AGENT */
 	bool before_init; /* needs no model */
@@ -62,6 +63,7 @@ struct api_principal {
 	Tb__Role role; /* NONE: nobody that we know */
 	char actor[160]; /* "root@name", "token:ID", "cert:CN" */
 	char site[LIMIT_NAME + 1]; /* ROLE_SITE, ROLE_AGENT */
+	char tenant[LIMIT_NAME + 1]; /* "", or: that tenant's sites are all it sees */
 	char token[17]; /* "" or the token's id */
 	char serial[64]; /* "" or the certificate's serial */
 };
@@ -297,6 +299,8 @@ void api_site_set_query(const struct api_site_set *set, Tb__PeerQuery *query,
 			Tb__SiteStatusQuery *sites);
 /* Fills in what the leader said; without an answer the state is unknown and the reason says so. */
 void api_site_set_fill(struct api_site_set *set, int error, const Tb__PeerAnswer *answer);
+/* May the caller see it? A tenant sees its own sites. */
+bool api_site_visible(const struct api_call *call, const Tb__Site *site);
 /* One site with its grant, in `status`. As store_site_find. */
 int api_site_read(struct store *s, const char *name, Tb__Site **ret);
 
@@ -364,6 +368,7 @@ void api_certificate_renew(struct api_call *call);
 void api_nodes_list(struct api_call *call);
 void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);
+void api_node_set(struct api_call *call);
 void api_node_drain(struct api_call *call);
 void api_node_undrain(struct api_call *call);
 void api_node_replace(struct api_call *call);
@@ -379,6 +384,8 @@ void api_site_delete(struct api_call *call);
 void api_sites_bulk(struct api_call *call);
 void api_site_enroll(struct api_call *call);
 void api_site_enroll_agent(struct api_call *call);
+void api_tenants_list(struct api_call *call);
+void api_tenant_set(struct api_call *call);
 void api_events_list(struct api_call *call);
 void api_certificates_list(struct api_call *call);
 void api_certificate_create(struct api_call *call);

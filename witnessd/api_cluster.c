@@ -82,6 +82,7 @@ static void cluster_answered(struct api_call *call, int error, const Tb__PeerAns
 	name = api_node_name(call->api);
 	api_field_set(&status->node, name);
 	api_field_set(&status->version, TIEBREAK_VERSION);
+	status->level_here = LEVEL_HERE;
 	free(name);
 	tb__cluster_status__free_unpacked(cluster->status, NULL);
 	cluster->status = status;
@@ -337,6 +338,24 @@ static void node_drain(struct api_call *call, Tb__Drain drain)
 	tb__node_drain__init(command->node_drain);
 	command->node_drain->id = node->id;
 	command->node_drain->drain = drain;
+	tb__node__free_unpacked(node, NULL);
+	api_propose(call, command, node_drained);
+}
+
+void api_node_set(struct api_call *call)
+{
+	const Tb__NodeSetRequest *request = (const Tb__NodeSetRequest *)call->request;
+	Tb__Command *command;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	command = api_command(call, 0);
+	command->op_case = TB__COMMAND__OP_NODE_ZONE;
+	command->node_zone = mem_alloc(sizeof(*command->node_zone));
+	tb__node_zone__init(command->node_zone);
+	command->node_zone->id = node->id;
+	command->node_zone->zone = mem_strdup(request->zone);
 	tb__node__free_unpacked(node, NULL);
 	api_propose(call, command, node_drained);
 }

@@ -46,6 +46,8 @@ Tb__Command *api_command(struct api_call *call, unsigned ordinal)
 		rng_fill(command->id.data, 16);
 	command->time_ms = api_now_ms(call->api);
 	command->actor = mem_strdup(call->who.actor);
+	if (call->who.tenant[0] != '\0')
+		command->tenant = mem_strdup(call->who.tenant);
 	return command;
 }
 

@@ -159,6 +159,11 @@ static int token_check(struct api_call *call, const Tb__TokenRequest *request)
 				  "belongs to the roles site and agent, and to no other");
 		return -EINVAL;
 	}
+	if (request->tenant[0] != '\0' && request->role != TB__ROLE__ROLE_VIEWER &&
+	    request->role != TB__ROLE__ROLE_OPERATOR) {
+		api_problem_field(call, 422, "tenant", "belongs to the roles viewer and operator");
+		return -EINVAL;
+	}
 	if (request->ttl_ms > 100ULL * 365 * day_ms) {
 		api_problem_field(call, 422, "ttlMs", "is at most 100 years; 0 means for ever");
 		return -EINVAL;
@@ -189,6 +194,7 @@ static Tb__Token *token_new(const struct api_call *call, const Tb__TokenRequest 
 	token->expires_ms = request->ttl_ms != 0 ? token->created_ms + (int64_t)request->ttl_ms : 0;
 	token->max_uses = request->max_uses;
 	token->site = mem_strdup(request->site);
+	token->tenant = mem_strdup(request->tenant);
 	token->created_by = mem_strdup(call->who.actor);
 	return token;
 }

@@ -97,7 +97,7 @@ static void certify_renew(struct core *c, const Tb__Cluster *cluster, const Tb__
 {
 	struct pki_signed made = {0};
 	const char *message = "";
-	Tb__Command **commands;
+	Tb__Command *command;
 	struct renewal *r;
 	char *csr = NULL;
 	int rv = pki_request_new(c->identity.node_name, c->identity.key, &csr);
@@ -116,20 +116,17 @@ static void certify_renew(struct core *c, const Tb__Cluster *cluster, const Tb__
 	r = mem_zalloc(sizeof(*r));
 	r->c = c;
 	r->pem = made.pem;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("node:%s", c->identity.node_name);
-	commands[0]->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
-	commands[0]->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
-	tb__certificate_add__init(commands[0]->certificate_add);
-	commands[0]->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
-	admit_certificate_row(commands[0]->certificate_add->certificate, &made, secrets->ca_cert,
+	command = proposal_command(mem_printf("node:%s", c->identity.node_name));
+	command->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	command->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
+	tb__certificate_add__init(command->certificate_add);
+	command->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
+	admit_certificate_row(command->certificate_add->certificate, &made, secrets->ca_cert,
 			      c->identity.node_name, "renewal", core_now_ms(c));
 	made.pem = NULL;
 	pki_signed_free(&made);
 	c->certifying = true;
-	proposal_add(c, NULL, commands, 1, certify_recorded, r);
+	proposal_one(c, command, certify_recorded, r);
 }
 
 static bool certify_is_due(struct core *c, const Tb__Cluster *cluster, const Tb__Secrets *secrets)
@@ -199,7 +196,7 @@ static int believers_visit(void *arg, const Tb__Node *node)
 
 void certify_lead(struct core *c, uint64_t now_ms)
 {
-	Tb__Command **commands;
+	Tb__Command *command;
 	Tb__Cluster *cluster;
 	Tb__Secrets *secrets;
 	struct believers b = {.c = c};
@@ -213,21 +210,17 @@ void certify_lead(struct core *c, uint64_t now_ms)
 	if (store_nodes(c->store, believers_visit, &b) != 0 || b.missing ||
 	    store_secrets_get(c->store, &secrets) != 0)
 		return;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("rotation");
-	commands[0]->op_case = TB__COMMAND__OP_CA_ADVANCE;
-	commands[0]->ca_advance = mem_alloc(sizeof(Tb__CaAdvance));
-	tb__ca_advance__init(commands[0]->ca_advance);
-	commands[0]->ca_advance->ca_sha256 = mem_alloc(65);
-	commands[0]->ca_advance->rotation_index = b.index;
-	if (pki_sha256(secrets->next_ca_cert, commands[0]->ca_advance->ca_sha256) == 0) {
+	command = proposal_command(mem_strdup("rotation"));
+	command->op_case = TB__COMMAND__OP_CA_ADVANCE;
+	command->ca_advance = mem_alloc(sizeof(Tb__CaAdvance));
+	tb__ca_advance__init(command->ca_advance);
+	command->ca_advance->ca_sha256 = mem_alloc(65);
+	command->ca_advance->rotation_index = b.index;
+	if (pki_sha256(secrets->next_ca_cert, command->ca_advance->ca_sha256) == 0) {
 		c->rotate_ms = now_ms + CERTIFY_RETRY_MS;
-		proposal_add(c, NULL, commands, 1, NULL, NULL);
+		proposal_one(c, command, NULL, NULL);
 	} else {
-		tb__command__free_unpacked(commands[0], NULL);
-		free(commands);
+		tb__command__free_unpacked(command, NULL);
 	}
 	tb__secrets__free_unpacked(secrets, NULL);
 }

@@ -92,6 +92,18 @@ Tb__LocalStatus *core_local_status(struct core *c)
 	return status;
 }
 
+unsigned core_level(struct core *c)
+{
+	Tb__Cluster *cluster;
+	unsigned level;
+
+	if (c->store == NULL || store_cluster_get(c->store, &cluster) != 0)
+		return LEVEL_HERE;
+	level = cluster->level != 0 ? cluster->level : LEVEL_FIRST;
+	tb__cluster__free_unpacked(cluster, NULL);
+	return level;
+}
+
 /* --- links made by the front --- */
 
 uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,
@@ -179,6 +191,23 @@ static void core_identity_check(struct core *c)
 	c->listeners.identity_changed(c->listeners.arg);
 }
 
+/* After an upgrade: what runs here is for people to see. */
+static void core_version_check(struct core *c, const Tb__Node *self)
+{
+	Tb__Command *command;
+
+	if (c->version_told || strcmp(self->version, TIEBREAK_VERSION) == 0)
+		return;
+	c->version_told = true;
+	command = proposal_command(mem_printf("node:%s", self->name));
+	command->op_case = TB__COMMAND__OP_NODE_SET;
+	command->node_set = mem_alloc(sizeof(Tb__NodeSet));
+	tb__node_set__init(command->node_set);
+	command->node_set->id = self->id;
+	command->node_set->version = mem_strdup(TIEBREAK_VERSION);
+	proposal_one(c, command, NULL, NULL);
+}
+
 static void core_drained_check(struct core *c, const Tb__Node *self)
 {
 	bool drained = self->drain != TB__DRAIN__DRAIN_OFF;
@@ -203,6 +232,7 @@ static void core_removed_check(struct core *c)
 	if (rv == 0) {
 		c->self_seen = true;
 		core_drained_check(c, self);
+		core_version_check(c, self);
 		tb__node__free_unpacked(self, NULL);
 	} else if (rv == -ENOENT && c->self_seen) {
 		log_error("removed",

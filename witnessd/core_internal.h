@@ -28,6 +28,7 @@ enum {
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
+	CORE_LEVEL_MS = 1000,
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
 	/* On their way at once: raft applies all that is committed in one go, and a board must be
 	 * back at its heartbeats before the others miss them. */
@@ -43,6 +44,17 @@ struct board_soft {
 	uint64_t applied_index;
 	uint32_t sessions;
 	uint64_t certified_index;
+	int64_t skew_ms; /* of its clock against ours */
+	uint32_t rtt_ms, disk_ms, wear_percent;
+};
+
+/* What a board says of itself, or of another one as the leader. */
+struct board_health {
+	int64_t real_ms;
+	int64_t skew_ms;
+	uint32_t rtt_ms;
+	uint32_t disk_ms;
+	uint32_t wear_percent;
 };
 
 /* One outgoing link that the front is making for us. */
@@ -83,6 +95,7 @@ struct core {
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
 	bool model_dirty; /* since the last flush */
 	bool nodes_dirty;
+	bool version_told; /* the model is being told which release runs here */
 	bool self_seen; /* the model has named this board */
 	bool threaded; /* the thread runs */
 	void (*failed)(void *arg);
@@ -125,6 +138,12 @@ struct core {
 	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
 	bool certifying; /* a new one is on its way into the log */
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
+	uint64_t rtt_window_ms;
+	uint32_t wear_percent;
+	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
+	struct watch *watch; /* as the leader */
+	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
@@ -158,6 +177,7 @@ void peer_close_all(struct core *c);
 struct peer *peer_find(struct core *c, uint64_t node); /* incoming, greeted, current term */
 void peer_send(struct peer *p, const Tb__PeerFrame *frame);
 uint64_t peer_node(const struct peer *p);
+unsigned peer_level(struct core *c, uint64_t node); /* as the leader; 0: no link */
 void peer_renew(struct core *c); /* follower: send a lease renewal */
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
@@ -169,12 +189,21 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 
+/* What every board understands; of a log that makes no cluster yet, what this board does. */
+unsigned core_level(struct core *c);
 /* Ends leadership, lease and links; the engine is the caller's to close. */
 void core_let_go(struct core *c);
 /* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
 void core_engine_closed(void *arg);
+
+/* --- watch.c --- */
+void watch_tick(struct core *c, uint64_t now_ms); /* every tick while leading */
+void watch_stop(struct core *c);
+void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms); /* as a follower */
+void watch_self(struct core *c, struct board_health *ret);
 
 /* --- certify.c --- */
 void certify_tick(struct core *c, uint64_t now_ms);
@@ -184,6 +213,10 @@ void certify_lead(struct core *c, uint64_t now_ms); /* every tick while leading 
 /* Internal: done in the core's own thread when home is NULL. */
 void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg);
+/* One command of this board's own, as `actor` (taken over); the op is the caller's to fill in. */
+Tb__Command *proposal_command(char *actor);
+/* Proposes it (taken over); `done` may be NULL. */
+void proposal_one(struct core *c, Tb__Command *command, core_proposed done, void *arg);
 /* Tried once, only in this board's own log: what the arbiter of this leadership decided. */
 void proposal_add_once(struct core *c, Tb__Command **commands, size_t count, core_proposed done,
 		       void *arg);

@@ -108,6 +108,7 @@ static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *fi
 	hex_encode(random, sizeof(random), id->cluster_id);
 	id->cert = mem_strdup(made.pem);
 	id->ca_cert = mem_strdup(final->secrets->ca_cert);
+	final->cluster->level = LEVEL_HERE;
 	free(final->cluster->id);
 	final->cluster->id = mem_strdup(id->cluster_id);
 	final->node = mem_alloc(sizeof(*final->node));
@@ -221,7 +222,7 @@ static void rows_add(Tb__ClusterRestore *op, const struct snapshot_record *recor
 static void restoration_next(struct restoration *r)
 {
 	Tb__ClusterRestore *op = mem_alloc(sizeof(*op));
-	Tb__Command **commands = mem_array(1, sizeof(*commands));
+	Tb__Command *command = proposal_command(mem_strdup("cluster restore"));
 	struct snapshot_record record;
 	size_t bytes = 0;
 
@@ -236,12 +237,9 @@ static void restoration_next(struct restoration *r)
 		op->final = r->final;
 		r->final = NULL;
 	}
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("cluster restore");
-	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_RESTORE;
-	commands[0]->cluster_restore = op;
-	proposal_add(r->core, NULL, commands, 1, restoration_committed, r);
+	command->op_case = TB__COMMAND__OP_CLUSTER_RESTORE;
+	command->cluster_restore = op;
+	proposal_one(r->core, command, restoration_committed, r);
 }
 
 /* r->model is whole and c->identity has the names; nothing else of this board is in a cluster. */

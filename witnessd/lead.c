@@ -72,19 +72,16 @@ static void lead_hold(struct core *c, uint64_t now)
 
 static void lead_settle(struct core *c)
 {
-	Tb__Command **commands;
+	Tb__Command *command;
 
 	if (c->hold_until_ms == 0 || clock_boottime_ms() < c->hold_until_ms)
 		return;
 	c->hold_until_ms = 0;
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup("arbiter");
-	commands[0]->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
-	commands[0]->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
-	tb__cluster_settle__init(commands[0]->cluster_settle);
-	proposal_add(c, NULL, commands, 1, NULL, NULL);
+	command = proposal_command(mem_strdup("arbiter"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	command->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
+	tb__cluster_settle__init(command->cluster_settle);
+	proposal_one(c, command, NULL, NULL);
 }
 
 void lead_start(struct core *c)
@@ -112,6 +109,7 @@ void lead_stop(struct core *c)
 	c->barrier_sent = false;
 	if (c->fleet == NULL)
 		return;
+	watch_stop(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	c->fleet = NULL;
@@ -164,6 +162,11 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->applied_index = renew->applied_index;
 		board->sessions = renew->sessions;
 		board->certified_index = renew->certified_index;
+		/* 0: a release that does not say. */
+		board->skew_ms = renew->real_ms != 0 ? renew->real_ms - clock_realtime_ms() : 0;
+		board->rtt_ms = renew->rtt_ms;
+		board->disk_ms = renew->disk_ms;
+		board->wear_percent = renew->wear_percent;
 	}
 	lead_lease_changed(c);
 }
@@ -311,6 +314,45 @@ static void lead_membership(struct core *c)
 	store_nodes(c->store, membership_visit, &m);
 }
 
+/* --- the level --- */
+
+struct levels {
+	struct core *c;
+	unsigned least;
+};
+
+static int levels_visit(void *arg, const Tb__Node *node)
+{
+	struct levels *l = arg;
+	unsigned level =
+		node->id == l->c->identity.node_id ? LEVEL_HERE : peer_level(l->c, node->id);
+
+	if (level < l->least)
+		l->least = level;
+	return 0;
+}
+
+/* Raised once every board of the model is here and says that it understands more. */
+static void lead_level(struct core *c)
+{
+	struct levels l = {.c = c, .least = LEVEL_HERE};
+	uint64_t now = clock_boottime_ms();
+	Tb__Command *command;
+
+	if (now < c->level_ms || !c->secrets_seen)
+		return;
+	c->level_ms = now + CORE_LEVEL_MS;
+	if (core_level(c) >= LEVEL_HERE || store_nodes(c->store, levels_visit, &l) != 0 ||
+	    l.least <= core_level(c))
+		return;
+	command = proposal_command(mem_strdup("upgrade"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	command->cluster_level = mem_alloc(sizeof(Tb__ClusterLevel));
+	tb__cluster_level__init(command->cluster_level);
+	command->cluster_level->level = l.least;
+	proposal_one(c, command, NULL, NULL);
+}
+
 /* --- drained boards --- */
 
 struct drain_view {
@@ -326,6 +368,25 @@ static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 
 	return node == c->identity.node_id || (member != NULL && member->renewed_ms != 0 &&
 					       now - member->renewed_ms < LEASE_LENGTH_MS);
+}
+
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	if (node == c->identity.node_id) {
+		watch_self(c, ret);
+		ret->rtt_ms = 0; /* of a time when it followed */
+		return true;
+	}
+	*ret = (struct board_health){0};
+	if (board != NULL) {
+		ret->skew_ms = board->skew_ms;
+		ret->rtt_ms = board->rtt_ms;
+		ret->disk_ms = board->disk_ms;
+		ret->wear_percent = board->wear_percent;
+	}
+	return lead_reaches(c, node, clock_boottime_ms());
 }
 
 static int drain_visit(void *arg, const Tb__Node *node)
@@ -556,7 +617,9 @@ void lead_tick(struct core *c)
 	lead_membership(c);
 	lead_drain(c);
 	lead_settle(c);
+	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
+	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
 
@@ -605,12 +668,21 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	uint64_t now = clock_boottime_ms();
 	const struct lease_member *member = lead_lease_of(c, node->id);
 	struct board_soft *board = lead_board(c, node->id);
+	struct board_health health;
 	Tb__NodeStatus *status;
 
 	if (r->count == LIMIT_NODES)
 		return 1;
 	status = &r->statuses[r->count];
 	tb__node_status__init(status);
+	lead_health(c, node->id, &health);
+	status->skew_ms = (int32_t)(health.skew_ms > INT32_MAX	 ? INT32_MAX
+				    : health.skew_ms < INT32_MIN ? INT32_MIN
+								 : health.skew_ms);
+	status->rtt_ms = health.rtt_ms;
+	status->disk_ms = health.disk_ms;
+	status->wear_percent = health.wear_percent;
+	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -656,6 +728,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
 	status.nodes_drained = rows.drained;
+	status.level = core_level(c);
 	status.sites = (uint32_t)sites;
 	here = status.sites_whole + status.sites_degraded + status.sites_split +
 	       status.sites_undecided;
@@ -732,7 +805,7 @@ static bool lead_removal_safe(struct core *c, uint64_t leaving, const char **ret
 static void answer_remove(struct core *c, struct query *q)
 {
 	const Tb__PeerRemove *remove = q->query->remove;
-	Tb__Command **commands;
+	Tb__Command *command;
 	Tb__Node *node;
 	const char *why;
 
@@ -745,16 +818,13 @@ static void answer_remove(struct core *c, struct query *q)
 		query_refuse(q, -EPERM, why);
 		return;
 	}
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup(remove->actor);
-	commands[0]->op_case = TB__COMMAND__OP_NODE_REMOVE;
-	commands[0]->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
-	tb__node_remove__init(commands[0]->node_remove);
-	commands[0]->node_remove->id = remove->node_id;
+	command = proposal_command(mem_strdup(remove->actor));
+	command->op_case = TB__COMMAND__OP_NODE_REMOVE;
+	command->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
+	tb__node_remove__init(command->node_remove);
+	command->node_remove->id = remove->node_id;
 	q->held = true;
-	proposal_add(c, NULL, commands, 1, answer_removed, q);
+	proposal_one(c, command, answer_removed, q);
 }
 
 /* Only a board that is gone can be replaced, and only while a majority of the rest is here. */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "cluster/alarm.h"
 #include "cluster/limits.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -46,6 +47,7 @@ enum {
 	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
+	RTT_STEP = 20, /* sessions measured per tick */
 	WINDOW = 256, /* connections on their way in at once, and handshakes that wait for a turn */
 	ON_THE_WAY_MS =
 		500, /* one that takes longer waits for its own network and does not count */
@@ -125,6 +127,7 @@ struct qnet_loop {
 	struct list conns;
 	struct list corked;
 	struct list paused;
+	struct list *rtt; /* next of conns whose round trip is looked at; NULL: the first */
 	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
 	size_t sweep_left; /* to be looked up */
 	struct hash by_id;
@@ -418,6 +421,44 @@ static void sweep_step(struct qnet_loop *d)
 	}
 }
 
+/* --- round trips --- */
+
+static void rtt_tell(struct conn *c, uint32_t rtt_ms)
+{
+	struct qnet_out *out = &c->loop->out;
+
+	c->session.rtt_ms = rtt_ms;
+	qnet_session_rtt(&c->session, out);
+	if (out->event_count >= EVENT_BATCH)
+		events_flush(c->loop);
+}
+
+/* Some sessions per tick: is the round trip near the interval in which an answer must come? Said
+ * when that begins and when it is over. */
+static void rtt_step(struct qnet_loop *d)
+{
+	for (unsigned i = 0; i < RTT_STEP && !list_empty(&d->conns); i++) {
+		struct conn *c;
+		unsigned rtt_ms;
+		bool late;
+
+		if (d->rtt == NULL)
+			d->rtt = d->conns.next;
+		c = list_entry(d->rtt, struct conn, link);
+		d->rtt = d->rtt->next != &d->conns ? d->rtt->next : NULL;
+		if (c->session.state != QNET_OPEN)
+			continue;
+		rtt_ms = stream_rtt_ms(c->stream);
+		/* It is over when it is clearly better, not when it wavers. */
+		late = (uint64_t)rtt_ms * (ALARM_LATE_PART + (c->session.rtt_ms != 0)) >=
+		       c->session.heartbeat_ms;
+		if (late != (c->session.rtt_ms != 0))
+			rtt_tell(c, late ? rtt_ms : 0);
+		if (d->rtt == NULL)
+			break;
+	}
+}
+
 /* --- the lease --- */
 
 static void abort_all(struct qnet_loop *d)
@@ -533,6 +574,7 @@ static void door_tick(uv_timer_t *timer)
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	resume_paced(d);
 	sweep_step(d);
+	rtt_step(d);
 	lobby_look(d);
 	memory_trim(d);
 }
@@ -656,6 +698,8 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	conn_close_session(c, how == STREAM_END_PEER || how == STREAM_END_RESET
 				      ? TB__DOOR_CLOSED__REASON__BY_CLIENT
 				      : TB__DOOR_CLOSED__REASON__BY_DOOR);
+	if (d->rtt == &c->link)
+		d->rtt = c->link.next != &d->conns ? c->link.next : NULL;
 	if (d->sweep == &c->link)
 		d->sweep = c->link.next;
 	d->counters.sessions[QNET_CLOSED]--;

@@ -136,6 +136,7 @@ static Tb__SiteNode *site_node_new(const struct qnet_session *s, const struct qn
 	node->tls = s->tls;
 	node->certificate = s->serial != NULL;
 	node->heartbeat_ms = s->heartbeat_ms;
+	node->rtt_ms = s->rtt_ms;
 	node->algorithm = algorithm_of(s->algorithm);
 	node->tie_breaker = (Tb__TieBreaker)s->tie_breaker;
 	node->tie_breaker_node = s->tie_breaker_node;
@@ -222,6 +223,15 @@ void qnet_session_report(const struct qnet_session *s, const struct qnet_world *
 		tell_report(s, w, out);
 	else if (s->state == QNET_ASKED)
 		tell_open(s, w, out);
+}
+
+void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out)
+{
+	Tb__DoorRtt *rtt = mem_alloc(sizeof(*rtt));
+
+	tb__door_rtt__init(rtt);
+	rtt->rtt_ms = s->rtt_ms;
+	event_new(out, s->id, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
 }
 
 void qnet_out_reset(struct qnet_out *out, uint32_t reports)

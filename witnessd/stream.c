@@ -1124,6 +1124,18 @@ void stream_silence_limit(struct stream *s, unsigned ms)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
+unsigned stream_rtt_ms(const struct stream *s)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	uv_os_fd_t fd;
+
+	if (s->uv.handle.type != UV_TCP || uv_fileno(&s->uv.handle, &fd) < 0 ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return 0;
+	return (info.tcpi_rtt + 4 * info.tcpi_rttvar) / 1000;
+}
+
 void stream_pause(struct stream *s)
 {
 	s->paused = true;

@@ -90,6 +90,8 @@ struct stream_group *stream_group_of(const struct stream *s);
 const char *stream_peer_address(const struct stream *s);
 /* NULL while in the clear. */
 struct tls_session *stream_tls(struct stream *s);
+/* The kernel's estimate of the longest usual round trip (mean and four deviations); 0: not TCP. */
+unsigned stream_rtt_ms(const struct stream *s);
 /* Peer of a Unix socket: uid, or -ENOTSUP. */
 int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
 /* Ends the stream when the peer has acknowledged no byte of what was written for `ms`, which TCP

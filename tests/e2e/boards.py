@@ -57,13 +57,14 @@ class Board:
         self.socket = os.path.join(self.run, "witnessd.sock")
         self.address = f"{host}:7443"
         self.sites_address = f"{host}:5403"
+        self.bin = cluster.bin
         self.options = []
         self.process = None
         os.makedirs(self.dir)
 
     def start(self, wait=True):
         command = self.prefix + [
-            os.path.join(self.cluster.bin, "witnessd"), "--name", self.name,
+            os.path.join(self.bin, "witnessd"), "--name", self.name,
             "--data-dir", self.data, "--run-dir", self.run, "--listen", self.address,
             "--sites-listen", self.sites_address] + self.options
         with open(self.log, "ab") as log:

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
+from test_bad_input import SHIM
 
 PREFIX = "office-"
 
@@ -167,6 +168,11 @@ def backup_and_restore(cluster):
     cluster.make(3)
     nodes = attached_sites(cluster, 10)
     first = cluster.board(1)
+    # More than goes into one entry of the log.
+    many = os.path.join(cluster.dir, "many.csv")
+    with open(many, "w") as file:
+        file.write("name,label.region\n" + "".join(f"many-{number:04d},emea\n" for number in range(3000)))
+    first.ctl("site", "import", many)
     path = os.path.join(cluster.dir, "b.backup")
     stop = threading.Event()
     written = []
@@ -223,6 +229,8 @@ def backup_and_restore(cluster):
     names = [name for name in sorted(grant_epochs(fresh)) if name.startswith("load-")]
     if names != sorted(written)[:len(names)] or not len(before) <= len(names) <= after + 1:
         raise Failure(f"the backup is of no moment: {len(before)} before, {after} after, {len(names)} in it")
+    if len([name for name in grant_epochs(fresh) if name.startswith("many-")]) != 3000:
+        raise Failure("sites of the backup are missing")
     settled_cluster(fresh)
     wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
     nodes.settle(60)
@@ -491,7 +499,164 @@ def revocation_ends_sessions(cluster):
         raise Failure("a board with a revoked certificate came back")
 
 
+def previous_release():
+    """The directory of the previous release's daemon; None if it cannot be built here."""
+    script = os.path.join(os.path.dirname(__file__), "..", "previous.sh")
+    done = subprocess.run([script], capture_output=True, text=True)
+    if done.returncode == 77:
+        print(f"skipped: {done.stderr.strip()}", flush=True)
+        return None
+    if done.returncode != 0:
+        raise Failure(f"the previous release does not build: {done.stderr}")
+    return os.path.join(os.path.dirname(script), "..", "build", "previous", "bin")
+
+
+def rolling_upgrade(cluster):
+    previous = previous_release()
+    if previous is None:
+        return
+    for number in (1, 2, 3):
+        cluster.board(number).bin = previous
+    cluster.make(3)
+    boards = list(cluster.boards.values())
+    nodes = attached_sites(cluster, 10)
+    stop = threading.Event()
+    written = []
+    writer = threading.Thread(target=write_sites, args=(boards[0], stop, written))
+    for board in reversed(boards):  # the first one, which is written through, last
+        if board is boards[0]:
+            writer.start()
+            try:
+                wait_for(20, "nothing is written in a mixed cluster", lambda: len(written) > 20)
+            finally:
+                stop.set()
+                writer.join()
+        board.stop()
+        board.bin = cluster.bin
+        board.start()
+        wait_for(20, f"{board.name} is not back after its upgrade", lambda: board.local().get("lease"))
+        nodes.settle(60)
+        if board is boards[0]:
+            break
+        # Mixed: each kind leads and is written through; what is new is refused in words, by any board.
+        for leader in (board, boards[0]):
+            board.ctl("cluster", "transfer", leader.name)
+            wait_for(20, f"{leader.name} does not lead", lambda: cluster.leader(through=board) is leader)
+            for through in (board, boards[0]):
+                name = f"by-{leader.name}-{through.name}-{board.name}"
+                through.ctl("site", "create", name)
+                for other in boards:
+                    wait_for(5, f"{other.name} lacks {name}", lambda: name in grant_epochs(other))
+            done = board.ctl("node", "drain", boards[1].name, "--no-wait", check=False)
+            if done.returncode == 0 or "older release" not in done.stderr:
+                raise Failure(f"drained in a mixed cluster: {done.stderr}")
+        if "Upgrade" not in board.ctl("status").stdout and cluster.leader(through=board) is board:
+            raise Failure("status does not tell of the upgrade")
+    wait_for(20, "the level does not rise", lambda: boards[0].json("cluster", "status").get("level") == 2)
+    boards[0].ctl("node", "drain", boards[1].name, "--timeout", "60s")
+    boards[0].ctl("node", "undrain", boards[1].name)
+    versions = {item["version"] for item in boards[0].json("node", "list")["items"]}
+    if len(versions) != 1:
+        raise Failure(f"the boards say {versions}")
+    # Nobody comes back with the old release.
+    old = cluster.board(4)
+    old.bin = previous
+    old.start()
+    done = old.ctl("cluster", "join", boards[0].address, "--token", cluster.token(boards[0]), check=False)
+    if done.returncode == 0 or "too old" not in done.stderr:
+        raise Failure(f"a board of the old release joined: {done.stderr}")
+    boards[2].stop()
+    boards[2].bin = previous
+    boards[2].start(wait=False)
+    time.sleep(5)
+    if (boards[2].local() or {}).get("lease"):
+        raise Failure("a board that was set back to the old release serves")
+    if nodes.numbers()["violations"] != 0:
+        raise Failure("two sides had the vote")
+    nodes.end()
+
+
+def tenants_keep_to_themselves(cluster):
+    cluster.make(3)
+    first, second = cluster.board(1), cluster.board(2)
+    token = first.ctl("token", "create", "--role", "operator", "--tenant", "red", "-o", "name").stdout.strip()
+    first.ctl("site", "create", "b1", "-l", "tenant=blue")
+    first.ctl("tenant", "set", "red", "--max-sites", "2")
+
+    def red(*arguments):
+        return ctl_remote(second, "--token", token, *arguments)
+
+    path = os.path.join(cluster.dir, "red.csv")
+    with open(path, "w") as file:
+        file.write("name,label.region\nr1,emea\nr2,emea\n")
+    wait_for(10, "the tenant cannot import", lambda: red("site", "import", path).returncode == 0)
+    if red("site", "list", "-o", "name").stdout.split() != ["r1", "r2"]:
+        raise Failure(f"the tenant sees {red('site', 'list').stdout}")
+    done = red("site", "create", "r3")
+    if done.returncode == 0 or "may have 2 sites" not in done.stderr:
+        raise Failure(f"over its quota: {done.stderr}")
+    for words in (("site", "show", "b1"), ("site", "delete", "b1"), ("site", "set", "b1", "--tls", "on")):
+        if red(*words).returncode != 4:
+            raise Failure(f"{words}: {red(*words)}")
+    done = red("status")
+    if done.returncode == 0 or "tenant red only" not in done.stderr:
+        raise Failure(f"the tenant sees the cluster: {done.stdout} {done.stderr}")
+    rows = {row["name"]: (row.get("sites", 0), row.get("maxSites", 0))
+            for row in first.json("tenant", "list")["items"]}
+    if rows != {"blue": (1, 0), "red": (2, 2)}:
+        raise Failure(f"tenant list: {rows}")
+
+
+def alarms_before_the_day(cluster):
+    cluster.make(3)
+    first = cluster.board(1)
+    nodes = attached_sites(cluster, 3)  # all from one address: this machine's
+
+    def alarms(through=first):
+        rows = through.json("cluster", "status").get("alarms", [])
+        return {(row["kind"], row["subject"]) for row in rows}
+
+    def raised_sites(through):  # this machine's disk may be slow enough for alarms of its own
+        return [event for event in through.json("event", "list", "-n", "500")["items"]
+                if event["type"] == "alarm.raised" and event.get("site")]
+
+    expected = {("site-one-address", f"{PREFIX}000{number}") for number in (1, 2, 3)}
+    wait_for(40, "no alarm for sites behind one address", lambda: expected <= alarms())
+    if "lose the witness together" not in first.ctl("status").stdout:
+        raise Failure("status does not tell of the alarms")
+    if first.get("/metrics")[1].count('tiebreak_alarms{kind="site-one-address"} 3') != 1:
+        raise Failure("the metrics do not count the alarms")
+    for board in cluster.boards.values():
+        first.ctl("node", "set", board.name, "--zone", "hall")
+    first.ctl("site", "set", f"{PREFIX}0001", "-l", "zone=hall")
+    zone = ("site-zone", f"{PREFIX}0001")
+    wait_for(40, "no alarm for a site in its board's zone", lambda: zone in alarms())
+    # A clock that is an hour ahead (as in test_bad_input.py).
+    shim = os.path.join(cluster.dir, "shim.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-o", shim, "-"], input=SHIM.encode(), check=True)
+    ahead = next(board for board in cluster.boards.values() if board is not cluster.leader() and board is not first)
+    ahead.stop()
+    ahead.prefix = ["env", f"LD_PRELOAD={shim}", "CLOCK_SHIFT_S=3600"]
+    ahead.start()
+    wait_for(40, "no alarm for a clock that is ahead", lambda: ("clock", ahead.name) in alarms())
+    # Another leader raises nothing again, and sees the end.
+    raised = raised_sites(first)
+    leader = cluster.leader()
+    leader.stop()
+    rest = next(board for board in cluster.boards.values() if board is not leader)
+    wait_for(20, "no other leader", lambda: cluster.leader(through=rest) is not leader)
+    rest.ctl("site", "set", f"{PREFIX}0001", "-l", "zone-")
+    wait_for(60, "the alarm does not end", lambda: zone not in alarms(rest))
+    again = raised_sites(rest)
+    if len(again) != len(raised):
+        raise Failure(f"the new leader raised {len(again) - len(raised)} alarms again")
+    if not [e for e in rest.json("event", "list", "-n", "50")["items"] if e["type"] == "alarm.cleared"]:
+        raise Failure("the end of the alarm is no event")
+    nodes.end()
+
+
 if __name__ == "__main__":
     main([replace_a_dead_board, backup_and_restore, recover_from_a_lost_majority, drain_the_leader,
           drain_spares_who_needs_the_vote, certificates_renew_themselves, rotate_the_ca,
-          revocation_ends_sessions])
+          revocation_ends_sessions, rolling_upgrade, tenants_keep_to_themselves,
+          alarms_before_the_day])

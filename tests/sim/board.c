@@ -246,6 +246,9 @@ static void board_flush(struct world *w, struct board *b)
 
 	if (b->fleet == NULL)
 		return;
+	for (unsigned i = 1; i <= w->boards; i++)
+		if (w->board[i].drained)
+			fleet_drain(b->fleet, i, w->board[i].drained_now, 9, clock_of_board(w, b));
 	b->fleet_due_ms = fleet_tick(b->fleet, clock_of_board(w, b));
 	while (b->fleet != NULL && (command = fleet_next_command(b->fleet)) != NULL)
 		board_propose(w, b, command);
@@ -459,7 +462,7 @@ bool board_may_act(struct world *w, struct board *b)
 
 bool board_accepts(struct world *w, struct board *b)
 {
-	return b->alive && b->frozen_until_us <= w->now_us &&
+	return b->alive && !b->drained && b->frozen_until_us <= w->now_us &&
 	       clock_of_board(w, b) < board_lease_until(w, b);
 }
 

@@ -23,6 +23,7 @@ static const struct {
 	{"short-handover", FLEET_FAULT_SHORT_HANDOVER},
 	{"ignore-lease", FLEET_FAULT_IGNORE_LEASE},
 	{"closed-is-released", FLEET_FAULT_CLOSED_IS_RELEASED}, /* --leases only */
+	{"drain-forgets", FLEET_FAULT_DRAIN_FORGETS},
 };
 /* --leases only: a mistake of the agent, not of the boards. */
 static const char bug_from_arrival[] = "from-arrival";

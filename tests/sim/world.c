@@ -397,7 +397,7 @@ static void fault_board(struct world *w, unsigned board)
 {
 	struct board *b = &w->board[board];
 
-	switch (world_below(w, 5)) {
+	switch (world_below(w, 6)) {
 	case 0:
 	case 1:
 		fault_board_crash(w, board, world_chance(w, 50));
@@ -413,6 +413,11 @@ static void fault_board(struct world *w, unsigned board)
 	case 4:
 		if (b->alive && b->raft.role == RAFT_LEADER)
 			raft_step_down(w, b);
+		break;
+	case 5:
+		b->drained = !b->drained;
+		b->drained_now = world_chance(w, 50);
+		world_note(w, "board %u: %s", board, b->drained ? "drained" : "undrained");
 		break;
 	}
 }
@@ -580,6 +585,7 @@ static void world_heal(struct world *w)
 	memset(w->node_cut, 0, sizeof(w->node_cut));
 	memset(w->group, 0, sizeof(w->group));
 	for (unsigned i = 1; i <= w->boards; i++) {
+		w->board[i].drained = false;
 		if (!w->board[i].alive)
 			board_boot(w, &w->board[i]);
 	}

@@ -177,6 +177,8 @@ struct agent_conn {
 struct board {
 	unsigned id;
 	bool alive;
+	bool drained; /* as the model would say it; all boards know at once */
+	bool drained_now; /* whatever it costs the site */
 	uint64_t frozen_until_us;
 	uint64_t clock_offset_ms;
 	unsigned clock_rate; /* per mille */

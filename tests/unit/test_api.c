@@ -148,7 +148,7 @@ static void test_methods(void **state)
 	assert_string_equal(a.allow, "GET, HEAD, POST, OPTIONS");
 	answer_clear(&a);
 	expect(w, 204, &(struct ask){"OPTIONS", "/v1/nodes/one", .remote = true}, &a);
-	assert_string_equal(a.allow, "GET, HEAD, DELETE, OPTIONS");
+	assert_string_equal(a.allow, "GET, HEAD, PATCH, DELETE, OPTIONS");
 	answer_clear(&a);
 	expect(w, 200, &(struct ask){"HEAD", "/v1/cluster"}, &a);
 	assert_true(a.head && a.body.len > 0);
@@ -610,6 +610,79 @@ static void test_client_certificates(void **state)
 	free(path);
 	free(body);
 	free(csr);
+}
+
+static void test_tenants(void **state)
+{
+	struct world *w = *state;
+	struct answer a;
+	char *token;
+
+	expect_status(
+		w, 422,
+		&(struct ask){"POST", "/v1/tokens", "{\"role\":\"admin\",\"tenant\":\"red\"}"});
+	expect(w, 201,
+	       &(struct ask){"POST", "/v1/tokens", "{\"role\":\"operator\",\"tenant\":\"red\"}"},
+	       &a);
+	token = mem_strdup(answer_text(&a, "secret"));
+	answer_clear(&a);
+	expect_status(w, 201,
+		      &(struct ask){"POST", "/v1/sites",
+				    "{\"name\":\"b1\",\"labels\":{\"tenant\":\"blue\"}}"});
+	/* Its sites become its own without saying so. */
+	expect(w, 201, &(struct ask){"POST", "/v1/sites", "{\"name\":\"r1\"}", .token = token}, &a);
+	assert_string_equal(answer_text(&a, "labels.tenant"), "red");
+	answer_clear(&a);
+	expect_status(w, 422,
+		      &(struct ask){"POST", "/v1/sites",
+				    "{\"name\":\"r2\",\"labels\":{\"tenant\":\"blue\"}}",
+				    .token = token});
+	/* It sees no others, in any way. */
+	expect(w, 200, &(struct ask){"GET", "/v1/sites", .token = token}, &a);
+	assert_string_equal(answer_text(&a, "items.0.name"), "r1");
+	assert_null(strstr(buf_string(&a.body), "b1"));
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/sites?label=tenant=blue", .token = token}, &a);
+	assert_null(strstr(buf_string(&a.body), "b1"));
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"GET", "/v1/sites/r1", .token = token});
+	expect_status(w, 404, &(struct ask){"GET", "/v1/sites/b1", .token = token});
+	expect_status(w, 404, &(struct ask){"PATCH", "/v1/sites/b1", "{}", .token = token});
+	expect_status(w, 404, &(struct ask){"PUT", "/v1/sites/b1", "{}", .token = token});
+	expect_status(w, 404, &(struct ask){"DELETE", "/v1/sites/b1", .token = token});
+	expect_status(w, 404, &(struct ask){"POST", "/v1/sites/b1:enroll", .token = token});
+	expect_status(w, 409,
+		      &(struct ask){"POST", "/v1/sites:bulk", "{\"sites\":[{\"name\":\"b1\"}]}",
+				    .token = token});
+	expect_status(
+		w, 409,
+		&(struct ask){"POST", "/v1/sites:bulk",
+			      "{\"dryRun\":true,\"sites\":[{\"name\":\"b1\"}]}", .token = token});
+	expect_status(w, 422,
+		      &(struct ask){"PATCH", "/v1/sites/r1", "{\"labels\":{\"tenant\":\"blue\"}}",
+				    .token = token});
+	expect_status(w, 403, &(struct ask){"GET", "/v1/sites?watch=1", .token = token});
+	for (size_t i = 0; i < api_route_count; i++) {
+		const struct api_route *r = &api_routes[i];
+
+		if (r->role == API_OPEN || strncmp(r->path, "/v1/sites", 9) == 0 ||
+		    strcmp(r->path, "/v1/qnet-ca") == 0 || strchr(r->path, '{') != NULL)
+			continue;
+		expect_status(w, 403, &(struct ask){r->method, r->path, .token = token});
+	}
+	/* The quota, and who has how many. */
+	expect(w, 200, &(struct ask){"PUT", "/v1/tenants/red", "{\"maxSites\":1}"}, &a);
+	assert_string_equal(answer_text(&a, "sites"), "1");
+	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/sites", "{\"name\":\"r2\"}", .token = token}, &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "may have 1 sites"));
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/tenants"}, &a);
+	assert_string_equal(answer_text(&a, "items.0.name"), "blue");
+	assert_string_equal(answer_text(&a, "items.1.maxSites"), "1");
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"DELETE", "/v1/sites/r1", .token = token});
+	free(token);
 }
 
 static void test_boards_may_link(void **state)
@@ -1293,6 +1366,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_token_list_hides, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_attempts_are_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_client_certificates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_boards_may_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_enroll, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_life, setup, teardown),

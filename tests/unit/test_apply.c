@@ -883,6 +883,261 @@ static void test_restore(void **state)
 	buf_free(&snapshot);
 }
 
+/* --- tenants --------------------------------------------------------------------------------- */
+
+static int tenant_put(struct model *m, const char *by, const char *name, const char *tenant,
+		      Tb__SitePut__Mode mode)
+{
+	Tb__SitePut op = TB__SITE_PUT__INIT;
+	Tb__Site site = TB__SITE__INIT;
+	Tb__Site__LabelsEntry label = TB__SITE__LABELS_ENTRY__INIT;
+	Tb__Site__LabelsEntry *labels[] = {&label};
+	Tb__Site *sites[] = {&site};
+	struct command c;
+
+	label.key = TEXT("tenant");
+	label.value = TEXT(tenant);
+	site.name = TEXT(name);
+	site.labels = labels;
+	site.n_labels = tenant[0] != '\0';
+	op.sites = sites;
+	op.n_sites = 1;
+	op.mode = mode;
+	command_start(m, &c);
+	c.c.tenant = TEXT(by);
+	c.c.op_case = TB__COMMAND__OP_SITE_PUT;
+	c.c.site_put = &op;
+	return command_refusal(m, &c);
+}
+
+static int tenant_delete(struct model *m, const char *by, const char *name)
+{
+	Tb__SiteDelete op = TB__SITE_DELETE__INIT;
+	char *names[] = {TEXT(name)};
+	struct command c;
+
+	op.names = names;
+	op.n_names = 1;
+	command_start(m, &c);
+	c.c.tenant = TEXT(by);
+	c.c.op_case = TB__COMMAND__OP_SITE_DELETE;
+	c.c.site_delete = &op;
+	return command_refusal(m, &c);
+}
+
+static int tenant_quota(struct model *m, const char *tenant, uint32_t max_sites)
+{
+	Tb__TenantSet op = TB__TENANT_SET__INIT;
+	struct command c;
+
+	op.tenant = TEXT(tenant);
+	op.max_sites = max_sites;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_TENANT_SET;
+	c.c.tenant_set = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_tenants(void **state)
+{
+	struct model *m = *state;
+
+	assert_int_equal(tenant_put(m, "red", "r1", "red", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "", "b1", "blue", CREATE), NONE);
+	/* A tenant makes nothing for others, nor takes what is theirs, nor gives its own away. */
+	assert_int_equal(tenant_put(m, "red", "r2", "blue", CREATE), INVALID);
+	assert_int_equal(tenant_put(m, "red", "r2", "", CREATE), INVALID);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", CREATE), EXISTS);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", UPSERT), EXISTS);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", REPLACE), NOT_FOUND);
+	assert_int_equal(tenant_put(m, "red", "r1", "blue", REPLACE), INVALID);
+	assert_int_equal(tenant_delete(m, "red", "b1"), NOT_FOUND);
+	assert_int_equal(tenant_delete(m, "red", "r1"), NONE);
+	/* Others may do all that. */
+	assert_int_equal(tenant_put(m, "", "b1", "red", REPLACE), NONE);
+	assert_int_equal(tenant_put(m, "", "b1", "blue", REPLACE), NONE);
+}
+
+static void test_quotas(void **state)
+{
+	struct model *m = *state;
+	Tb__Cluster *cluster;
+
+	assert_int_equal(tenant_quota(m, "a b", 1), INVALID);
+	assert_int_equal(tenant_quota(m, "red", 2), NONE);
+	expect_event(m, "tenant.changed|root@test|||tenant red may have 2 sites");
+	assert_int_equal(tenant_quota(m, "blue", 1), NONE);
+	assert_int_equal(tenant_quota(m, "green", 7), NONE);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->n_quotas, 3);
+	assert_string_equal(cluster->quotas[0]->tenant, "blue");
+	assert_string_equal(cluster->quotas[2]->tenant, "red");
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(tenant_put(m, "", "r1", "red", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), NONE);
+	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), LIMIT);
+	assert_int_equal(tenant_put(m, "", "r3", "red", CREATE), LIMIT); /* whoever makes it */
+	assert_int_equal(tenant_put(m, "", "x", "", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "", "x", "red", REPLACE), LIMIT); /* nor by a label */
+	assert_int_equal(tenant_put(m, "", "b1", "blue", CREATE), NONE);
+	/* With less than it has, it keeps those, and may change them. */
+	assert_int_equal(tenant_quota(m, "red", 1), NONE);
+	assert_int_equal(tenant_put(m, "", "r1", "red", REPLACE), NONE);
+	assert_int_equal(tenant_delete(m, "red", "r2"), NONE);
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), LIMIT);
+	assert_int_equal(tenant_quota(m, "red", 0), NONE);
+	expect_event(m, "tenant.changed|root@test|||tenant red may have any number of sites");
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), NONE);
+	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), NONE);
+}
+
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static int alarm_command(struct model *m, Tb__Alarm *raise, Tb__Alarm *clear)
+{
+	Tb__AlarmSet op = TB__ALARM_SET__INIT;
+	struct command c;
+
+	op.raise = &raise;
+	op.n_raise = raise != NULL;
+	op.clear = &clear;
+	op.n_clear = clear != NULL;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_ALARM_SET;
+	c.c.alarm_set = &op;
+	return command_refusal(m, &c);
+}
+
+static size_t alarm_count(struct model *m)
+{
+	Tb__Cluster *cluster;
+	size_t count;
+
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	count = cluster->n_alarms;
+	for (size_t i = 1; i < count; i++)
+		assert_true(strcmp(cluster->alarms[i - 1]->kind, cluster->alarms[i]->kind) <= 0);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(cluster->alarms[i]->since_ms, TEST_TIME);
+	tb__cluster__free_unpacked(cluster, NULL);
+	return count;
+}
+
+static void test_alarms(void **state)
+{
+	struct model *m = *state;
+	Tb__Alarm slow = TB__ALARM__INIT;
+	Tb__Alarm alone = TB__ALARM__INIT;
+	uint64_t events;
+
+	slow.kind = TEXT("disk-slow");
+	slow.subject = TEXT("b1");
+	slow.message = TEXT("it is slow");
+	alone.kind = TEXT("site-alone");
+	alone.subject = TEXT("a");
+	alone.message = TEXT("it is alone");
+	assert_int_equal(alarm_command(m, &alone, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test|a||it is alone");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test||b1|it is slow");
+	assert_int_equal(alarm_count(m), 2);
+	/* It is there: nothing happens, whatever it says now. */
+	events = last_event(m);
+	slow.message = TEXT("it is slower");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	expect_event(m, "alarm.cleared|root@test||b1|over: it is slow");
+	events = last_event(m);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_count(m), 1);
+	slow.message = TEXT("\n");
+	assert_int_equal(alarm_command(m, &slow, NULL), INVALID);
+	slow.message = TEXT("");
+	for (unsigned i = 0; i <= LIMIT_ALARMS; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "n%u", i);
+		slow.subject = name;
+		assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	}
+	assert_int_equal(alarm_count(m), LIMIT_ALARMS);
+}
+
+static void test_node_zone(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeZone op = TB__NODE_ZONE__INIT;
+	Tb__Node *row;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_ZONE;
+	c.c.node_zone = &op;
+	op.id = 1;
+	op.zone = TEXT("hall\t1");
+	expect(m, &c, INVALID, "zone");
+	op.zone = TEXT("hall 1");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_string_equal(row->zone, "hall 1");
+	tb__node__free_unpacked(row, NULL);
+	op.id = 9;
+	command_renew(m, &c);
+	expect(m, &c, NOT_FOUND, "id");
+}
+
+/* --- the level ------------------------------------------------------------------------------- */
+
+static void test_level(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	Tb__TokenAdd add = TB__TOKEN_ADD__INIT;
+	Tb__Token token = TB__TOKEN__INIT;
+	Tb__Cluster *cluster;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	op.level = LEVEL_HERE + 1;
+	expect(m, &c, INVALID, "level");
+	op.level = 2;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	op.level = 1;
+	command_renew(m, &c);
+	expect(m, &c, NONE, ""); /* never back */
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->level, 2);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* What each command needs: the first release knows all below 30. */
+	for (int i = TB__COMMAND__OP_CLUSTER_INIT; i <= TB__COMMAND__OP_EVENT_ADD; i++) {
+		Tb__Command command = TB__COMMAND__INIT;
+
+		command.op_case = (Tb__Command__OpCase)i;
+		command.token_add = &add;
+		assert_int_equal(command_level(&command), 1);
+	}
+	for (int i = TB__COMMAND__OP_NODE_DRAIN; i <= TB__COMMAND__OP_NODE_ZONE; i++) {
+		Tb__Command command = TB__COMMAND__INIT;
+
+		command.op_case = (Tb__Command__OpCase)i;
+		assert_int_equal(command_level(&command), 2);
+	}
+	Tb__Command command = TB__COMMAND__INIT;
+
+	command.op_case = TB__COMMAND__OP_TOKEN_ADD;
+	command.token_add = &add;
+	add.token = &token;
+	assert_int_equal(command_level(&command), 1);
+	token.replaces = 3; /* an old board would keep the one that is replaced */
+	assert_int_equal(command_level(&command), 2);
+}
+
 /* --- the CA ---------------------------------------------------------------------------------- */
 
 static int ca_command(struct model *m, Tb__Command__OpCase op_case, void *op)
@@ -1817,6 +2072,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_zone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),

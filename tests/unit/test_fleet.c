@@ -15,6 +15,8 @@
  *   D drain [now] MAX       the board is drained, MAX sessions at a time
  *   commit / fail           the oldest command under way
  *   foreign EPOCH RING NODES   a grant of an earlier leader is applied
+ *   D.S rtt MS              the door has measured a round trip near the heartbeat
+ *   watch                   what the alarms are made of
  *   status                  what a person is told
  */
 #include <setjmp.h>
@@ -301,6 +303,22 @@ static void stage_status(struct stage *st)
 	tb__site_status__free_unpacked(status, NULL);
 }
 
+static void stage_watch(struct stage *st)
+{
+	struct fleet_watch w;
+
+	if (!fleet_site_watch(st->fleet, "a", &w, st->now)) {
+		buf_puts(&st->out, "> nobody\n");
+		return;
+	}
+	buf_printf(&st->out, "> of %u, missing for %llu:", w.configured,
+		   (unsigned long long)w.missing_ms);
+	for (unsigned i = 0; i < w.count; i++)
+		buf_printf(&st->out, " %u at %llu rtt %u", w.nodes[i].node_id,
+			   (unsigned long long)w.nodes[i].board, w.nodes[i].rtt_ms);
+	buf_putc(&st->out, '\n');
+}
+
 /* --- what goes in --- */
 
 static void stage_commit(struct stage *st, bool good)
@@ -354,6 +372,7 @@ struct event {
 	Tb__DoorOption option;
 	Tb__DoorAsk ask;
 	Tb__DoorVoteReply reply;
+	Tb__DoorRtt rtt;
 	Tb__SiteNode node;
 	Tb__RingId ring;
 	Tb__RingId vote_ring;
@@ -497,6 +516,11 @@ static void stage_session(struct stage *st, uint64_t door, uint64_t session, cha
 		e.option.heartbeat_ms = text ? (uint32_t)strtoul(text, NULL, 10) : 8000;
 		e.event.what_case = TB__DOOR_EVENT__WHAT_OPTION;
 		e.event.option = &e.option;
+	} else if (strcmp(words[0], "rtt") == 0) {
+		tb__door_rtt__init(&e.rtt);
+		e.rtt.rtt_ms = (uint32_t)strtoul(words[1], NULL, 10);
+		e.event.what_case = TB__DOOR_EVENT__WHAT_RTT;
+		e.event.rtt = &e.rtt;
 	} else if (strcmp(words[0], "ask") == 0) {
 		tb__door_ask__init(&e.ask);
 		e.event.what_case = TB__DOOR_EVENT__WHAT_ASK;
@@ -569,6 +593,8 @@ static void stage_line(struct stage *st, char **words)
 		stage_commit(st, words[0][0] == 'c');
 	} else if (strcmp(words[0], "foreign") == 0) {
 		stage_foreign(st, words);
+	} else if (strcmp(words[0], "watch") == 0) {
+		stage_watch(st);
 	} else if (strcmp(words[0], "status") == 0) {
 		stage_status(st);
 	} else if (sscanf(words[0], "%llu.%llu", &door, &session) == 2) {

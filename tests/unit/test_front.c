@@ -89,6 +89,21 @@ void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterIn
 	fail();
 }
 
+void core_restore_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterInitRequest *request, const uint8_t *backup, size_t len,
+			  core_controlled done, void *arg)
+{
+	(void)c, (void)home, (void)request, (void)backup, (void)len, (void)done, (void)arg;
+	fail();
+}
+
+void core_recover_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterRecoverRequest *request, core_recovered done, void *arg)
+{
+	(void)c, (void)home, (void)request, (void)done, (void)arg;
+	fail();
+}
+
 void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
 		       core_controlled done, void *arg)
 {
