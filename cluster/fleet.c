@@ -410,6 +410,11 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 	}
 	if (error != 0)
 		return error;
+	if (other != NULL && other->agent != (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE)) {
+		*ret_why = other->agent ? "the nodes of this site run witness-agent, not corosync"
+					: "the nodes of this site run corosync, not witness-agent";
+		return QNET_ALGORITHM_DIFFERS;
+	}
 	if (other != NULL && tie_breaker_differs(n, other->tie_breaker, other->tie_breaker_node)) {
 		*ret_why = "the tie-breaker differs from that of the attached nodes";
 		return QNET_TIE_BREAKER_DIFFERS;

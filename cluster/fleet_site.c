@@ -770,31 +770,32 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 
 /* --- for people --- */
 
-static void blocker_text(const struct fleet *f, const struct member *m, char *text, size_t size)
+static void blocker_text(const struct fleet *f, const struct member *m, const char *what,
+			 char *text, size_t size)
 {
 	uint64_t left = m->hold_until_ms > f->now_ms ? m->hold_until_ms - f->now_ms : 0;
 	unsigned long long seconds = (left + 999) / 1000;
 
 	if (m->session != NULL) {
-		snprintf(text, size, "waiting for node %u to confirm that it lost the vote",
-			 m->node_id);
+		snprintf(text, size, "waiting for node %u to confirm that it lost the %s",
+			 m->node_id, what);
 		return;
 	}
 	switch (m->gone) {
 	case GONE_UNKNOWN:
 		snprintf(text, size,
-			 "node %u had the vote under an earlier leader and is not back; "
-			 "its vote ends in %llu s",
-			 m->node_id, seconds);
+			 "node %u had the %s under an earlier leader and is not back; "
+			 "its %s ends in %llu s",
+			 m->node_id, what, what, seconds);
 		return;
 	case GONE_CLOSED:
-		snprintf(text, size, "node %u was cut off with the vote, which ends in %llu s",
-			 m->node_id, seconds);
+		snprintf(text, size, "node %u was cut off with the %s, which ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	case GONE_BOARD:
 		snprintf(text, size,
-			 "the board of node %u was lost; the vote of this node ends in %llu s",
-			 m->node_id, seconds);
+			 "the board of node %u was lost; the %s of this node ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	}
 }
@@ -811,7 +812,7 @@ static void site_reason(const struct fleet *f, const struct site *s, char *text,
 	if (s->pending_epoch != 0)
 		snprintf(text, size, "the decision is being committed: %s", o.decision.reason);
 	else if (o.blocker != NULL && (o.absent > 0 || o.unconfirmed > 0))
-		blocker_text(f, o.blocker, text, size);
+		blocker_text(f, o.blocker, o.lease ? "lease" : "vote", text, size);
 	else
 		snprintf(text, size, "%s", o.decision.reason);
 }
