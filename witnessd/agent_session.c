@@ -248,11 +248,13 @@ static bool claim_take(struct agent_session *s, const Tb__AgentClaim *claim)
 static enum agent_verdict take_hello(struct agent_session *s, const struct agent_world *w,
 				     const Tb__AgentHello *hello, struct agent_out *out)
 {
+	struct apply_problem problem;
+
 	if (hello->node != s->node)
 		return refuse(out, "the agent's node id is not the one of its certificate; enrol "
 				   "this node with its own id");
-	if (hello->claim == NULL || hello->instance == 0 || strlen(hello->name) > LIMIT_NAME ||
-	    !text_is_utf8(hello->name, strlen(hello->name)) ||
+	if (hello->claim == NULL || hello->instance == 0 ||
+	    text_check(hello->name, LIMIT_NAME, "name", &problem) != 0 ||
 	    !ids_take(hello->nodes, hello->n_nodes, s->nodes, &s->node_count) ||
 	    !claim_take(s, hello->claim))
 		return refuse(out, "the hello is not complete or too long");
