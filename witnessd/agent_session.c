@@ -349,7 +349,7 @@ enum agent_verdict agent_session_receive(struct agent_session *s, const struct a
 	enum agent_verdict verdict = AGENT_GO_ON;
 	size_t used = 0;
 
-	if (s->state == AGENT_CLOSED)
+	if (s->state == AGENT_CLOSED || len == 0)
 		return AGENT_GO_ON;
 	buf_append(&s->partial, data, len);
 	while (verdict == AGENT_GO_ON) {
