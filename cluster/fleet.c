@@ -953,6 +953,12 @@ void fleet_command_failed(struct fleet *f, const Tb__Command *command, uint64_t 
 		s->pending_epoch = 0;
 		s->retry_ms = f->now_ms + FLEET_RETRY_MS;
 		site_load(f, s);
+	} else if (command->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		s = site_find_id(f, command->lease_note->site_id);
+		if (s == NULL || s->epoch != command->lease_note->epoch)
+			return;
+		s->noting = 0;
+		s->note_ms = f->now_ms + FLEET_NOTE_MS;
 	} else if (command->op_case == TB__COMMAND__OP_SITE_PUT &&
 		   command->site_put->n_sites == 1) {
 		s = site_find(f, command->site_put->sites[0]->name);

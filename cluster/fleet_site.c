@@ -111,6 +111,8 @@ static void site_set_grant(struct site *s, const Tb__Grant *g)
 	s->handover_ms = g->handover_ms;
 	s->grant_lease = g->lease;
 	s->grant_generation = g->generation;
+	s->noted_generation = g->generation;
+	s->noting = 0;
 }
 
 /* A grant of an earlier leader: who else may hold the vote by it is not known yet. */
@@ -667,6 +669,8 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 		due = s->retry_ms;
 	if (s->again_ms > f->now_ms && s->again_ms < due)
 		due = s->again_ms;
+	if (s->note_ms > f->now_ms && s->note_ms < due)
+		due = s->note_ms;
 	/* A site whose grant is on its way is settled again when that is known. */
 	if (s->proof_ms != 0 && s->known && s->pending_epoch == 0 && s->proof_ms < due)
 		due = s->proof_ms;
@@ -741,6 +745,7 @@ void site_settle(struct fleet *f, struct site *s)
 		s->why = o.decision.reason;
 		site_act(f, s, &o);
 		s->why = NULL;
+		lease_note(f, s);
 	}
 	site_count(f, s);
 	if (s->member_count == 0 && list_empty(&s->held) && s->pending_epoch == 0 &&
@@ -759,6 +764,8 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 		    grant->ring != NULL && grant->ring->node == s->pending_ring.node &&
 		    grant->ring->seq == s->pending_ring.seq;
 
+	if (grant->epoch == s->epoch && grant->lease)
+		lease_noted(f, s, grant->generation);
 	if (grant->epoch <= s->epoch)
 		return;
 	site_set_grant(s, grant);

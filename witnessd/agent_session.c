@@ -137,6 +137,9 @@ static void send_frame(struct agent_out *out, Tb__BoardFrame__WhatCase what, voi
 	case TB__BOARD_FRAME__WHAT_LEASE:
 		frame.lease = message;
 		break;
+	case TB__BOARD_FRAME__WHAT_NOTED:
+		frame.noted = message;
+		break;
 	default:
 		frame.renewed = message;
 		break;
@@ -417,6 +420,7 @@ static void order_vote(struct agent_session *s, const Tb__DoorVote *vote, struct
 	lease.epoch = vote->epoch;
 	lease.claim = vote->claim;
 	lease.why = vote->why;
+	lease.generation = vote->generation;
 	s->ticket = vote->ticket;
 	s->confirmed = false;
 	s->last_result = (uint8_t)vote->vote;
@@ -429,6 +433,16 @@ static void order_vote(struct agent_session *s, const Tb__DoorVote *vote, struct
 	send_frame(out, TB__BOARD_FRAME__WHAT_LEASE, &lease);
 }
 
+static void order_noted(struct agent_session *s, const Tb__DoorNoted *order, struct agent_out *out)
+{
+	Tb__BoardNoted noted = TB__BOARD_NOTED__INIT;
+
+	if (s->state != AGENT_OPEN)
+		return;
+	noted.generation = order->generation;
+	send_frame(out, TB__BOARD_FRAME__WHAT_NOTED, &noted);
+}
+
 enum agent_verdict agent_session_order(struct agent_session *s, const struct agent_world *w,
 				       const Tb__DoorOrder *order, struct agent_out *out)
 {
@@ -437,6 +451,9 @@ enum agent_verdict agent_session_order(struct agent_session *s, const struct age
 		return order_init_reply(s, w, order->init_reply, out);
 	case TB__DOOR_ORDER__WHAT_VOTE:
 		order_vote(s, order->vote, out);
+		return AGENT_GO_ON;
+	case TB__DOOR_ORDER__WHAT_NOTED:
+		order_noted(s, order->noted, out);
 		return AGENT_GO_ON;
 	case TB__DOOR_ORDER__WHAT_CLOSE:
 		/* By reset: nothing that is still queued may reach it. */

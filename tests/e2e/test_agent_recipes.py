@@ -187,5 +187,45 @@ def test_postgresql(cluster):
     expect(two.sql("INSERT INTO t VALUES (43) RETURNING x") == "43", "the new primary takes no write")
 
 
+# --- DRBD ---
+
+
+def test_drbd(cluster):
+    """The handler as DRBD calls it: 4 only for a holder whose newer data is in the boards' log."""
+    cluster.make(3)
+    a, b = site_of_agents(cluster, policy=("--lease", "generation"), lease="6s")
+    script = os.path.join(RECIPES, "witness-drbd-fence-peer")
+
+    def handler(agent, *words):
+        return subprocess.run([script, *words], capture_output=True, text=True, timeout=60, env={
+            **os.environ, "DRBD_RESOURCE": "r0", "WITNESS_PATIENCE": "2",
+            "WITNESS_AGENT": f"{cluster.bin}/witness-agent --config {agent.config}"}).returncode
+
+    a.start(), b.start()
+    first = holder([a, b])
+    other = b if first is a else a
+    expect(handler(other) == 1, "a node without the lease may fence")
+    expect(handler(first) == 4, "the holder's handler does not answer 4")
+    # Whatever dies now, the other one's data is known to be older.
+    cluster.leader().kill()
+    first.kill()
+    board = cluster.any()
+    wait_for(30, "the old data is not refused", lambda: "older than generation 1" in board.json(
+        "site", "show", "shop")["status"]["reason"])
+    expect(not other.holds(), "old data became the primary")
+    # In sync again, it may.
+    expect(handler(other, "resynced") == 0, "the resync was not noted")
+    wait_for(20, "a node in sync does not get the lease", other.holds)
+    # No answer of the boards: the writes wait.
+    other.cut()
+    expect(handler(other) == 1, "fenced without the boards")
+    other.cut(False)
+    # Another policy does not keep generations.
+    wait_for(20, "it does not come back", lambda: other.status()["connected"] == "yes")
+    board.ctl("site", "set", "shop", "--lease", "any")
+    wait_for(20, "no lease", other.holds)
+    expect(handler(other) == 1, "fenced with a policy that keeps no generation")
+
+
 if __name__ == "__main__":
-    main([test_keepalived, test_postgresql])
+    main([test_keepalived, test_postgresql, test_drbd])

@@ -259,6 +259,9 @@ static void show_order(struct stage *st, uint64_t door, const Tb__DoorOrder *o)
 				   (unsigned long long)o->vote->epoch, o->vote->why);
 		stage_ticket(st, door, o->session, o->vote->ticket);
 		break;
+	case TB__DOOR_ORDER__WHAT_NOTED:
+		buf_printf(out, "noted %llu", (unsigned long long)o->noted->generation);
+		break;
 	case TB__DOOR_ORDER__WHAT_REFUSE:
 		buf_printf(out, "refuse %u", o->refuse->error);
 		break;
@@ -280,6 +283,12 @@ static void show_command(struct stage *st, const Tb__Command *c)
 
 	if (c->op_case == TB__COMMAND__OP_SITE_PUT) {
 		buf_printf(out, "> put %s\n", c->site_put->sites[0]->name);
+		return;
+	}
+	if (c->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		buf_printf(out, "> note epoch %llu generation %llu\n",
+			   (unsigned long long)c->lease_note->epoch,
+			   (unsigned long long)c->lease_note->generation);
 		return;
 	}
 	if (c->op_case == TB__COMMAND__OP_EVENT_ADD) {
@@ -346,6 +355,9 @@ static void stage_commit(struct stage *st, bool good)
 		char *none[] = {NULL};
 
 		stage_make_site(st, none);
+	} else if (c->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		st->grant->generation = c->lease_note->generation;
+		fleet_grant_applied(st->fleet, st->grant, st->now);
 	} else {
 		tb__grant__free_unpacked(st->grant, NULL);
 		st->grant = c->grant_set->grant;
