@@ -26,7 +26,7 @@ struct config {
 	char *sites_advertise; /* default: host of `advertise`, port of sites_listen */
 	enum config_tls tls; /* on */
 	bool client_certificate; /* on */
-	uint64_t sessions_max; /* 25000 */
+	uint64_t sessions_max; /* 25000; for each of the two doors */
 	uint64_t sessions_per_address_max; /* 0: no limit */
 };
 
