@@ -51,10 +51,11 @@ static bool sees_majority(const struct candidate *n)
 	return (n->seen_count + 1) * 2 > n->configured_count;
 }
 
-/* Rule 4's exception: somebody who should have it instead of an isolated holder. */
+/* Rule 4's exception: somebody who should have it instead of an isolated holder. Of two nodes nobody
+ * sees a majority without the holder. */
 static int rescuer(const struct candidates *c, const struct candidate *held)
 {
-	if (held->seen_count > 0 || held->configured_count < 3)
+	if (held->seen_count > 0)
 		return NOBODY;
 	for (unsigned i = 0; i < c->count; i++) {
 		const struct candidate *n = &c->nodes[i];
