@@ -189,7 +189,7 @@ static int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op
 	rv = certificate_add(a, row);
 	if (rv != 0)
 		return rv;
-	if (strcmp(row->kind, "site") == 0)
+	if (strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0)
 		subject.site = row->subject;
 	if (strcmp(row->kind, "node") == 0)
 		subject.node = row->subject;
