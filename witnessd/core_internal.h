@@ -91,9 +91,10 @@ struct core {
 	uint64_t up_dial; /* dial id, 0 none */
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
-	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has begun the last one, what it says
-	 * belongs to the time before and is dropped, and this board gets no more lease: the leader
-	 * counts on the end of the last one for sessions that it does not know (S4). */
+	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has
+	 * begun the last one, what it says belongs to the time before and is dropped, and this
+	 * board gets no more lease: the leader counts on the end of the last one for sessions that
+	 * it does not know (S4). */
 	unsigned reports_due[2];
 
 	/* as the leader */
