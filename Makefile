@@ -36,6 +36,17 @@ two-sides: deps ## real corosync nodes with corosync-qnetd: the checker finds it
 fuzz: deps ## each fuzzer for ten minutes
 	@tests/fuzz/run.sh 600
 
+board: deps ## a command on an emulated Arm board with KVM: make board ARGS="-- uname -a" (tests/boards/README.md)
+	@tests/boards/board $(ARGS)
+
+boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
+	@packaging/arm64-sysroot.sh build/arm64-sysroot
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witness-vm escape parent -- --quiet
+	@tests/boards/run.sh build/arm64/bin
+
+small-kernel: deps ## the small purpose-built kernel, kept in the cache (about fifteen minutes, once)
+	@tests/boards/board --prepare -G small
+
 install: ## install into DESTDIR (packagers)
 	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS)
 	@cmake --install build/release --prefix $(DESTDIR)/usr
@@ -43,4 +54,4 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench sim torture two-sides fuzz install clean
+.PHONY: help deps build demo test bench sim torture two-sides fuzz board boards small-kernel install clean

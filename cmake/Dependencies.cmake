@@ -20,3 +20,14 @@ pkg_check_modules(RAFT REQUIRED raft)
 find_library(RAFT_ARCHIVE libraft.a REQUIRED HINTS ${RAFT_LIBRARY_DIRS})
 add_library(tb_raft INTERFACE)
 target_link_libraries(tb_raft INTERFACE ${RAFT_ARCHIVE} PkgConfig::LIBUV lz4)
+
+# hv: one small static program, so that a VM's process maps little (docs/decisions/0006-hv.md).
+find_library(FDT_ARCHIVE libfdt.a REQUIRED)
+find_library(ZLIB_ARCHIVE libz.a REQUIRED)
+find_library(URING_ARCHIVE liburing.a REQUIRED)
+find_library(SECCOMP_ARCHIVE libseccomp.a REQUIRED)
+# Libraries of rooms that static programs use too: the archive for targets with the property TB_STATIC.
+find_library(PROTOBUF_C_ARCHIVE libprotobuf-c.a REQUIRED HINTS ${PROTOBUF_C_LIBRARY_DIRS})
+find_library(JANSSON_ARCHIVE libjansson.a REQUIRED HINTS ${JANSSON_LIBRARY_DIRS})
+set(PROTOBUF_C_LINK $<IF:$<BOOL:$<TARGET_PROPERTY:TB_STATIC>>,${PROTOBUF_C_ARCHIVE},PkgConfig::PROTOBUF_C>)
+set(JANSSON_LINK $<IF:$<BOOL:$<TARGET_PROPERTY:TB_STATIC>>,${JANSSON_ARCHIVE},PkgConfig::JANSSON>)

@@ -5,7 +5,8 @@ target_include_directories(tb_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(tb_flags INTERFACE
   -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
   -Wpointer-arith -Wwrite-strings -Wvla -Wundef -Wformat=2 -Wimplicit-fallthrough
-  -Wno-missing-field-initializers -fno-common -fstack-protector-strong)
+  -Wno-missing-field-initializers -fno-common -fstack-protector-strong
+  -ffunction-sections -fdata-sections)
 if(TIEBREAK_WERROR)
   target_compile_options(tb_flags INTERFACE -Werror)
 endif()

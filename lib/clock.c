@@ -28,16 +28,19 @@ void clock_format_utc(int64_t realtime_ms, char text[32])
 	time_t seconds = (time_t)(realtime_ms / 1000);
 	int millis = (int)(realtime_ms % 1000);
 	struct tm utc;
-	char stamp[24];
 
 	if (millis < 0) {
 		millis += 1000;
 		seconds--;
 	}
-	if (gmtime_r(&seconds, &utc) == NULL ||
-	    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc) == 0) {
+	if (gmtime_r(&seconds, &utc) == NULL || utc.tm_year > 9999 - 1900 || utc.tm_year < -1900) {
 		snprintf(text, 32, "out-of-range");
 		return;
 	}
-	snprintf(text, 32, "%s.%03dZ", stamp, millis);
+	/* Not strftime, which brings locales into static programs. The remainders tell the compiler
+	 * that it fits. */
+	snprintf(text, 32, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
+		 (unsigned)(utc.tm_year + 1900) % 10000, (unsigned)(utc.tm_mon + 1) % 100,
+		 (unsigned)utc.tm_mday % 100, (unsigned)utc.tm_hour % 100,
+		 (unsigned)utc.tm_min % 100, (unsigned)utc.tm_sec % 100, (unsigned)millis % 1000);
 }

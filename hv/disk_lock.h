@@ -1,0 +1,11 @@
+/* disk_lock.h: the lock that keeps a second VM (or QEMU, which locks too) off a disk.
+ *
+ * An open file description lock (fcntl(2)): it belongs to the descriptor, not to the process, so a
+ * parent can take it and hand it over, and it ends with the last descriptor, however the process
+ * ended. Writable disks are locked for themselves, read-only ones share. */
+#pragma once
+#include <stdbool.h>
+
+/* 0 (also if this descriptor has the lock already); -EBUSY: somebody else has it, then `holder`
+ * says who ("process 812 (witness-vm)") or "another program"; or what fcntl said. */
+int disk_lock(int fd, bool read_only, char holder[64]);

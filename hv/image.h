@@ -1,0 +1,23 @@
+/* image.h: putting a kernel, an initrd and a device tree into guest memory.
+ * Source: Documentation/arm64/booting.rst. The only file that names zlib. */
+#pragma once
+#include <stdint.h>
+
+#include "hv/fault.h"
+#include "hv/ram.h"
+
+struct image_place {
+	uint64_t entry; /* guest address of the first instruction */
+	uint64_t kernel_end; /* end of what the kernel reserves (image_size) */
+	uint64_t initrd, initrd_size; /* 0, 0: none */
+	uint64_t tree; /* where the device tree goes */
+	uint64_t tree_room; /* bytes for it */
+};
+
+/* Largest device tree (booting.rst: 2 MiB). */
+#define IMAGE_TREE_MAX (UINT64_C(2) << 20)
+
+/* Reads an arm64 Linux Image (plain, or gzip) from kernel_fd and the initrd (initrd_fd -1: none) by
+ * pread into r. Anything else is refused with a sentence. The descriptors stay the caller's. */
+int image_load(int kernel_fd, int initrd_fd, const struct ram *r, struct image_place *ret,
+	       struct fault *fault);

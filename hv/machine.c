@@ -1,0 +1,676 @@
+#include "hv/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "hv/kvm.h"
+#include "hv/spec.h"
+#include "hv/vcpu_state.h"
+#include "hv/virtio/balloon.h"
+#include "hv/virtio/blk.h"
+#include "hv/virtio/console.h"
+#include "hv/virtio/input.h"
+#include "hv/virtio/net.h"
+#include "hv/virtio/rng.h"
+#include "hv/virtio/vsock.h"
+#include "hv/vmgenid.h"
+#include "lib/clock.h"
+#include "lib/mem.h"
+#include "lib/rng.h"
+
+/* Memory slots. The register pages of the virtio devices come behind. */
+enum { SLOT_RAM, SLOT_VMGENID, SLOT_STOLEN, SLOT_PAGES };
+
+static int fault_kvm(struct fault *fault, int error, const char *what)
+{
+	return fault_set(fault, error, "KVM refuses %s: %s; see `witness-vm probe`", what,
+			 strerror(-error));
+}
+
+/* Pages of the host, zeroed; NULL if there are none. */
+static uint8_t *pages_map(size_t size)
+{
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
+/* Bits of a guest physical address that reaches the end of RAM; KVM wants 32 at least. */
+static unsigned address_bits(uint64_t memory)
+{
+	uint64_t top = LAYOUT_RAM + memory - 1;
+	unsigned bits = 64 - (unsigned)__builtin_clzll(top);
+
+	return bits < 32 ? 32 : bits;
+}
+
+static int make_vm(struct machine *m, uint64_t memory, struct fault *fault)
+{
+	unsigned bits = address_bits(memory);
+	int limit, rv;
+
+	m->kvm = resource_find(m->resources, "kvm");
+	if (m->kvm < 0) {
+		return fault_set(fault, -ENOENT, "no descriptor named kvm was handed over");
+	}
+	limit = kvm_capability(m->kvm, KVM_CAP_ARM_VM_IPA_SIZE);
+	if (limit > 0 && (int)bits > limit) {
+		return fault_set(fault, -ERANGE,
+				 "%llu MiB of memory need %u address bits, this host has %d: give "
+				 "the VM less",
+				 (unsigned long long)(memory >> 20), bits, limit);
+	}
+	rv = kvm_vm_create(m->kvm, bits, &m->vm);
+	if (rv < 0) {
+		return fault_kvm(fault, rv, "a virtual machine");
+	}
+	/* Older kernels have no such word; then the guest's odd accesses end in -ENOSYS of KVM_RUN.
+	 */
+	(void)kvm_enable(m->vm, KVM_CAP_ARM_NISV_TO_USER, 0);
+	return 0;
+}
+
+static int make_ram(struct machine *m, uint64_t memory, struct fault *fault)
+{
+	static const enum ram_backing backings[] = {
+		[TB__MEMORY_BACKING__MEMORY_BACKING_AUTO] = RAM_AUTO,
+		[TB__MEMORY_BACKING__MEMORY_BACKING_ANONYMOUS] = RAM_ANONYMOUS,
+		[TB__MEMORY_BACKING__MEMORY_BACKING_MEMFD] = RAM_MEMFD,
+		[TB__MEMORY_BACKING__MEMORY_BACKING_SHARED] = RAM_SHARED_FILE,
+	};
+	enum ram_backing backing = backings[m->spec->backing];
+	int rv;
+
+	if (backing == RAM_SHARED_FILE) {
+		rv = ram_map_file(resource_find(m->resources, "memory"), memory, &m->ram, fault);
+	} else {
+		rv = ram_create(memory, backing, &m->ram, fault);
+	}
+	if (rv < 0) {
+		return rv;
+	}
+	rv = kvm_slot_set(m->vm, SLOT_RAM, 0, LAYOUT_RAM, memory, m->ram.host);
+	return rv < 0 ? fault_kvm(fault, rv, "the guest's memory") : 0;
+}
+
+/* A page of its own that the guest can read and write outside of RAM. */
+static int make_page(struct machine *m, uint32_t slot, uint64_t guest, uint8_t **ret,
+		     struct fault *fault)
+{
+	int rv;
+
+	*ret = pages_map(m->page_size);
+	if (*ret == NULL) {
+		return fault_set(fault, -ENOMEM, "no memory for the VM's own pages");
+	}
+	rv = kvm_slot_set(m->vm, slot, 0, guest, m->page_size, *ret);
+	return rv < 0 ? fault_kvm(fault, rv, "a page of the guest") : 0;
+}
+
+static int make_vmgenid(struct machine *m, struct fault *fault)
+{
+	uint8_t id[VMGENID_SIZE];
+	int rv = vmgenid_choose(m->spec->generation_id, id, fault);
+
+	rv = rv < 0 ? rv : make_page(m, SLOT_VMGENID, LAYOUT_VMGENID, &m->vmgenid, fault);
+	if (rv == 0) {
+		vmgenid_write(m->vmgenid, id);
+	}
+	return rv;
+}
+
+/* The order is KVM's: all vCPUs before the interrupt controller, their extras after it. */
+static int make_processors(struct machine *m, struct fault *fault)
+{
+	unsigned count = m->spec->vcpus > 0 ? m->spec->vcpus : 1;
+	bool restoring = m->spec->restore != NULL;
+	uint64_t stolen = 0;
+	int rv = vcpus_create(m->kvm, m->vm, count, !m->spec->no_pmu, &m->bus, &m->loop, &m->vcpus,
+			      fault);
+
+	rv = rv < 0 ? rv : vcpus_init(&m->vcpus, restoring, fault);
+	rv = rv < 0 ? rv : gic_create(m->vm, (unsigned)m->spec->gic, count, &m->gic, fault);
+	rv = rv < 0 ? rv : gic_init(&m->gic, fault);
+	if (rv == 0 && vcpus_have_stolen_time(&m->vcpus)) {
+		stolen = LAYOUT_STOLEN;
+		rv = make_page(m, SLOT_STOLEN, stolen, &m->stolen, fault);
+	}
+	return rv < 0 ? rv : vcpus_attach(&m->vcpus, stolen, fault);
+}
+
+static void uart_output(void *arg, uint8_t data)
+{
+	struct machine *m = arg;
+
+	/* What the terminal cannot take now is lost, as on a wire without flow control. */
+	(void)m->output.output(m->output.arg, &data, 1);
+}
+
+static void uart_irq(void *arg, int level)
+{
+	struct machine *m = arg;
+
+	(void)kvm_irq_line(m->vm, LAYOUT_SPI_PL011, level != 0);
+}
+
+static void make_board_devices(struct machine *m)
+{
+	pl011_init(&m->pl011, uart_output, uart_irq, m);
+	bus_add(&m->bus, LAYOUT_PL011, 0x1000, pl011_device(&m->pl011));
+	bus_add(&m->bus, LAYOUT_PL031, 0x1000, pl031_device(&m->pl031));
+}
+
+static void slot_take(struct machine *m, struct virtio *v)
+{
+	m->slot[m->slots++].virtio = v;
+}
+
+static int make_disk(struct machine *m, unsigned i, struct fault *fault)
+{
+	const Tb__DiskSpec *disk = m->spec->disks[i];
+	const struct blk_config config = {
+		.fd = resource_find_nth(m->resources, "disk", i),
+		.read_only = disk->read_only,
+		.direct = disk->direct,
+		.id = disk->id,
+	};
+	char name[16];
+	int rv;
+
+	snprintf(name, sizeof(name), "blk%u", i);
+	rv = blk_create(&config, &m->ram, &m->loop, name, &m->blk[i], fault);
+	if (rv == 0) {
+		slot_take(m, blk_virtio(m->blk[i]));
+	}
+	return rv;
+}
+
+static int make_nic(struct machine *m, unsigned i, struct fault *fault)
+{
+	struct net_config config = {.fd = resource_find_nth(m->resources, "nic", i)};
+	char name[16];
+	int rv = spec_mac_parse(m->spec->nics[i]->mac, config.mac);
+
+	snprintf(name, sizeof(name), "net%u", i);
+	if (rv < 0) {
+		return fault_set(fault, rv, "nics[%u].mac is no MAC address", i);
+	}
+	rv = net_create(&config, &m->ram, &m->loop, name, &m->net[i], fault);
+	if (rv == 0) {
+		slot_take(m, net_virtio(m->net[i]));
+	}
+	return rv;
+}
+
+static int make_small_devices(struct machine *m, struct fault *fault)
+{
+	const Tb__VmSpec *spec = m->spec;
+	int rv = 0;
+
+	if (!spec->no_console) {
+		const struct vconsole_config config = {.output = m->output.output,
+						       .arg = m->output.arg};
+
+		rv = vconsole_create(&config, &m->ram, &m->loop, "console", &m->console, fault);
+		if (rv == 0) {
+			slot_take(m, vconsole_virtio(m->console));
+		}
+	}
+	if (rv == 0 && !spec->no_rng) {
+		rv = vrng_create(NULL, &m->ram, &m->loop, "rng", &m->rng, fault);
+		if (rv == 0) {
+			slot_take(m, vrng_virtio(m->rng));
+		}
+	}
+	if (rv == 0 && !spec->no_balloon) {
+		rv = balloon_create(NULL, &m->ram, &m->loop, "balloon", &m->balloon, fault);
+		if (rv == 0) {
+			slot_take(m, balloon_virtio(m->balloon));
+		}
+	}
+	if (rv == 0 && !spec->no_power_button) {
+		rv = vinput_create(NULL, &m->ram, &m->loop, "button", &m->button, fault);
+		if (rv == 0) {
+			slot_take(m, vinput_virtio(m->button));
+		}
+	}
+	if (rv == 0 && spec->vsock_cid != 0) {
+		const struct vsock_config config = {
+			.fd = resource_find(m->resources, "vsock"),
+			.cid = spec->vsock_cid,
+		};
+
+		rv = vsock_create(&config, &m->ram, &m->loop, "vsock", &m->vsock, fault);
+		if (rv == 0) {
+			slot_take(m, vsock_virtio(m->vsock));
+		}
+	}
+	return rv;
+}
+
+static int make_virtio_devices(struct machine *m, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	for (i = 0; i < m->spec->n_disks && rv == 0; i++) {
+		rv = make_disk(m, i, fault);
+	}
+	for (i = 0; i < m->spec->n_nics && rv == 0; i++) {
+		rv = make_nic(m, i, fault);
+	}
+	return rv < 0 ? rv : make_small_devices(m, fault);
+}
+
+/* Doorbells in the kernel: kicks of the busy queues, and the acknowledges of a device with such. */
+static int connect_doorbells(struct machine *m, const struct machine_slot *s, uint64_t base)
+{
+	bool busy = false;
+	unsigned q;
+	int rv = 0;
+
+	for (q = 0; q < s->virtio->class->queues && rv == 0; q++) {
+		if ((s->virtio->class->rare_kicks & 1u << q) == 0) {
+			rv = kvm_ioeventfd(m->vm, base + MMIO_NOTIFY, 4, q, s->virtio->kick_fd[q],
+					   true);
+			busy = true;
+		}
+	}
+	if (rv < 0 || !busy) {
+		return rv;
+	}
+	return kvm_ioeventfd(m->vm, base + MMIO_ACK, 4, MMIO_ACK_RINGS, m->ack_fd, true);
+}
+
+/* Registers of slot i: readable without an exit, kicks and acknowledges as eventfds, the interrupt
+ * straight into the GIC. */
+static int connect_slot(struct machine *m, unsigned i)
+{
+	struct machine_slot *s = &m->slot[i];
+	uint64_t base = LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP;
+	uint8_t *page = m->pages + i * m->page_size;
+	int rv;
+
+	mmio_init(&s->mmio, s->virtio, page, base, LAYOUT_SPI_VIRTIO + i);
+	bus_add(&m->bus, base, MMIO_PAGE_SIZE,
+		(struct bus_device){
+			.name = s->virtio->name,
+			.read = mmio_read,
+			.write = mmio_write,
+			.device = &s->mmio,
+		});
+	rv = kvm_slot_set(m->vm, SLOT_PAGES + i, KVM_MEM_READONLY, base, m->page_size, page);
+	rv = rv < 0 ? rv : connect_doorbells(m, s, base);
+	return rv < 0 ? rv : kvm_irqfd(m->vm, LAYOUT_SPI_VIRTIO + i, s->virtio->irq_fd, true);
+}
+
+static int connect_slots(struct machine *m, struct fault *fault)
+{
+	unsigned i;
+	int rv = 0;
+
+	if (m->slots > 0) {
+		m->pages = pages_map(m->slots * m->page_size);
+		m->ack_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (m->pages == NULL || m->ack_fd < 0) {
+			return fault_set(fault, -ENOMEM, "no memory for the devices' registers");
+		}
+	}
+	for (i = 0; i < m->slots && rv == 0; i++) {
+		rv = connect_slot(m, i);
+	}
+	return rv < 0 ? fault_kvm(fault, rv, "a device's doorbells") : 0;
+}
+
+/* What a vCPU told: the guest powered off, reboots, or is broken. With the lock, which is given up
+ * for the parking. */
+static void event_ready(struct watch *watch, uint32_t events)
+{
+	struct machine *m =
+		(struct machine *)((char *)watch - offsetof(struct machine, event_watch));
+	const char *text;
+	enum vcpu_event event;
+	struct fault fault = {0};
+
+	(void)events;
+	loop_unlock(&m->loop);
+	vcpus_park(&m->vcpus);
+	event = vcpus_take_event(&m->vcpus, &text);
+	switch (event) {
+	case VCPU_EVENT_NONE:
+		break;
+	case VCPU_EVENT_POWEROFF:
+		machine_stop(m, MACHINE_END_POWEROFF, text);
+		break;
+	case VCPU_EVENT_RESET:
+		if (m->spec->on_reset == TB__ON_RESET__ON_RESET_EXIT) {
+			machine_stop(m, MACHINE_END_RESET, text);
+		} else if (machine_reset(m, &fault) < 0) {
+			machine_stop(m, MACHINE_END_ERROR, fault.text);
+		}
+		break;
+	case VCPU_EVENT_CRASH:
+		machine_stop(m, MACHINE_END_CRASH, text);
+		break;
+	case VCPU_EVENT_ERROR:
+		machine_stop(m, MACHINE_END_ERROR, text);
+		break;
+	}
+	loop_lock(&m->loop);
+}
+
+static int watch_events(struct machine *m, struct fault *fault)
+{
+	int rv;
+
+	m->event_watch.ready = event_ready;
+	rv = loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
+	return rv < 0 ? fault_set(fault, rv, "cannot watch the vCPUs: %s", strerror(-rv)) : 0;
+}
+
+int machine_create(const Tb__VmSpec *spec, struct resources *resources,
+		   struct machine_console output, struct machine **ret, struct fault *fault)
+{
+	struct machine *m = mem_zalloc(sizeof(*m));
+	uint64_t memory = (uint64_t)spec->memory_mib << 20;
+	int rv;
+
+	m->spec = spec;
+	m->resources = resources;
+	m->output = output;
+	m->vm = m->gic.fd = m->ram.fd = m->vcpus.event_fd = m->ack_fd = -1;
+	m->page_size = (size_t)sysconf(_SC_PAGESIZE);
+	rv = loop_init(&m->loop);
+	if (rv < 0) {
+		free(m);
+		return fault_set(fault, rv, "cannot make the event loop: %s", strerror(-rv));
+	}
+	rv = make_vm(m, memory, fault);
+	rv = rv < 0 ? rv : make_ram(m, memory, fault);
+	rv = rv < 0 ? rv : make_processors(m, fault);
+	rv = rv < 0 ? rv : make_vmgenid(m, fault);
+	if (rv == 0) {
+		make_board_devices(m);
+		rv = make_virtio_devices(m, fault);
+	}
+	rv = rv < 0 ? rv : connect_slots(m, fault);
+	rv = rv < 0 ? rv : watch_events(m, fault);
+	if (rv < 0) {
+		machine_destroy(m);
+		return rv;
+	}
+	*ret = m;
+	return 0;
+}
+
+static void chosen_tree(const struct machine *m, const struct image_place *place, struct tree *t)
+{
+	uint8_t seed[64];
+	uint64_t kaslr = rng_u64();
+
+	rng_fill(seed, sizeof(seed));
+	tree_open(t, "chosen");
+	tree_text(t, "bootargs", m->spec->command_line);
+	tree_text(t, "stdout-path", "/pl011@9000000");
+	tree_bytes(t, "rng-seed", seed, sizeof(seed));
+	tree_u64(t, "kaslr-seed", kaslr);
+	if (place->initrd_size > 0) {
+		tree_u64(t, "linux,initrd-start", place->initrd);
+		tree_u64(t, "linux,initrd-end", place->initrd + place->initrd_size);
+	}
+	tree_close(t);
+	mem_wipe(seed, sizeof(seed));
+}
+
+static int tree_write(const struct machine *m, const struct image_place *place)
+{
+	struct tree t;
+	size_t size;
+	unsigned i;
+
+	tree_begin(&t, ram_at(&m->ram, place->tree, place->tree_room), place->tree_room);
+	tree_text(&t, "compatible", "linux,dummy-virt");
+	tree_text(&t, "model", "tiebreak,witness-vm");
+	tree_u32(&t, "#address-cells", 2);
+	tree_u32(&t, "#size-cells", 2);
+	tree_u32(&t, "interrupt-parent", t.phandle_gic);
+	chosen_tree(m, place, &t);
+	tree_open(&t, "memory@%llx", (unsigned long long)LAYOUT_RAM);
+	tree_text(&t, "device_type", "memory");
+	tree_reg(&t, LAYOUT_RAM, m->ram.size);
+	tree_close(&t);
+	vcpus_tree(&m->vcpus, m->gic.version, &t);
+	gic_tree(&m->gic, &t);
+	pl011_tree(&m->pl011, &t);
+	pl031_tree(&m->pl031, &t);
+	vmgenid_tree(&t);
+	for (i = 0; i < m->slots; i++) {
+		mmio_tree(&m->slot[i].mmio, &t);
+	}
+	return tree_finish(&t, &size);
+}
+
+int machine_load_kernel(struct machine *m, struct fault *fault)
+{
+	struct image_place place;
+	int rv = image_load(resource_find(m->resources, "kernel"),
+			    resource_find(m->resources, "initrd"), &m->ram, &place, fault);
+
+	if (rv < 0) {
+		return rv;
+	}
+	rv = tree_write(m, &place);
+	if (rv < 0) {
+		return fault_set(fault, rv, "the device tree does not fit; shorten commandLine");
+	}
+	rv = vcpus_set_entry(&m->vcpus, place.entry, place.tree);
+	return rv < 0 ? fault_kvm(fault, rv, "the first instruction's address") : 0;
+}
+
+void machine_start(struct machine *m)
+{
+	m->started_ms = clock_boottime_ms();
+	/* After snapshot_load the devices stand still. */
+	m->state = MACHINE_PAUSED;
+	machine_resume(m);
+}
+
+void machine_pause(struct machine *m)
+{
+	unsigned i;
+
+	if (m->state != MACHINE_RUNNING) {
+		return;
+	}
+	vcpus_park(&m->vcpus);
+	loop_lock(&m->loop);
+	for (i = 0; i < m->slots; i++) {
+		virtio_pause(m->slot[i].virtio);
+	}
+	m->state = MACHINE_PAUSED;
+	loop_unlock(&m->loop);
+}
+
+/* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
+ * told once to look at their rings; the counter goes on; random numbers begin anew; the network is
+ * told where the guest is; connections of its former life are over. */
+static void tell_restored(struct machine *m)
+{
+	struct fault ignored = {0};
+	uint64_t one = 1, count;
+	unsigned i;
+
+	/* snapshot_load has seen both calls to work. */
+	if (guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
+			      &ignored) == 0) {
+		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
+	}
+	for (i = 0; i < m->slots; i++) {
+		struct virtio *v = m->slot[i].virtio;
+
+		if ((v->status & VIRTIO_STATUS_DRIVER_OK) != 0 &&
+		    write(v->irq_fd, &one, sizeof(one)) < 0) {
+			continue; /* full is as good as told */
+		}
+	}
+	if (m->new_generation) {
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	}
+	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && m->net[i] != NULL; i++) {
+		net_announce(m->net[i]);
+	}
+	if (m->vsock != NULL) {
+		vsock_reset_event(m->vsock);
+	}
+	m->restored = m->new_generation = false;
+}
+
+void machine_resume(struct machine *m)
+{
+	unsigned i;
+
+	if (m->state != MACHINE_PAUSED) {
+		return;
+	}
+	loop_lock(&m->loop);
+	for (i = 0; i < m->slots; i++) {
+		virtio_resume(m->slot[i].virtio);
+	}
+	if (m->restored) {
+		tell_restored(m);
+	}
+	m->state = MACHINE_RUNNING;
+	loop_unlock(&m->loop);
+	vcpus_release(&m->vcpus);
+}
+
+int machine_reset(struct machine *m, struct fault *fault)
+{
+	unsigned i;
+	int rv;
+
+	if (m->spec->restore != NULL) {
+		return fault_set(fault, -ENOTSUP,
+				 "the guest reboots, and a VM made from a snapshot has no kernel "
+				 "to boot from");
+	}
+	vcpus_park(&m->vcpus);
+	loop_lock(&m->loop);
+	for (i = 0; i < m->slots; i++) {
+		mmio_reset(&m->slot[i].mmio);
+	}
+	pl011_init(&m->pl011, uart_output, uart_irq, m);
+	(void)kvm_irq_line(m->vm, LAYOUT_SPI_PL011, false);
+	m->resets++;
+	loop_unlock(&m->loop);
+	gic_reset(&m->gic);
+	rv = ram_clear(&m->ram);
+	if (rv < 0) {
+		return fault_set(fault, rv, "cannot clear the guest's memory: %s", strerror(-rv));
+	}
+	rv = vcpus_init(&m->vcpus, false, fault);
+	rv = rv < 0 ? rv : machine_load_kernel(m, fault);
+	if (rv == 0) {
+		machine_start(m);
+	}
+	return rv;
+}
+
+size_t machine_input(struct machine *m, const uint8_t *data, size_t len)
+{
+	if (m->console != NULL && vconsole_virtio(m->console)->active) {
+		return vconsole_input(m->console, data, len);
+	}
+	return pl011_input(&m->pl011, data, (unsigned)(len < PL011_FIFO ? len : PL011_FIFO));
+}
+
+void machine_console_ready(struct machine *m)
+{
+	if (m->console != NULL) {
+		vconsole_output_ready(m->console);
+	}
+}
+
+int machine_press_button(struct machine *m)
+{
+	if (m->button == NULL) {
+		return -ENODEV;
+	}
+	return vinput_press(m->button);
+}
+
+void machine_stop(struct machine *m, enum machine_end end, const char *text)
+{
+	if (m->end == MACHINE_END_NONE) {
+		m->end = end;
+		snprintf(m->end_text, sizeof(m->end_text), "%s", text);
+	}
+	loop_stop(&m->loop);
+}
+
+static void pages_unmap(uint8_t *pages, size_t size)
+{
+	if (pages != NULL) {
+		munmap(pages, size);
+	}
+}
+
+void machine_destroy(struct machine *m)
+{
+	unsigned i;
+
+	if (m == NULL) {
+		return;
+	}
+	m->state = MACHINE_ENDED;
+	loop_remove(&m->event_watch);
+	vcpus_close(&m->vcpus);
+	vsock_destroy(m->vsock);
+	vinput_destroy(m->button);
+	balloon_destroy(m->balloon);
+	vrng_destroy(m->rng);
+	vconsole_destroy(m->console);
+	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]); i++) {
+		net_destroy(m->net[i]);
+	}
+	for (i = 0; i < sizeof(m->blk) / sizeof(m->blk[0]); i++) {
+		blk_destroy(m->blk[i]);
+	}
+	gic_close(&m->gic);
+	if (m->vm >= 0) {
+		close(m->vm);
+	}
+	if (m->ack_fd >= 0) {
+		close(m->ack_fd);
+	}
+	pages_unmap(m->pages, m->slots * m->page_size);
+	pages_unmap(m->stolen, m->page_size);
+	pages_unmap(m->vmgenid, m->page_size);
+	ram_destroy(&m->ram);
+	loop_close(&m->loop);
+	free(m);
+}
+
+int machine_end_status(enum machine_end end)
+{
+	switch (end) {
+	case MACHINE_END_POWEROFF:
+	case MACHINE_END_STOPPED:
+		return 0;
+	case MACHINE_END_CRASH:
+		return 3;
+	case MACHINE_END_RESET:
+		return 4;
+	case MACHINE_END_NONE:
+	case MACHINE_END_ERROR:
+		break;
+	}
+	return 1;
+}

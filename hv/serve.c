@@ -1,0 +1,709 @@
+#include "hv/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hv/control.h"
+#include "hv/lease.h"
+#include "hv/machine.h"
+#include "hv/machine_stats.h"
+#include "hv/ram.h"
+#include "hv/sandbox.h"
+#include "hv/saver.h"
+#include "hv/snapshot.h"
+#include "hv/start.h"
+#include "hv/terminal.h"
+#include "hv/virtio/balloon.h"
+#include "hv/virtio/blk.h"
+#include "lib/clock.h"
+#include "lib/log.h"
+
+/* How long an end may take before the kernel makes it: a disk that hangs must not keep a VM. */
+enum { END_MS = 5000 };
+/* State of a snapshot beside the memory, at most. */
+#define STATE_FILE_MAX (UINT64_C(4) << 20)
+
+struct server {
+	const struct serve_config *config;
+	const Tb__VmSpec *spec;
+	struct lease lease;
+	struct sandbox sandbox;
+	struct machine *machine;
+	struct machine_stats stats;
+	struct control *control; /* NULL: nobody can ask */
+	struct saver *saver; /* NULL likewise */
+	struct terminal *terminal;
+	struct watch signals; /* signalfd, owned */
+	bool asked_to_end; /* a signal has pressed the button */
+	/* Opened before the sandbox, until somebody takes them over; -1. */
+	int out, listener, statm;
+	/* What an answer points to until it is sent. */
+	struct fault error;
+	Tb__VmStatus status;
+	char sandbox_text[160];
+	struct stats_list list;
+};
+
+/* Requests. Each returns true if the answer is ready; `error` of the server is its sentence. */
+
+static const char *backing_word(enum ram_backing backing)
+{
+	static const char *const words[] = {
+		[RAM_ANONYMOUS] = "anonymous",
+		[RAM_MEMFD] = "memfd",
+		[RAM_SHARED_FILE] = "shared with clones",
+	};
+
+	return backing == RAM_AUTO ? "" : words[backing];
+}
+
+static Tb__VmState state_word(enum machine_state state)
+{
+	static const Tb__VmState words[] = {
+		[MACHINE_STARTING] = TB__VM_STATE__VM_STATE_STARTING,
+		[MACHINE_RUNNING] = TB__VM_STATE__VM_STATE_RUNNING,
+		[MACHINE_PAUSED] = TB__VM_STATE__VM_STATE_PAUSED,
+		[MACHINE_ENDED] = TB__VM_STATE__VM_STATE_ENDED,
+	};
+
+	return words[state];
+}
+
+static void status_fill(struct server *s)
+{
+	const struct machine *m = s->machine;
+	uint64_t now = clock_boottime_ms();
+
+	s->status = (Tb__VmStatus)TB__VM_STATUS__INIT;
+	s->status.name = s->spec->name;
+	s->status.state =
+		m->end != MACHINE_END_NONE ? TB__VM_STATE__VM_STATE_ENDED : state_word(m->state);
+	s->status.vcpus = s->spec->vcpus;
+	s->status.memory_mib = s->spec->memory_mib;
+	s->status.running_ms = m->started_ms == 0 ? 0 : now - m->started_ms;
+	s->status.lease_left_ms = lease_left_ms(&s->lease, now);
+	s->status.gic = (Tb__GicVersion)m->gic.version;
+	s->status.sandbox = s->sandbox_text;
+	s->status.memory_backing = (char *)(uintptr_t)backing_word(m->ram.backing);
+	s->status.resets = m->resets;
+	if (m->blk[0] != NULL) {
+		s->status.disk_engine = (char *)(uintptr_t)blk_engine(m->blk[0]);
+	}
+}
+
+static int do_pause(struct server *s)
+{
+	loop_unlock(&s->machine->loop);
+	machine_pause(s->machine);
+	loop_lock(&s->machine->loop);
+	return 0;
+}
+
+static int do_resume(struct server *s)
+{
+	loop_unlock(&s->machine->loop);
+	machine_resume(s->machine);
+	loop_lock(&s->machine->loop);
+	return 0;
+}
+
+static int do_reset(struct server *s)
+{
+	int rv;
+
+	loop_unlock(&s->machine->loop);
+	rv = machine_reset(s->machine, &s->error);
+	loop_lock(&s->machine->loop);
+	return rv;
+}
+
+static int do_button(struct server *s)
+{
+	int rv = machine_press_button(s->machine);
+
+	if (rv == -ENODEV) {
+		return fault_set(&s->error, rv,
+				 "this VM has no power button (noPowerButton); stop "
+				 "ends it at once");
+	}
+	if (rv < 0) {
+		return fault_set(&s->error, rv,
+				 "the guest has no driver for its power button (virtio_input), or "
+				 "not yet; stop ends it at once");
+	}
+	return 0;
+}
+
+static int do_lease(struct server *s, const Tb__VmLease *lease, bool may_renew)
+{
+	int rv;
+
+	if (!may_renew) {
+		return fault_set(&s->error, -EPERM,
+				 "this VM's lease is its parent's, and the parent is connected");
+	}
+	rv = lease->until_ms != 0 ? lease_until(&s->lease, lease->until_ms)
+				  : lease_for(&s->lease, lease->length_ms);
+	if (rv < 0) {
+		return fault_set(&s->error, rv, "a lease of more than a day is none");
+	}
+	return 0;
+}
+
+static int do_balloon(struct server *s, const Tb__VmBalloon *balloon)
+{
+	if (s->machine->balloon == NULL) {
+		return fault_set(&s->error, -ENODEV, "this VM has no balloon (noBalloon)");
+	}
+	if (balloon->target_mib >= s->spec->memory_mib) {
+		return fault_set(&s->error, -ERANGE,
+				 "the guest has %u MiB in all and cannot give back %u",
+				 s->spec->memory_mib, balloon->target_mib);
+	}
+	balloon_set_target(s->machine->balloon,
+			   balloon->target_mib * (UINT32_C(1048576) / BALLOON_PAGE));
+	return 0;
+}
+
+static int save_dup(int from, int *ret)
+{
+	*ret = fcntl(from, F_DUPFD_CLOEXEC, 0);
+	return *ret < 0 ? -errno : 0;
+}
+
+static int do_save(struct server *s, const struct control_call *call)
+{
+	struct saver_job job = {
+		.state = -1,
+		.memory = -1,
+		.client = call->client,
+		.id = call->request->id,
+	};
+	int rv;
+
+	if (call->fd_count != 2) {
+		return fault_set(&s->error, -EINVAL,
+				 "save needs two descriptors, of the state and the memory file");
+	}
+	/* One that was paused stays so. */
+	job.stay_paused = call->request->save->stay_paused || s->machine->state == MACHINE_PAUSED;
+	rv = save_dup(call->fds[0], &job.state);
+	rv = rv < 0 ? rv : save_dup(call->fds[1], &job.memory);
+	if (rv < 0) {
+		if (job.state >= 0) {
+			close(job.state);
+		}
+		return fault_set(&s->error, rv, "cannot keep the files: %s", strerror(-rv));
+	}
+	saver_begin(s->saver, &job);
+	return 0;
+}
+
+static void save_done(void *arg, const struct saver_job *job, const struct fault *fault)
+{
+	struct server *s = arg;
+	Tb__VmReply reply = TB__VM_REPLY__INIT;
+
+	if (!job->stay_paused) {
+		(void)do_resume(s);
+	}
+	reply.id = job->id;
+	reply.error = (char *)(uintptr_t)fault->text;
+	control_answer(s->control, job->client, &reply);
+}
+
+static int do_stats(struct server *s, Tb__VmReply *reply)
+{
+	stats_list_free(&s->list);
+	machine_stats_list(&s->stats, &s->list);
+	/* Asked now, there at the next time. */
+	if (s->machine->balloon != NULL && s->machine->state == MACHINE_RUNNING) {
+		balloon_poll(s->machine->balloon);
+	}
+	reply->stats = &s->list.message;
+	return 0;
+}
+
+static int do_status(struct server *s, Tb__VmReply *reply)
+{
+	status_fill(s);
+	reply->status = &s->status;
+	return 0;
+}
+
+static int do_stop(struct server *s)
+{
+	machine_stop(s->machine, MACHINE_END_STOPPED, "stopped by request");
+	return 0;
+}
+
+/* What does not touch the guest while its memory is written. */
+static bool goes_with_save(Tb__VmRequest__WhatCase what)
+{
+	return what == TB__VM_REQUEST__WHAT_STATUS || what == TB__VM_REQUEST__WHAT_STATS ||
+	       what == TB__VM_REQUEST__WHAT_LEASE || what == TB__VM_REQUEST__WHAT_STOP;
+}
+
+static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
+{
+	struct server *s = arg;
+	const Tb__VmRequest *q = call->request;
+	bool later = false;
+
+	s->error.text[0] = '\0';
+	if (saver_is_busy(s->saver) && !goes_with_save(q->what_case)) {
+		(void)fault_set(&s->error, -EBUSY, "a snapshot is being written; try again");
+		reply->error = s->error.text;
+		return true;
+	}
+	switch (q->what_case) {
+	case TB__VM_REQUEST__WHAT_STATUS:
+		(void)do_status(s, reply);
+		break;
+	case TB__VM_REQUEST__WHAT_STATS:
+		(void)do_stats(s, reply);
+		break;
+	case TB__VM_REQUEST__WHAT_POWER_BUTTON:
+		(void)do_button(s);
+		break;
+	case TB__VM_REQUEST__WHAT_STOP:
+		(void)do_stop(s);
+		break;
+	case TB__VM_REQUEST__WHAT_PAUSE:
+		(void)do_pause(s);
+		break;
+	case TB__VM_REQUEST__WHAT_RESUME:
+		(void)do_resume(s);
+		break;
+	case TB__VM_REQUEST__WHAT_RESET:
+		(void)do_reset(s);
+		break;
+	case TB__VM_REQUEST__WHAT_LEASE:
+		(void)do_lease(s, q->lease, call->may_renew);
+		break;
+	case TB__VM_REQUEST__WHAT_BALLOON:
+		(void)do_balloon(s, q->balloon);
+		break;
+	case TB__VM_REQUEST__WHAT_SAVE:
+		later = do_save(s, call) == 0;
+		break;
+	default:
+		(void)fault_set(&s->error, -ENOSYS,
+				"this VM is of a version that does not know "
+				"the request");
+		break;
+	}
+	reply->error = s->error.text;
+	return !later;
+}
+
+static void parent_gone(void *arg)
+{
+	struct server *s = arg;
+
+	if (!s->lease.armed) {
+		log_warning("parent", "%s: the parent has gone; no lease ends this VM",
+			    s->spec->name);
+	}
+}
+
+/* Console and signals */
+
+static size_t console_output(void *arg, const uint8_t *data, size_t len)
+{
+	struct server *s = arg;
+
+	return s->terminal == NULL ? len : terminal_output(s->terminal, data, len);
+}
+
+static size_t console_input(void *arg, const uint8_t *data, size_t len)
+{
+	struct server *s = arg;
+
+	/* A device at rest, or one that is being written to a file, takes nothing. */
+	return s->machine->state == MACHINE_RUNNING ? machine_input(s->machine, data, len) : 0;
+}
+
+static void console_ready(void *arg)
+{
+	machine_console_ready(((struct server *)arg)->machine);
+}
+
+/* The button first; again, or without one: at once. */
+static void end_politely(struct server *s, const char *why)
+{
+	bool pressed = !s->asked_to_end && s->machine->state == MACHINE_RUNNING &&
+		       machine_press_button(s->machine) == 0;
+
+	s->asked_to_end = true;
+	if (!pressed) {
+		machine_stop(s->machine, MACHINE_END_STOPPED, why);
+		return;
+	}
+	log_notice("shutdown", "%s: the guest was asked to shut down; once more ends it at once",
+		   s->spec->name);
+}
+
+static void console_key(void *arg, enum terminal_key key)
+{
+	struct server *s = arg;
+
+	s->error.text[0] = '\0';
+	if (key == TERMINAL_KEY_LEAVE) {
+		machine_stop(s->machine, MACHINE_END_STOPPED, "ended by Ctrl-A x");
+	} else if (do_button(s) < 0) {
+		log_notice("button", "%s", s->error.text);
+	}
+}
+
+static void signals_ready(struct watch *watch, uint32_t events)
+{
+	struct server *s = (struct server *)((char *)watch - offsetof(struct server, signals));
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		end_politely(s, "ended by a signal");
+	}
+}
+
+/* Blocked in all threads that come; SIGPIPE and SIGXFSZ are errors of the write. */
+static int signals_take(struct server *s, struct fault *fault)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	s->signals = (struct watch){
+		.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+		.ready = signals_ready,
+	};
+	if (s->signals.fd < 0) {
+		return fault_set(fault, -errno, "cannot take signals: %s", strerror(errno));
+	}
+	return 0;
+}
+
+/* Life, in order */
+
+/* The deadline is armed before anything else: a start that hangs ends too. */
+static int lease_begin(struct server *s, struct fault *fault)
+{
+	int rv = lease_init(&s->lease);
+
+	if (rv < 0) {
+		return fault_set(fault, rv, "cannot make the lease's timer: %s", strerror(-rv));
+	}
+	if (s->config->lease_until_ms != 0) {
+		rv = lease_until(&s->lease, s->config->lease_until_ms);
+	} else if (s->spec->lease_ms != 0) {
+		rv = lease_for(&s->lease, s->spec->lease_ms);
+	}
+	return rv < 0 ? fault_set(fault, rv, "a lease of more than a day is none") : 0;
+}
+
+static int control_open(struct server *s, struct fault *fault)
+{
+	int handed = resource_find(s->config->resources, "control");
+	int rv = 0;
+
+	if (handed >= 0) {
+		s->listener = fcntl(handed, F_DUPFD_CLOEXEC, 0);
+	} else if (s->spec->control[0] != '\0') {
+		rv = control_listen(s->spec->control, &s->listener);
+	}
+	if (rv == -EADDRINUSE) {
+		return fault_set(fault, rv,
+				 "control: %s is there already, and a VM answers it or it "
+				 "is no socket",
+				 s->spec->control);
+	}
+	return rv < 0 ? fault_set(fault, rv, "control: cannot make %s: %s", s->spec->control,
+				  strerror(-rv))
+		      : 0;
+}
+
+/* Whatever needs a path. */
+static int outside(struct server *s, struct fault *fault)
+{
+	Tb__VmSpec *spec = s->config->spec;
+	int rv = signals_take(s, fault);
+
+	if (spec->backing == TB__MEMORY_BACKING__MEMORY_BACKING_AUTO) {
+		spec->backing = ram_choose() == RAM_MEMFD
+					? TB__MEMORY_BACKING__MEMORY_BACKING_MEMFD
+					: TB__MEMORY_BACKING__MEMORY_BACKING_ANONYMOUS;
+	}
+	s->out = terminal_reopen(s->config->console_out);
+	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	return rv < 0 ? rv : control_open(s, fault);
+}
+
+static int watch_signals(struct server *s)
+{
+	return loop_add(&s->machine->loop, &s->signals, s->signals.fd, EPOLLIN);
+}
+
+static int make_terminal(struct server *s)
+{
+	const struct terminal_config config = {
+		.loop = &s->machine->loop,
+		.in = s->config->console_in,
+		.out = s->out,
+		.keys = s->config->keys,
+		.input = console_input,
+		.output_ready = console_ready,
+		.key = console_key,
+		.arg = s,
+	};
+	int rv = terminal_create(&config, &s->terminal);
+
+	s->out = rv == 0 ? -1 : s->out;
+	return rv;
+}
+
+static int make_control(struct server *s)
+{
+	const struct control_config config = {
+		.loop = &s->machine->loop,
+		.parent = s->config->parent,
+		.listener = s->listener,
+		.request = request_do,
+		.parent_gone = parent_gone,
+		.arg = s,
+	};
+	int rv;
+
+	if (config.parent < 0 && config.listener < 0) {
+		return 0;
+	}
+	rv = control_create(&config, &s->control);
+	s->listener = rv == 0 ? -1 : s->listener;
+	return rv < 0 ? rv : saver_create(s->machine, save_done, s, &s->saver);
+}
+
+static int make_doors(struct server *s, struct fault *fault)
+{
+	int rv = watch_signals(s);
+
+	rv = rv < 0 ? rv : make_terminal(s);
+	rv = rv < 0 ? rv : make_control(s);
+	return rv < 0 ? fault_set(fault, rv, "cannot make the VM's own doors: %s", strerror(-rv))
+		      : 0;
+}
+
+/* The largest file that this process has a reason to write. */
+static uint64_t file_size_max(const struct server *s)
+{
+	uint64_t max = s->machine->ram.size + STATE_FILE_MAX;
+	struct stat st;
+
+	for (unsigned i = 0; i < s->spec->n_disks; i++) {
+		int fd = resource_find_nth(s->config->resources, "disk", i);
+
+		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size > max) {
+			max = (uint64_t)st.st_size;
+		}
+	}
+	/* A console that is kept in a file grows as it likes. */
+	if (s->config->console_out >= 0 && fstat(s->config->console_out, &st) == 0 &&
+	    S_ISREG(st.st_mode)) {
+		return RLIM_INFINITY;
+	}
+	return max;
+}
+
+static bool uses_kernel_threads(const struct machine *m)
+{
+	bool uses = false;
+
+	for (size_t i = 0; i < sizeof(m->blk) / sizeof(m->blk[0]); i++) {
+		uses = uses || (m->blk[i] != NULL && strcmp(blk_engine(m->blk[i]), "threads") != 0);
+	}
+	return uses;
+}
+
+static int seal(struct server *s, struct fault *fault)
+{
+	const struct sandbox_limits limits = {
+		.file_size_max = file_size_max(s),
+		/* Clients and one that is told to go; descriptors that come and those that are
+		   kept. */
+		.descriptors_more = CONTROL_CLIENTS_MAX + 1 + 4 * CONTROL_FDS_MAX,
+		.kernel_threads = uses_kernel_threads(s->machine),
+	};
+	int rv = sandbox_seal(s->spec->sandbox, &limits, &s->sandbox, fault);
+
+	sandbox_describe(&s->sandbox, s->sandbox_text);
+	return rv;
+}
+
+/* From here on bytes from outside are parsed: kernel, initrd, snapshot. */
+static int load_guest(struct server *s, struct fault *fault)
+{
+	const struct resources *r = s->config->resources;
+
+	if (s->spec->restore == NULL) {
+		return machine_load_kernel(s->machine, fault);
+	}
+	return snapshot_load(s->machine, resource_find(r, "state"), resource_find(r, "memory"),
+			     fault);
+}
+
+static int start(struct server *s, struct fault *fault)
+{
+	const struct machine_console console = {.output = console_output, .arg = s};
+	int rv = outside(s, fault);
+
+	rv = rv < 0 ? rv : sandbox_enter(s->spec->sandbox, &s->sandbox, fault);
+	rv = rv < 0 ? rv
+		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);
+	if (rv < 0) {
+		return rv;
+	}
+	machine_stats_open(&s->stats, s->machine, s->statm);
+	s->statm = -1;
+	rv = make_doors(s, fault);
+	rv = rv < 0 ? rv : vcpus_start(&s->machine->vcpus, fault);
+	rv = rv < 0 ? rv : seal(s, fault);
+	rv = rv < 0 ? rv : load_guest(s, fault);
+	if (rv == 0 && (s->spec->restore == NULL || !s->spec->restore->paused)) {
+		machine_start(s->machine);
+	}
+	return rv;
+}
+
+/* What the parent hears unasked: that it runs, that it has ended, or why it did not start. */
+static void tell_parent(struct server *s, const char *error)
+{
+	Tb__VmReply reply = TB__VM_REPLY__INIT;
+
+	reply.error = (char *)(uintptr_t)error;
+	if (s->control == NULL) {
+		if (s->config->parent >= 0) {
+			start_refuse(s->config->parent, error);
+		}
+		return;
+	}
+	status_fill(s);
+	reply.status = &s->status;
+	control_tell_parent(s->control, &reply);
+}
+
+static void fd_close(int fd)
+{
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+
+/* The start backwards. */
+static void finish(struct server *s)
+{
+	saver_destroy(s->saver);
+	control_destroy(s->control);
+	terminal_destroy(s->terminal);
+	machine_stats_close(&s->stats);
+	stats_list_free(&s->list);
+	loop_remove(&s->signals);
+	machine_destroy(s->machine);
+	fd_close(s->signals.fd);
+	fd_close(s->statm);
+	fd_close(s->listener);
+	fd_close(s->out);
+}
+
+static int segment_forget(struct dl_phdr_info *program, size_t size, void *arg)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	(void)size;
+	(void)arg;
+	for (unsigned i = 0; i < program->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &program->dlpi_phdr[i];
+		uintptr_t begin = program->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type == PT_LOAD && (segment->p_flags & PF_W) == 0) {
+			begin &= ~(page - 1);
+			(void)madvise((void *)begin, segment->p_memsz, MADV_DONTNEED);
+		}
+	}
+	return 1; /* the program itself comes first, and there is no other */
+}
+
+/* Most of the program is needed to start: parsers, tables, messages. Its pages leave this process,
+ * and those that are needed again come back from the page cache, a few of many. */
+static void program_forget(void)
+{
+	(void)dl_iterate_phdr(segment_forget, NULL);
+}
+
+static int run(struct server *s, struct fault *fault)
+{
+	struct machine *m = s->machine;
+
+	program_forget();
+	loop_lock(&m->loop);
+	tell_parent(s, "");
+	loop_unlock(&m->loop);
+	loop_run(&m->loop);
+	if (machine_end_status(m->end) != 0) {
+		(void)fault_set(fault, -EIO, "%s", m->end_text);
+	}
+	tell_parent(s, m->end_text);
+	return machine_end_status(m->end);
+}
+
+int serve(const struct serve_config *config, struct fault *fault)
+{
+	struct server s = {
+		.config = config,
+		.spec = config->spec,
+		.signals.fd = -1,
+		.stats = {.vm = -1, .statm = -1},
+		.out = -1,
+		.listener = -1,
+		.statm = -1,
+	};
+	int status;
+
+	/* One arena: threads of ours hardly allocate, and each arena would keep pages. */
+	(void)mallopt(M_ARENA_MAX, 1);
+	stats_list_init(&s.list);
+	if (lease_begin(&s, fault) < 0) {
+		tell_parent(&s, fault->text);
+		return 1;
+	}
+	if (start(&s, fault) < 0) {
+		tell_parent(&s, fault->text);
+		status = 1;
+	} else {
+		status = run(&s, fault);
+	}
+	lease_shorten(&s.lease, END_MS);
+	if (s.saver != NULL && saver_is_busy(s.saver)) {
+		/* Its thread has the machine, and may hang in a write: the end of the process ends
+		 * it. */
+		terminal_destroy(s.terminal);
+		return status;
+	}
+	finish(&s);
+	return status;
+}

@@ -1,0 +1,324 @@
+/* parent: on a board, starts a VM in the supervised form as a daemon would: opens everything, hands
+ * the descriptors over with VmStart, and then does its words, each told with how it went:
+ *
+ *   parent SPEC.json [lease=MS] WORD...
+ *     renew=COUNT,EVERY_MS,LENGTH_MS   renewals by point in time
+ *     status stats button stop pause resume   a request; its answer in one line of JSON
+ *     say=TEXT      a line to the guest's console
+ *     await=TEXT    until the guest's console has said it
+ *     wait=MS       does nothing
+ *     freeze        SIGSTOP to the VM
+ *     gone          waits for the VM's process; "GONE status 0x9 after-deadline-ms 3": how long
+ * after the last deadline that was given Status 0 if every word went well. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hv/resources.h"
+#include "hv/spec.h"
+#include "lib/buf.h"
+#include "lib/clock.h"
+#include "proto/frame.h"
+#include "proto/json.h"
+
+struct parent {
+	pid_t vm;
+	int control; /* our end of its descriptor 3 */
+	int console; /* our end of its console */
+	uint64_t deadline_ms;
+	uint64_t id;
+	struct buf heard;
+};
+
+static void fail(const char *what, const char *why)
+{
+	fprintf(stderr, "parent: %s: %s\n", what, why);
+	exit(1);
+}
+
+static Tb__VmSpec *spec_of(const char *path)
+{
+	struct fault fault = {0};
+	struct buf text = {0};
+	Tb__VmSpec *spec;
+	int fd = open(path, O_RDONLY);
+	ssize_t len = fd < 0 ? -1 : read(fd, buf_reserve(&text, SPEC_TEXT_MAX), SPEC_TEXT_MAX);
+
+	if (len < 0) {
+		fail(path, strerror(errno));
+	}
+	close(fd);
+	if (spec_parse((const char *)text.data, (size_t)len, "", &spec, &fault) < 0 ||
+	    spec_finish(spec, true, &fault) < 0) {
+		fail(path, fault.text);
+	}
+	buf_free(&text);
+	return spec;
+}
+
+static void frame_send(int fd, const ProtobufCMessage *message, const int *fds, size_t count)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(RESOURCES_MAX * sizeof(int))];
+	} control = {0};
+	struct buf out = {0};
+	struct iovec iov;
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	frame_append(&out, message);
+	iov = (struct iovec){.iov_base = out.data, .iov_len = out.len};
+	if (count > 0) {
+		struct cmsghdr *c;
+
+		m.msg_control = control.bytes;
+		m.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+	}
+	if (sendmsg(fd, &m, MSG_NOSIGNAL) < 0) {
+		fail("send", strerror(errno));
+	}
+	buf_free(&out);
+}
+
+/* NULL: the connection ended. */
+static Tb__VmReply *reply_receive(int fd)
+{
+	uint8_t head[FRAME_HEAD];
+	ProtobufCMessage *message;
+	uint8_t *payload;
+	size_t len;
+
+	if (recv(fd, head, sizeof(head), MSG_WAITALL) != sizeof(head)) {
+		return NULL;
+	}
+	len = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+	payload = malloc(len + 1);
+	if (recv(fd, payload, len, MSG_WAITALL) != (ssize_t)len ||
+	    frame_unpack(&tb__vm_reply__descriptor, payload, len, FRAME_MEMORY(len), &message) <
+		    0) {
+		fail("reply", "is none");
+	}
+	free(payload);
+	return (Tb__VmReply *)message;
+}
+
+static void reply_print(const char *word, const Tb__VmReply *reply)
+{
+	struct buf text = {0};
+
+	json_encode(&reply->base, &text);
+	printf("%s %s\n", word, buf_string(&text));
+	fflush(stdout);
+	buf_free(&text);
+}
+
+/* The VM's process with our end of its socket as 3 and nothing else. */
+static pid_t vm_spawn(int control)
+{
+	char *args[] = {(char *)(uintptr_t) "witness-vm", (char *)(uintptr_t) "supervised", NULL};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(control, 3);
+		execv("/bin/witness-vm", args);
+		_exit(127);
+	}
+	return pid;
+}
+
+static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms)
+{
+	Tb__VmStart start = TB__VM_START__INIT;
+	struct resources r = {0};
+	struct fault fault = {0};
+	char *names[RESOURCES_MAX];
+	int fds[RESOURCES_MAX];
+	int control[2], console[2];
+	Tb__VmReply *reply;
+
+	if (resources_open(spec, &r, &fault) < 0 || resources_check(spec, &r, &fault) < 0) {
+		fail("resources", fault.text);
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console) < 0) {
+		fail("socketpair", strerror(errno));
+	}
+	resource_add(&r, "kvm", open("/dev/kvm", O_RDWR | O_CLOEXEC));
+	resource_add(&r, "console", console[1]);
+	for (size_t i = 0; i < r.count; i++) {
+		names[i] = r.item[i].name;
+		fds[i] = r.item[i].fd;
+	}
+	start.spec = spec;
+	start.descriptors = names;
+	start.n_descriptors = r.count;
+	if (lease_ms != 0) {
+		p->deadline_ms = clock_boottime_ms() + lease_ms;
+		start.lease_until_ms = p->deadline_ms;
+	}
+	p->vm = vm_spawn(control[1]);
+	close(control[1]);
+	p->control = control[0];
+	p->console = console[0];
+	frame_send(p->control, &start.base, fds, r.count);
+	resources_close(&r);
+	reply = reply_receive(p->control);
+	if (reply == NULL) {
+		fail("start", "the VM ended without a word");
+	}
+	reply_print("START", reply);
+	tb__vm_reply__free_unpacked(reply, NULL);
+}
+
+static void ask(struct parent *p, const char *word, Tb__VmRequest *request)
+{
+	Tb__VmReply *reply;
+
+	request->id = ++p->id;
+	frame_send(p->control, &request->base, NULL, 0);
+	reply = reply_receive(p->control);
+	if (reply == NULL) {
+		fail(word, "the connection ended");
+	}
+	if (reply->id != request->id) {
+		fail(word, "an answer to something else");
+	}
+	reply_print(word, reply);
+	tb__vm_reply__free_unpacked(reply, NULL);
+}
+
+static void do_renew(struct parent *p, const char *numbers)
+{
+	unsigned long long count, every, length;
+
+	if (sscanf(numbers, "%llu,%llu,%llu", &count, &every, &length) != 3) {
+		fail("renew", "COUNT,EVERY_MS,LENGTH_MS");
+	}
+	while (count-- > 0) {
+		Tb__VmRequest request = TB__VM_REQUEST__INIT;
+		Tb__VmLease lease = TB__VM_LEASE__INIT;
+
+		p->deadline_ms = clock_boottime_ms() + length;
+		lease.until_ms = p->deadline_ms;
+		request.what_case = TB__VM_REQUEST__WHAT_LEASE;
+		request.lease = &lease;
+		ask(p, "renew", &request);
+		usleep((useconds_t)every * 1000);
+	}
+}
+
+static void do_await(struct parent *p, const char *text)
+{
+	while (strstr(buf_string(&p->heard), text) == NULL) {
+		ssize_t got = read(p->console, buf_reserve(&p->heard, 4096), 4096);
+
+		if (got <= 0) {
+			printf("%s\n", buf_string(&p->heard));
+			fail("await", text);
+		}
+		p->heard.len += (size_t)got;
+	}
+	buf_consume(&p->heard,
+		    (size_t)(strstr(buf_string(&p->heard), text) - buf_string(&p->heard)));
+	printf("HEARD %s\n", text);
+	fflush(stdout);
+}
+
+static void do_gone(struct parent *p)
+{
+	Tb__VmReply *reply;
+	uint64_t now;
+	int status;
+
+	if (waitpid(p->vm, &status, 0) != p->vm) {
+		fail("gone", strerror(errno));
+	}
+	now = clock_boottime_ms();
+	printf("GONE status 0x%x after-deadline-ms %lld\n", (unsigned)status,
+	       (long long)(now - p->deadline_ms));
+	while ((reply = reply_receive(p->control)) != NULL) {
+		reply_print("LAST", reply);
+		tb__vm_reply__free_unpacked(reply, NULL);
+	}
+}
+
+static bool do_request(struct parent *p, const char *word)
+{
+	static const struct {
+		const char *word;
+		Tb__VmRequest__WhatCase what;
+	} words[] = {
+		{"status", TB__VM_REQUEST__WHAT_STATUS},
+		{"stats", TB__VM_REQUEST__WHAT_STATS},
+		{"button", TB__VM_REQUEST__WHAT_POWER_BUTTON},
+		{"stop", TB__VM_REQUEST__WHAT_STOP},
+		{"pause", TB__VM_REQUEST__WHAT_PAUSE},
+		{"resume", TB__VM_REQUEST__WHAT_RESUME},
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(words[i].word, word) == 0) {
+			Tb__VmRequest request = TB__VM_REQUEST__INIT;
+
+			request.what_case = words[i].what;
+			request.status = true;
+			ask(p, word, &request);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void word_do(struct parent *p, const char *word)
+{
+	if (strncmp(word, "renew=", 6) == 0) {
+		do_renew(p, word + 6);
+	} else if (strncmp(word, "await=", 6) == 0) {
+		do_await(p, word + 6);
+	} else if (strncmp(word, "say=", 4) == 0) {
+		dprintf(p->console, "%s\n", word + 4);
+	} else if (strncmp(word, "wait=", 5) == 0) {
+		usleep((useconds_t)atoi(word + 5) * 1000);
+	} else if (strcmp(word, "freeze") == 0) {
+		kill(p->vm, SIGSTOP);
+	} else if (strcmp(word, "gone") == 0) {
+		do_gone(p);
+	} else if (!do_request(p, word)) {
+		fail(word, "is no word");
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct parent p = {0};
+	uint64_t lease_ms = 0;
+	int i = 2;
+
+	if (argc < 2) {
+		fail("usage", "parent SPEC.json [lease=MS] WORD...");
+	}
+	if (argc > 2 && strncmp(argv[2], "lease=", 6) == 0) {
+		lease_ms = strtoull(argv[2] + 6, NULL, 10);
+		i = 3;
+	}
+	vm_start(&p, spec_of(argv[1]), lease_ms);
+	for (; i < argc; i++) {
+		word_do(&p, argv[i]);
+	}
+	return 0;
+}

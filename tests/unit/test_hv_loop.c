@@ -1,0 +1,193 @@
+/* The event loop: who is called, who is not called any more, and that it ends from any thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "hv/loop.h"
+
+struct probe {
+	struct watch watch; /* first */
+	unsigned calls;
+	struct probe *removes; /* taken off the loop when called */
+	bool ends; /* the loop */
+};
+
+static void probe_ready(struct watch *watch, uint32_t events)
+{
+	struct probe *p = (struct probe *)watch;
+	uint64_t count;
+
+	assert_true(events & EPOLLIN);
+	assert_int_equal(read(watch->fd, &count, sizeof(count)), sizeof(count));
+	p->calls++;
+	if (p->removes != NULL) {
+		loop_remove(&p->removes->watch);
+	}
+	if (p->ends) {
+		loop_stop(watch->loop != NULL ? watch->loop : p->removes->watch.loop);
+	}
+}
+
+static void probe_add(struct loop *loop, struct probe *p)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	assert_true(fd >= 0);
+	p->watch.ready = probe_ready;
+	assert_int_equal(loop_add(loop, &p->watch, fd, EPOLLIN), 0);
+}
+
+static void probe_signal(const struct probe *p)
+{
+	uint64_t one = 1;
+
+	assert_int_equal(write(p->watch.fd, &one, sizeof(one)), sizeof(one));
+}
+
+/* Of two that are ready together, the first takes the other off: that one is not called. */
+static void test_removed_in_batch(void **state)
+{
+	struct probe a = {0}, b = {0}, end = {.ends = true};
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	probe_add(&loop, &a);
+	probe_add(&loop, &b);
+	a.removes = &b;
+	b.removes = &a;
+	probe_signal(&a);
+	probe_signal(&b);
+	probe_add(&loop, &end);
+	probe_signal(&end);
+	loop_run(&loop);
+	assert_int_equal(a.calls + b.calls, 1);
+	assert_int_equal(end.calls, 1);
+	loop_remove(&a.watch);
+	loop_remove(&a.watch);
+	loop_remove(&b.watch);
+	loop_remove(&end.watch);
+	close(a.watch.fd);
+	close(b.watch.fd);
+	close(end.watch.fd);
+	loop_close(&loop);
+}
+
+/* A watch with no events rests; it is called when it is asked for again. */
+static void test_paused(void **state)
+{
+	struct probe a = {.ends = true}, end = {.ends = true};
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	probe_add(&loop, &a);
+	probe_add(&loop, &end);
+	assert_int_equal(loop_modify(&a.watch, 0), 0);
+	probe_signal(&a);
+	probe_signal(&end);
+	loop_run(&loop);
+	assert_int_equal(a.calls, 0);
+	assert_int_equal(end.calls, 1);
+	loop.stop = false;
+	assert_int_equal(loop_modify(&a.watch, EPOLLIN), 0);
+	loop_run(&loop);
+	assert_int_equal(a.calls, 1);
+	loop_remove(&a.watch);
+	loop_remove(&end.watch);
+	close(a.watch.fd);
+	close(end.watch.fd);
+	loop_close(&loop);
+}
+
+static void *stopper(void *arg)
+{
+	loop_stop(arg);
+	return NULL;
+}
+
+static void test_stop_from_another_thread(void **state)
+{
+	struct loop loop;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	assert_int_equal(pthread_create(&thread, NULL, stopper, &loop), 0);
+	loop_run(&loop);
+	pthread_join(thread, NULL);
+	loop_close(&loop);
+}
+
+struct sum {
+	struct loop *loop;
+	unsigned value;
+};
+
+static void *adder(void *arg)
+{
+	struct sum *sum = arg;
+
+	for (int i = 0; i < 10000; i++) {
+		loop_lock(sum->loop);
+		sum->value++;
+		loop_unlock(sum->loop);
+	}
+	return NULL;
+}
+
+struct ticker {
+	struct probe probe; /* first */
+	struct sum *sum;
+};
+
+static void tick(struct watch *watch, uint32_t events)
+{
+	struct ticker *t = (struct ticker *)watch;
+
+	(void)events;
+	if (t->sum->value++ > 20000) {
+		loop_stop(watch->loop);
+	}
+}
+
+/* The lock that vCPUs take is the one watchers run under. */
+static void test_lock(void **state)
+{
+	struct loop loop;
+	struct sum sum = {.loop = &loop};
+	struct ticker t = {.sum = &sum};
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	probe_add(&loop, &t.probe);
+	t.probe.watch.ready = tick;
+	probe_signal(&t.probe);
+	assert_int_equal(pthread_create(&thread, NULL, adder, &sum), 0);
+	loop_run(&loop);
+	pthread_join(thread, NULL);
+	assert_true(sum.value > 20000);
+	loop_remove(&t.probe.watch);
+	close(t.probe.watch.fd);
+	loop_close(&loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_removed_in_batch),
+		cmocka_unit_test(test_paused),
+		cmocka_unit_test(test_stop_from_another_thread),
+		cmocka_unit_test(test_lock),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
