@@ -58,6 +58,7 @@ struct witness_agent {
 	uint64_t instance;
 	uint64_t attempt;
 	uint64_t generation;
+	uint64_t site_generation;
 	uint32_t seen[WITNESS_AGENT_NODES];
 	size_t seen_count;
 	bool report_due;
@@ -236,6 +237,7 @@ static void take_lease(struct witness_agent *wa, const Tb__BoardLease *lease)
 
 	if (wa->state != LINK_OPEN)
 		return;
+	wa->site_generation = lease->generation;
 	if (!lease->yours || lease->claim == wa->claim.number)
 		wa->unsettled = false;
 	if (lease->why[0] != '\0')
@@ -263,6 +265,9 @@ static void take_frame(struct witness_agent *wa, const Tb__BoardFrame *frame)
 	case TB__BOARD_FRAME__WHAT_RENEWED:
 		claim_renewed(&wa->claim, frame->renewed->number, clock_boottime_ms(), &out);
 		act(wa, &out);
+		break;
+	case TB__BOARD_FRAME__WHAT_NOTED:
+		wa->site_generation = frame->noted->generation;
 		break;
 	default:
 		break; /* of a later release */
@@ -621,6 +626,7 @@ void witness_agent_status(const struct witness_agent *wa, struct witness_agent_s
 					     .wanted = wa->claim.wanted,
 					     .epoch = wa->claim.epoch,
 					     .until_ms = wa->claim.until_ms,
+					     .site_generation = wa->site_generation,
 					     .connected = wa->state == LINK_OPEN};
 	snprintf(ret->board, sizeof(ret->board), "%s", wa->boards_list[wa->board].text);
 	memcpy(ret->why, wa->why, sizeof(ret->why));

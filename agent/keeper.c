@@ -383,7 +383,8 @@ void keeper_status(const struct keeper *k, struct buf *out)
 	buf_printf(out, "node=%u\nepoch=%llu\nuntil_boot_ms=%llu\n", k->settings->node,
 		   (unsigned long long)s.epoch, (unsigned long long)s.until_ms);
 	text_line(out, "wanted", s.wanted ? "yes" : "no");
-	buf_printf(out, "generation=%llu\n", (unsigned long long)k->generation);
+	buf_printf(out, "generation=%llu\nsite_generation=%llu\n",
+		   (unsigned long long)k->generation, (unsigned long long)s.site_generation);
 	text_line(out, "connected", s.connected ? "yes" : "no");
 	text_line(out, "board", s.board);
 	text_line(out, "why", s.why);

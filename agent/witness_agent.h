@@ -110,6 +110,9 @@ struct witness_agent_status {
 	uint64_t epoch; /* HELD, STOPPING; else 0 */
 	uint64_t until_ms; /* HELD, STOPPING: CLOCK_BOOTTIME at which it ends unless renewed; else 0
 			    */
+	/* With the policy "generation": what the boards have in their log, as last heard; no node
+	 * with older data gets the lease. */
+	uint64_t site_generation;
 	bool connected;
 	char board[WITNESS_AGENT_TEXT]; /* address of the board in use or tried last */
 	char why[WITNESS_AGENT_TEXT]; /* what a board or the connection said last, for people */

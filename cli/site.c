@@ -75,7 +75,11 @@ static void attached_text(struct buf *out, const Tb__Site *site)
 
 static void holder_text(struct buf *out, const Tb__Site *site)
 {
-	if (site->status == NULL || site->status->grant == NULL)
+	const Tb__SiteLease *lease = site->status != NULL ? site->status->lease : NULL;
+
+	if (lease != NULL && lease->holder != 0)
+		buf_printf(out, "%" PRIu32, lease->holder);
+	if (lease != NULL || site->status == NULL || site->status->grant == NULL)
 		return;
 	numbers_text(out, site->status->grant->nodes, site->status->grant->n_nodes);
 }

@@ -190,7 +190,7 @@ static int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op
 	rv = certificate_add(a, row);
 	if (rv != 0)
 		return rv;
-	if (strcmp(row->kind, "site") == 0)
+	if (strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0)
 		subject.site = row->subject;
 	if (strcmp(row->kind, "node") == 0)
 		subject.node = row->subject;
@@ -1917,6 +1917,35 @@ static int apply_grant_set(struct applier *a, const Tb__GrantSet *op)
 	return rv;
 }
 
+static int lease_note_put(struct applier *a, const Tb__LeaseNote *op, const Tb__Grant *old)
+{
+	Tb__Grant row;
+	int rv = 0;
+
+	if (old == NULL || !old->lease || old->epoch != op->epoch)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "epoch",
+			      "the lease is not that of epoch %" PRIu64 " any more", op->epoch);
+	row = *old;
+	if (op->generation > row.generation) {
+		row.generation = op->generation;
+		rv = store_grant_put(a->s, &row);
+	}
+	if (rv == 0)
+		changed_grant(a, &row);
+	return rv;
+}
+
+static int apply_lease_note(struct applier *a, const Tb__LeaseNote *op)
+{
+	Tb__Grant *old = NULL;
+	int rv = store_grant_get(a->s, op->site_id, &old);
+
+	if (rv == 0 || rv == -ENOENT)
+		rv = lease_note_put(a, op, old);
+	tb__grant__free_unpacked(old, NULL);
+	return rv;
+}
+
 /* --- events ---------------------------------------------------------------------------------- */
 
 static int apply_event_add(struct applier *a, const Tb__EventAdd *op)
@@ -1988,6 +2017,8 @@ static int command_dispatch(struct applier *a)
 	case TB__COMMAND__OP_CA_ADVANCE:
 	case TB__COMMAND__OP_CA_FINISH:
 		return apply_ca(a);
+	case TB__COMMAND__OP_LEASE_NOTE:
+		return apply_lease_note(a, c->lease_note);
 	default:
 		/* entry_known let no other pass. */
 		abort();
@@ -2072,10 +2103,12 @@ static int command_apply(struct applier *a)
 		return 0;
 	}
 	rv = command_run(a);
-	/* The arbiter's grants are proposed once and guarded by their epoch. In a storm they would
-	 * push the ids of operators' commands out of the ring while these may still be tried again.
+	/* The arbiter's commands are proposed once and guarded by their epoch. In a storm they
+	 * would push the ids of operators' commands out of the ring while these may still be tried
+	 * again.
 	 */
-	if (rv != 0 || c->op_case == TB__COMMAND__OP_GRANT_SET)
+	if (rv != 0 || c->op_case == TB__COMMAND__OP_GRANT_SET ||
+	    c->op_case == TB__COMMAND__OP_LEASE_NOTE)
 		return rv;
 	return store_request_put(a->s, c->id.data, c->id.len, a->result);
 }

@@ -45,16 +45,17 @@ static bool attached(const struct candidates *c, uint32_t id)
 	return false;
 }
 
-/* With itself, more than half of the nodes that it knows of. */
+/* With itself, more than half of the nodes that it knows of. Of two that is both, and whoever knows
+ * of nobody else cannot say. */
 static bool sees_majority(const struct candidate *n)
 {
-	return (n->seen_count + 1) * 2 > n->configured_count;
+	return n->configured_count >= 3 && (n->seen_count + 1) * 2 > n->configured_count;
 }
 
 /* Rule 4's exception: somebody who should have it instead of an isolated holder. */
 static int rescuer(const struct candidates *c, const struct candidate *held)
 {
-	if (held->seen_count > 0 || held->configured_count < 3)
+	if (held->seen_count > 0)
 		return NOBODY;
 	for (unsigned i = 0; i < c->count; i++) {
 		const struct candidate *n = &c->nodes[i];

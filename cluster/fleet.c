@@ -416,6 +416,11 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 	}
 	if (error != 0)
 		return error;
+	if (other != NULL && other->agent != (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE)) {
+		*ret_why = other->agent ? "the nodes of this site run witness-agent, not corosync"
+					: "the nodes of this site run corosync, not witness-agent";
+		return QNET_ALGORITHM_DIFFERS;
+	}
 	if (other != NULL && tie_breaker_differs(n, other->tie_breaker, other->tie_breaker_node)) {
 		*ret_why = "the tie-breaker differs from that of the attached nodes";
 		return QNET_TIE_BREAKER_DIFFERS;
@@ -956,6 +961,12 @@ void fleet_command_failed(struct fleet *f, const Tb__Command *command, uint64_t 
 		s->pending_epoch = 0;
 		s->retry_ms = f->now_ms + FLEET_RETRY_MS;
 		site_load(f, s);
+	} else if (command->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		s = site_find_id(f, command->lease_note->site_id);
+		if (s == NULL || s->epoch != command->lease_note->epoch)
+			return;
+		s->noting = 0;
+		s->note_ms = f->now_ms + FLEET_NOTE_MS;
 	} else if (command->op_case == TB__COMMAND__OP_SITE_PUT &&
 		   command->site_put->n_sites == 1) {
 		s = site_find(f, command->site_put->sites[0]->name);

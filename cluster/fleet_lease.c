@@ -133,6 +133,52 @@ void lease_released(struct fleet *f, const struct session *s)
 	fleet_command(f, command);
 }
 
+void lease_note(struct fleet *f, struct site *s)
+{
+	Tb__Command *command;
+	Tb__LeaseNote *note;
+
+	if (s->policy.lease != TB__LEASE_POLICY__LEASE_POLICY_GENERATION || s->noting != 0 ||
+	    s->pending_epoch != 0 || s->grant_generation <= s->noted_generation ||
+	    f->now_ms < s->note_ms)
+		return;
+	note = mem_alloc(sizeof(*note));
+	tb__lease_note__init(note);
+	note->site_id = s->id;
+	note->epoch = s->epoch;
+	note->generation = s->grant_generation;
+	command = mem_alloc(sizeof(*command));
+	tb__command__init(command);
+	command->actor = mem_strdup("arbiter");
+	command->op_case = TB__COMMAND__OP_LEASE_NOTE;
+	command->lease_note = note;
+	s->noting = note->generation;
+	s->note_ms = f->now_ms + FLEET_NOTE_MS;
+	fleet_command(f, command);
+}
+
+void lease_noted(struct fleet *f, struct site *s, uint64_t generation)
+{
+	s->noting = 0;
+	if (generation <= s->noted_generation)
+		return;
+	s->noted_generation = generation;
+	if (generation > s->grant_generation)
+		s->grant_generation = generation;
+	for (unsigned i = 0; i < s->member_count; i++) {
+		const struct session *x = s->members[i].session;
+		Tb__DoorOrder *order;
+
+		if (x == NULL || !x->agent)
+			continue;
+		order = fleet_order(f, x);
+		order->what_case = TB__DOOR_ORDER__WHAT_NOTED;
+		order->noted = mem_alloc(sizeof(*order->noted));
+		tb__door_noted__init(order->noted);
+		order->noted->generation = generation;
+	}
+}
+
 unsigned lease_decide(const struct fleet *f, const struct site *s, struct session **sessions,
 		      struct candidate_decision *ret)
 {
@@ -169,6 +215,7 @@ unsigned lease_decide(const struct fleet *f, const struct site *s, struct sessio
 void lease_vote(const struct session *s, Tb__DoorVote *vote)
 {
 	vote->claim = s->claim;
+	vote->generation = s->site->noted_generation;
 	if (vote->vote == TB__VOTE__VOTE_ACK)
 		vote->epoch = s->site->epoch;
 	vote->why = mem_strdup(s->site->why != NULL ? s->site->why : "");

@@ -111,6 +111,8 @@ static void site_set_grant(struct site *s, const Tb__Grant *g)
 	s->handover_ms = g->handover_ms;
 	s->grant_lease = g->lease;
 	s->grant_generation = g->generation;
+	s->noted_generation = g->generation;
+	s->noting = 0;
 }
 
 /* A grant of an earlier leader: who else may hold the vote by it is not known yet. */
@@ -670,6 +672,8 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 		due = s->retry_ms;
 	if (s->again_ms > f->now_ms && s->again_ms < due)
 		due = s->again_ms;
+	if (s->note_ms > f->now_ms && s->note_ms < due)
+		due = s->note_ms;
 	/* A site whose grant is on its way is settled again when that is known. */
 	if (s->proof_ms != 0 && s->known && s->pending_epoch == 0 && s->proof_ms < due)
 		due = s->proof_ms;
@@ -763,6 +767,7 @@ void site_settle(struct fleet *f, struct site *s)
 		s->why = o.decision.reason;
 		site_act(f, s, &o);
 		s->why = NULL;
+		lease_note(f, s);
 	}
 	site_count(f, s);
 	if (s->member_count == 0 && list_empty(&s->held) && s->pending_epoch == 0 &&
@@ -781,6 +786,8 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 		    grant->ring != NULL && grant->ring->node == s->pending_ring.node &&
 		    grant->ring->seq == s->pending_ring.seq;
 
+	if (grant->epoch == s->epoch && grant->lease)
+		lease_noted(f, s, grant->generation);
 	if (grant->epoch <= s->epoch)
 		return;
 	site_set_grant(s, grant);
@@ -792,31 +799,32 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 
 /* --- for people --- */
 
-static void blocker_text(const struct fleet *f, const struct member *m, char *text, size_t size)
+static void blocker_text(const struct fleet *f, const struct member *m, const char *what,
+			 char *text, size_t size)
 {
 	uint64_t left = m->hold_until_ms > f->now_ms ? m->hold_until_ms - f->now_ms : 0;
 	unsigned long long seconds = (left + 999) / 1000;
 
 	if (m->session != NULL) {
-		snprintf(text, size, "waiting for node %u to confirm that it lost the vote",
-			 m->node_id);
+		snprintf(text, size, "waiting for node %u to confirm that it lost the %s",
+			 m->node_id, what);
 		return;
 	}
 	switch (m->gone) {
 	case GONE_UNKNOWN:
 		snprintf(text, size,
-			 "node %u had the vote under an earlier leader and is not back; "
-			 "its vote ends in %llu s",
-			 m->node_id, seconds);
+			 "node %u had the %s under an earlier leader and is not back; "
+			 "its %s ends in %llu s",
+			 m->node_id, what, what, seconds);
 		return;
 	case GONE_CLOSED:
-		snprintf(text, size, "node %u was cut off with the vote, which ends in %llu s",
-			 m->node_id, seconds);
+		snprintf(text, size, "node %u was cut off with the %s, which ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	case GONE_BOARD:
 		snprintf(text, size,
-			 "the board of node %u was lost; the vote of this node ends in %llu s",
-			 m->node_id, seconds);
+			 "the board of node %u was lost; the %s of this node ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	}
 }
@@ -839,7 +847,7 @@ static void site_reason(const struct fleet *f, const struct site *s, char *text,
 	if (s->pending_epoch != 0)
 		snprintf(text, size, "the decision is being committed: %s", o.decision.reason);
 	else if (o.blocker != NULL && (o.absent > 0 || o.unconfirmed > 0))
-		blocker_text(f, o.blocker, text, size);
+		blocker_text(f, o.blocker, o.lease ? "lease" : "vote", text, size);
 	else
 		snprintf(text, size, "%s", o.decision.reason);
 }

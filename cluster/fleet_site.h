@@ -51,6 +51,8 @@ enum {
 	FLEET_MOVE_MS = 15000,
 	/* Over how long a new leader spreads the votes that it repeats to have that proof. */
 	FLEET_PROOF_SPREAD_MS = 2000,
+	/* Between notes of a holder's generation: each is written to every board's card. */
+	FLEET_NOTE_MS = 1000,
 };
 
 struct node_ids {
@@ -140,7 +142,10 @@ struct site {
 	struct node_ids grant_nodes;
 	uint32_t handover_ms;
 	bool grant_lease; /* to an agent */
-	uint64_t grant_generation;
+	uint64_t grant_generation; /* committed, or what the holder has said since */
+	uint64_t noted_generation; /* committed */
+	uint64_t noting; /* a LeaseNote of this generation is on its way; 0: none */
+	uint64_t note_ms; /* none before this time */
 	/* The grant that is on its way into the log; epoch 0: none. */
 	uint64_t pending_epoch;
 	struct arbiter_ring pending_ring;
@@ -239,6 +244,10 @@ bool lease_supersedes(const struct session *s, const Tb__SiteNode *n);
 bool lease_claimed(struct fleet *f, struct session *s, const Tb__DoorClaim *claim);
 /* For the event log: it gave back what it had. */
 void lease_released(struct fleet *f, const struct session *s);
+/* Commits the generation that the holder has reported, if the policy needs it. */
+void lease_note(struct fleet *f, struct site *s);
+/* The committed generation of the same grant, maybe a greater one: the agents are told. */
+void lease_noted(struct fleet *f, struct site *s, uint64_t generation);
 /* An agent's present claim is the one that the committed grant is for. */
 bool lease_granted_to(const struct site *s, const struct session *x);
 /* The sessions of the site, and who of them should have the lease. */

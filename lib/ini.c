@@ -82,7 +82,7 @@ static char *sections_list(const struct ini *ini)
 		last = ini->keys[i];
 		last_len = len;
 	}
-	char *text = mem_strdup(list.len > 0 ? buf_string(&list) : "none: leave it out");
+	char *text = mem_strdup(buf_string(&list));
 	buf_free(&list);
 	return text;
 }
@@ -92,6 +92,10 @@ static int section_line(const struct ini *ini, struct reader *r, char *line, cha
 	char *end = strchr(line, ']');
 	char *known;
 
+	if (strchr(ini->keys[0], '.') == NULL) {
+		*why = mem_strdup("the settings of this file stand without a [section]");
+		return -EINVAL;
+	}
 	if (end != NULL && end[1] == '\0' && end - line - 1 < (long)sizeof(r->section) &&
 	    end != line + 1) {
 		*end = '\0';

@@ -7,6 +7,6 @@ packaging/arm64-sysroot.sh build/arm64-sysroot
 cmake --preset arm64
 cmake --build --preset arm64 -- --quiet
 ctest --preset arm64 -E 'engine|sim|torture' -j 2
-for program in witnessd witnessctl; do
+for program in witnessd witnessctl witness-agent; do
 	qemu-aarch64 -L build/arm64-sysroot "build/arm64/bin/$program" --version
 done

@@ -137,6 +137,9 @@ static void send_frame(struct agent_out *out, Tb__BoardFrame__WhatCase what, voi
 	case TB__BOARD_FRAME__WHAT_LEASE:
 		frame.lease = message;
 		break;
+	case TB__BOARD_FRAME__WHAT_NOTED:
+		frame.noted = message;
+		break;
 	default:
 		frame.renewed = message;
 		break;
@@ -248,11 +251,13 @@ static bool claim_take(struct agent_session *s, const Tb__AgentClaim *claim)
 static enum agent_verdict take_hello(struct agent_session *s, const struct agent_world *w,
 				     const Tb__AgentHello *hello, struct agent_out *out)
 {
+	struct apply_problem problem;
+
 	if (hello->node != s->node)
 		return refuse(out, "the agent's node id is not the one of its certificate; enrol "
 				   "this node with its own id");
-	if (hello->claim == NULL || hello->instance == 0 || strlen(hello->name) > LIMIT_NAME ||
-	    !text_is_utf8(hello->name, strlen(hello->name)) ||
+	if (hello->claim == NULL || hello->instance == 0 ||
+	    text_check(hello->name, LIMIT_NAME, "name", &problem) != 0 ||
 	    !ids_take(hello->nodes, hello->n_nodes, s->nodes, &s->node_count) ||
 	    !claim_take(s, hello->claim))
 		return refuse(out, "the hello is not complete or too long");
@@ -347,7 +352,7 @@ enum agent_verdict agent_session_receive(struct agent_session *s, const struct a
 	enum agent_verdict verdict = AGENT_GO_ON;
 	size_t used = 0;
 
-	if (s->state == AGENT_CLOSED)
+	if (s->state == AGENT_CLOSED || len == 0)
 		return AGENT_GO_ON;
 	buf_append(&s->partial, data, len);
 	while (verdict == AGENT_GO_ON) {
@@ -415,6 +420,7 @@ static void order_vote(struct agent_session *s, const Tb__DoorVote *vote, struct
 	lease.epoch = vote->epoch;
 	lease.claim = vote->claim;
 	lease.why = vote->why;
+	lease.generation = vote->generation;
 	s->ticket = vote->ticket;
 	s->confirmed = false;
 	s->last_result = (uint8_t)vote->vote;
@@ -427,6 +433,16 @@ static void order_vote(struct agent_session *s, const Tb__DoorVote *vote, struct
 	send_frame(out, TB__BOARD_FRAME__WHAT_LEASE, &lease);
 }
 
+static void order_noted(struct agent_session *s, const Tb__DoorNoted *order, struct agent_out *out)
+{
+	Tb__BoardNoted noted = TB__BOARD_NOTED__INIT;
+
+	if (s->state != AGENT_OPEN)
+		return;
+	noted.generation = order->generation;
+	send_frame(out, TB__BOARD_FRAME__WHAT_NOTED, &noted);
+}
+
 enum agent_verdict agent_session_order(struct agent_session *s, const struct agent_world *w,
 				       const Tb__DoorOrder *order, struct agent_out *out)
 {
@@ -435,6 +451,9 @@ enum agent_verdict agent_session_order(struct agent_session *s, const struct age
 		return order_init_reply(s, w, order->init_reply, out);
 	case TB__DOOR_ORDER__WHAT_VOTE:
 		order_vote(s, order->vote, out);
+		return AGENT_GO_ON;
+	case TB__DOOR_ORDER__WHAT_NOTED:
+		order_noted(s, order->noted, out);
 		return AGENT_GO_ON;
 	case TB__DOOR_ORDER__WHAT_CLOSE:
 		/* By reset: nothing that is still queued may reach it. */

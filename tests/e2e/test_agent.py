@@ -5,6 +5,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -46,6 +47,10 @@ def test_one_holds(cluster):
     expect(lines[2][2] <= other.hooked(2)[1][2], "the other gained before the first had stopped")
     events = [event["type"] for event in cluster.boards[1].json("event", "list")["items"]]
     expect("lease.granted" in events and "lease.released" in events, f"events are {set(events)}")
+    with open(f"/proc/{first.process.pid}/status") as status:
+        memory = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    # The promise of docs/decisions/0006-agent.md; sanitizers and emulators have a size of their own.
+    expect(memory < 4096 or os.environ.get("AGENT_SIZE") == "any", f"the agent has {memory} kB resident")
     text = cluster.boards[3].ctl("site", "show", "shop").stdout
     expect(f"held by node {other.number} (epoch {other.epoch()})" in text, f"site show says: {text}")
     # In order at the end: it is given back at once, not left to time.
@@ -127,6 +132,40 @@ def test_frozen(cluster):
     first.process.send_signal(signal.SIGCONT)
     wait_for(5, "on-loss did not run", lambda: first.hook_lines()[-1][0] == "loss")
     expect(not first.holds() and other.holds(), "the frozen one goes on")
+
+
+def test_majority_lost(cluster):
+    """One board of three alone gives nobody a lease and renews none; with two again all goes on."""
+    cluster.make(3)
+    a, b = site_of_agents(cluster)
+    for agent in (a, b):  # attached to the board that will be alone
+        agent.relays = agent.relays[2:]
+        agent.configure()
+        agent.start()
+    first = holder([a, b])
+    epoch = first.epoch()
+    lost = [cluster.boards[1], cluster.boards[2]]
+    for board in lost:
+        board.kill()
+    wait_for(20, "the lease outlives the majority", lambda: not first.holds())
+    expect(first.hooked(3)[2][:2] == ("loss", epoch), "on-loss did not run")
+    time.sleep(2)
+    expect(not a.holds() and not b.holds(), "a board alone gave the lease")
+    for board in lost:
+        board.start()
+    expect(holder([a, b], 40).epoch() > epoch, "the epoch did not grow")
+
+
+def test_library(cluster):
+    """A program with the library alone gets the lease and gives it back; the agent then has it at once."""
+    cluster.make(1)
+    a, b = site_of_agents(cluster)
+    done = subprocess.run([os.path.join(cluster.bin, "agent_library"), cluster.boards[1].address, "1", a.state],
+                          capture_output=True, text=True, timeout=30)
+    expect(done.returncode == 0 and done.stdout.split()[:4] == ["gained", "1", "lost", "1"],
+           f"it ended with {done.returncode}: {done.stdout}{done.stderr}")
+    b.start()
+    wait_for(10, "the lease was not given back", b.holds)
 
 
 def test_policies(cluster):
@@ -261,5 +300,6 @@ def test_bad_input(cluster):
 
 
 if __name__ == "__main__":
-    main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen, test_policies,
+    main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen,
+          test_majority_lost, test_library, test_policies,
           test_hooks, test_revoked, test_bad_input])

@@ -1288,6 +1288,17 @@ static void test_site_check(void **state)
 		 .policy.tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_NODE,
 		 .policy.tie_breaker_node = 3,
 		 .field = ""},
+		{.name = "a", .policy.lease = (Tb__LeasePolicy)4, .field = "policy.lease"},
+		{.name = "a", .policy.lease_node = 1, .field = "policy.leaseNode"},
+		{.name = "a",
+		 .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_PREFERRED,
+		 .field = "policy.leaseNode"},
+		{.name = "a",
+		 .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_PREFERRED,
+		 .policy.lease_node = 2,
+		 .field = ""},
+		{.name = "a", .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_MANUAL, .field = ""},
+		{.name = "a", .policy.algorithm = TB__ALGORITHM__ALGORITHM_LEASE, .field = ""},
 		{.name = "a", .policy.heartbeat_min_ms = 999, .field = "policy.heartbeatMinMs"},
 		{.name = "a", .policy.heartbeat_max_ms = 120001, .field = "policy.heartbeatMaxMs"},
 		{.name = "a",
@@ -1314,6 +1325,8 @@ static void test_site_check(void **state)
 		policy.tie_breaker_node = cases[i].policy.tie_breaker_node;
 		policy.heartbeat_min_ms = cases[i].policy.heartbeat_min_ms;
 		policy.heartbeat_max_ms = cases[i].policy.heartbeat_max_ms;
+		policy.lease = cases[i].policy.lease;
+		policy.lease_node = cases[i].policy.lease_node;
 		site.name = TEXT(cases[i].name);
 		site.policy = &policy;
 		if (cases[i].key != NULL) {
@@ -1627,6 +1640,58 @@ static void test_grants(void **state)
 	expect_event(m,
 		     "grant.moved|root@test|london-1||vote of london-1 given to nodes 1, 2, 3, 4, "
 		     "5, 6, 7, 8 and 2 more on ring 0.0 (epoch 11)");
+}
+
+static void test_leases(void **state)
+{
+	struct model *m = *state;
+	Tb__LeaseNote note = TB__LEASE_NOTE__INIT;
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__GrantSet op = TB__GRANT_SET__INIT;
+	uint32_t nodes[] = {1, 2};
+	struct apply_result result;
+	struct command c;
+
+	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	grant.site_id = site_id(m, "london-1");
+	grant.epoch = 1;
+	grant.nodes = nodes;
+	grant.n_nodes = 2;
+	grant.lease = true;
+	grant.generation = 5;
+	grant.reason = TEXT("only node 1 wants the lease");
+	op.grant = &grant;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &op;
+	expect(m, &c, INVALID, "grant.nodes"); /* to two */
+	grant.n_nodes = 1;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(
+		m, "lease.granted|root@test|london-1||lease of london-1 given to node 1 (epoch 1): "
+		   "only node 1 wants the lease");
+	note.site_id = grant.site_id;
+	note.epoch = 2;
+	note.generation = 9;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_LEASE_NOTE;
+	c.c.lease_note = &note;
+	expect(m, &c, CONFLICT, "epoch"); /* of another lease */
+	note.epoch = 1;
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.grant_count, 1);
+	assert_int_equal(result.grants[0]->generation, 9);
+	apply_result_free(&result);
+	note.generation = 7; /* it never goes back */
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.grants[0]->generation, 9);
+	apply_result_free(&result);
+	note.site_id = 777;
+	command_renew(m, &c);
+	expect(m, &c, CONFLICT, "epoch");
 }
 
 /* An epoch is a fencing token: it is never given twice to a site of one name. */
@@ -2088,6 +2153,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_site_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_grants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_leases, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_epochs_survive_deletion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),
