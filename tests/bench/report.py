@@ -88,8 +88,9 @@ def case_notes(case):
             continue
         if side["violations"]:
             notes.append(f"{name}: two sides of a site held the vote {side['violations']} times")
-        if side.get("alive") is False:
-            notes.append(f"{name} died")
+        if side.get("deaths"):
+            notes.append(f"{name} died in {side['deaths']} attempts"
+                         + ("; the numbers are those of the next" if side["alive"] else ""))
         for phase in ("attach", "storm", "reattach"):
             if phase in side and not side[phase]["settled"]:
                 whole = f", {side[phase]['sites_whole']} sites were attached" if phase == "attach" else ""
@@ -227,7 +228,7 @@ attaches, a grant that is not on two boards, a board that writes to its disk whi
   "of one server" aside); each grant is on the disks of two boards before it is told. corosync-qnetd keeps nothing.
 - **all attached**: from the first connect until both nodes of every site hold the vote; 64 connects are under way at
   once for each generator. **memory per session**: growth of resident memory, divided by the connections.
-- **echo while they attach**: round trips of 40 other nodes, attached before, with a heartbeat of 2 s.
+- **echo while they attach**: round trips of 40 other nodes, attached before, with a heartbeat of 4 s.
 - **all split**: in every site the nodes lose each other at the same moment. A site is decided when one node
   has its ACK and the other its NACK.
 - **all reset**: the nodes sleep 2.386 s after it, as the real program's unseeded random number has it.

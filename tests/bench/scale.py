@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -148,6 +149,13 @@ def measure(cluster, sites, limit, in_flight):
     return result
 
 
+def disk_directory():
+    """Boards write to a disk, and nobody cleans up below us in the middle of a long run."""
+    directory = os.path.join(HERE, "..", "..", "build", "tmp")
+    os.makedirs(directory, exist_ok=True)
+    return os.path.realpath(directory)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin")
@@ -158,6 +166,7 @@ def main():
     given = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]
     with Cluster(given.bin) as cluster:
         result = measure(cluster, given.sites, given.limit, given.in_flight)
