@@ -27,6 +27,7 @@
 #include "lib/hash.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/pool.h"
 #include "lib/rng.h"
 #include "witnessd/address.h"
 #include "witnessd/core.h"
@@ -121,6 +122,8 @@ struct qnet_loop {
 	uint64_t seen_ms; /* the loop turned last */
 	uint64_t next_id;
 	struct list conns;
+	struct pool conn_pool; /* of their memory */
+	struct pool guest_pool;
 	struct list corked;
 	struct list paused;
 	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
@@ -659,7 +662,7 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	d->stirred_ms = now_ms(d);
 	d->closed_count++;
 	qnet_session_free(&c->session);
-	free(c);
+	pool_put(&d->conn_pool, c);
 }
 
 static const struct stream_events site_events = {
@@ -673,7 +676,7 @@ static const struct stream_events site_events = {
 
 static void conn_new(struct qnet_loop *d, int fd, struct place *place)
 {
-	struct conn *c = mem_zalloc(sizeof(*c));
+	struct conn *c = pool_get(&d->conn_pool);
 
 	c->loop = d;
 	c->place = place;
@@ -702,13 +705,13 @@ static void socket_reset(int fd)
 	close(fd);
 }
 
-static void guest_free(struct guest *g)
+static void guest_free(struct qnet_loop *d, struct guest *g)
 {
 	if (g->fd >= 0) {
 		socket_reset(g->fd);
 		admission_leave(g->place);
 	}
-	free(g);
+	pool_put(&d->guest_pool, g);
 }
 
 /* It has hung up while it waited. */
@@ -748,7 +751,7 @@ static void lobby_open(struct qnet_loop *d)
 			conn_new(d, g->fd, g->place);
 			g->fd = -1;
 		}
-		guest_free(g);
+		guest_free(d, g);
 	}
 }
 
@@ -760,7 +763,7 @@ static void lobby_look(struct qnet_loop *d)
 	lobby_tick(&d->lobby, now_ms(d), &leaving);
 	list_for_each_safe (at, &leaving) {
 		d->counters.sent_away++;
-		guest_free(list_entry(at, struct guest, lobby.link));
+		guest_free(d, list_entry(at, struct guest, lobby.link));
 	}
 	d->counters.waiting = d->lobby.count;
 }
@@ -770,14 +773,14 @@ static void lobby_clear(struct qnet_loop *d)
 	struct lobby_guest *first;
 
 	while ((first = lobby_next(&d->lobby)) != NULL)
-		guest_free(list_entry(first, struct guest, lobby));
+		guest_free(d, list_entry(first, struct guest, lobby));
 }
 
 static void load_tls(struct qnet_loop *d);
 
 static void do_take(struct qnet_loop *d, int fd, struct place *place)
 {
-	struct guest *g = mem_zalloc(sizeof(*g));
+	struct guest *g = pool_get(&d->guest_pool);
 
 	g->fd = fd;
 	g->place = place;
@@ -787,7 +790,7 @@ static void do_take(struct qnet_loop *d, int fd, struct place *place)
 	if (may_act(d))
 		start_serving(d);
 	if (!d->serving) {
-		guest_free(g);
+		guest_free(d, g);
 		return;
 	}
 	lobby_enter(&d->lobby, &g->lobby, now_ms(d));
@@ -1135,6 +1138,8 @@ void qnet_loop_free(struct qnet_loop *d)
 	tls_context_free(d->tls[1]);
 	hash_free(&d->by_id);
 	qnet_out_free(&d->out);
+	pool_free(&d->conn_pool);
+	pool_free(&d->guest_pool);
 	free(d->listen);
 	if (d->up.stopped != NULL)
 		d->up.stopped(d->up.arg);
@@ -1166,6 +1171,8 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	d->log_credit_ms = d->seen_ms;
 	d->next_id = (boot & ~(uint64_t)UINT32_MAX) + QNET_LOOPS_MAX + options->index;
 	list_init(&d->conns);
+	pool_init(&d->conn_pool, sizeof(struct conn));
+	pool_init(&d->guest_pool, sizeof(struct guest));
 	d->sweep = &d->conns;
 	list_init(&d->corked);
 	list_init(&d->paused);

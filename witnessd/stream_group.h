@@ -1,6 +1,7 @@
 /* stream_group.h: what stream.c and listener.c share; for nobody else. */
 #pragma once
 #include "lib/list.h"
+#include "lib/pool.h"
 #include "witnessd/address.h"
 #include "witnessd/stream.h"
 
@@ -12,6 +13,7 @@ struct stream_group {
 	unsigned handles; /* of the three above, not closed yet */
 	uint64_t budget_ns;
 	struct list streams;
+	struct pool pool; /* of their memory */
 	struct list listeners;
 	struct list wakes; /* streams to be woken once in this turn of the loop */
 	struct list
