@@ -62,6 +62,7 @@ struct qnet_door_config {
 	unsigned sessions_max;
 	unsigned sessions_per_address_max; /* 0: no limit */
 	unsigned pending_per_address_max; /* not attached yet; 0: no limit */
+	unsigned window; /* of each loop: connections on their way in at once; 0: 256 */
 	uint64_t (*clock_ms)(void *arg); /* boot clock; NULL: the real one */
 	void *clock_arg;
 };

@@ -1,7 +1,7 @@
 /* qnet_loop.c: sockets and time of the site door; the protocol is in qnet_session.c.
  *
  * A connection begins as a `guest`, a bare socket in the lobby (lobby.h), and is let in while fewer
- * than WINDOW others are on their way and the handshakes keep up. Then it is one `conn`: the
+ * than a window of others are on their way and the handshakes keep up. Then it is one `conn`: the
  * session, its stream, its place in the tables. What a session gives out goes three ways in
  * conn_apply: bytes to the stream, events to the queue that is handed to the core once per turn of
  * the loop, a verdict to the connection's end.
@@ -47,7 +47,7 @@ enum {
 	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
-	WINDOW = 256, /* connections on their way in at once, and handshakes that wait for a turn */
+	WINDOW_DEFAULT = 256, /* also bounds the handshakes that wait for a turn */
 	ON_THE_WAY_MS =
 		500, /* one that takes longer waits for its own network and does not count */
 	TRIM_CLOSED = 256, /* so many sessions have gone, and */
@@ -743,7 +743,8 @@ static void lobby_open(struct qnet_loop *d)
 	if (d->lobby.count == 0)
 		return;
 	slow_ones_pass(d);
-	while (d->entering_count < WINDOW && stream_group_handshakes(d->streams) < WINDOW &&
+	while (d->entering_count < d->config.window &&
+	       stream_group_handshakes(d->streams) < d->config.window &&
 	       (first = lobby_next(&d->lobby)) != NULL) {
 		struct guest *g = list_entry(first, struct guest, lobby);
 
@@ -1164,6 +1165,8 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 
 	d->options = *options;
 	d->config = *options->config;
+	if (d->config.window == 0)
+		d->config.window = WINDOW_DEFAULT;
 	d->up = *options->upcalls;
 	d->listen = options->taken != NULL ? mem_strdup(d->config.listen) : NULL;
 	d->seen_ms = now_ms(d);

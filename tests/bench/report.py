@@ -25,6 +25,8 @@ def at(tree, path):
     for key in path.split("/"):
         if not isinstance(tree, dict) or tree.get(key) is None:
             return None
+        if tree.get("count") == 0:
+            return None  # percentiles of no samples
         tree = tree[key]
     return tree
 

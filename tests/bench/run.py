@@ -7,9 +7,11 @@ No time is asserted: machines differ. A status other than 0 means that a promise
 of a site held the vote, a board wrote to its disk while nothing happened) or that the run failed."""
 
 import argparse
+import http.client
 import json
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -223,22 +225,28 @@ def site_names(count):
 
 
 def listing_seconds(board):
-    """All sites by pages of 1,000 over HTTPS on one connection, with a token; the best of five."""
+    """All sites by pages of 1,000 over HTTPS on one connection, with a token, until the last byte; the best of
+    five."""
     token = board.json("token", "create", "--role", "viewer", "--ttl", "1h")["secret"]
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # what is timed is the board
+    connection = http.client.HTTPSConnection(board.host, int(board.address.rpartition(":")[2]), context=context)
     best = None
     for _ in range(5):
         page, count, spent = "", 0, 0
         while True:
-            done = subprocess.run(
-                ["curl", "-s", "-k", "-m", "20", "-H", f"Authorization: Bearer {token}", "-w", "\n%{time_total}",
-                 f"https://{board.address}/v1/sites?limit=1000" + (f"&page={page}" if page else "")],
-                capture_output=True, text=True, check=True)
-            text, _, seconds = done.stdout.rpartition("\n")
+            began = time.monotonic()
+            connection.request("GET", "/v1/sites?limit=1000" + (f"&page={page}" if page else ""),
+                               headers={"Authorization": f"Bearer {token}"})
+            text = connection.getresponse().read()
+            spent += time.monotonic() - began
             answer = json.loads(text)
-            count, spent, page = count + len(answer["items"]), spent + float(seconds), answer.get("nextPage", "")
+            count, page = count + len(answer["items"]), answer.get("nextPage", "")
             if not page:
                 break
         best = min(spent, best or spent)
+    connection.close()
     return {"sites": count, "seconds": best}
 
 

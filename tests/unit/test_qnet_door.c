@@ -893,6 +893,70 @@ static void test_limit_of_pending(void **state)
 	board_free(b);
 }
 
+static void board_await(struct board *b, uint64_t accepted, uint64_t waiting)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct qnet_door_stats stats;
+
+	for (unsigned i = 0;; i++) {
+		qnet_door_stats(b->door, &stats);
+		if (stats.accepted == accepted && stats.waiting == waiting)
+			return;
+		if (i == WAIT_S * 1000)
+			fail_msg("accepted %llu, waiting %llu", (unsigned long long)stats.accepted,
+				 (unsigned long long)stats.waiting);
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* Two are let in, the others wait as bare sockets: until one of the two is attached or has taken
+ * too long, or until they lose patience, or the door does. */
+static void test_lobby(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 2});
+	struct qnet_door_stats stats;
+	struct client c[5];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 5; i++)
+		c[i] = client_new(b);
+	board_await(b, 2, 3);
+	client_open(b, &c[0]);
+	board_await(b, 3, 2); /* c[2] in its place */
+	client_free(&c[3]); /* and when its turn comes it has gone */
+	board_pass(b, 600);
+	board_await(b, 4, 0);
+	client_open(b, &c[4]);
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.sent_away, 0);
+	for (unsigned i = 0; i < 5; i++)
+		if (i != 3)
+			client_free(&c[i]);
+	board_free(b);
+}
+
+/* A lease that ends ends the waiting too. */
+static void test_lobby_without_lease(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 1});
+	struct client c[3];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = client_new(b);
+	board_await(b, 1, 2);
+	qnet_door_serve(b->door, false);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(client_end(&c[i]), -ECONNRESET);
+		client_free(&c[i]);
+	}
+	board_free(b);
+}
+
 static unsigned loop_of(uint64_t session)
 {
 	return session % QNET_DOOR_THREADS_MAX;
@@ -1011,6 +1075,8 @@ int main(void)
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_limit_of_pending),
+		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_without_lease),
 		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_port_in_use),
 		cmocka_unit_test(test_stop),
