@@ -54,7 +54,7 @@ def markdown(rows):
 LINES = [  # what, where in a side's result, factor, unit
     ("all attached", "attach/seconds", 1, "s"),
     ("CPU per attach", "attach/cpu_ms_per_attach", 1, "ms"),
-    ("memory per session", "attach/kb_per_session", 1, "kB"),
+    ("memory per session", "attach/kib_per_session", 1.024, "kB"),
     ("echo p50 while they attach", "attach/echo_while_attaching/p50_us", 1e-3, "ms"),
     ("echo p99 while they attach", "attach/echo_while_attaching/p99_us", 1e-3, "ms"),
     ("CPU for 1,000 heartbeats", "heartbeats/cpu_s_per_1000", 1, "s"),
@@ -67,7 +67,7 @@ LINES = [  # what, where in a side's result, factor, unit
     ("CPU per split", "storm/cpu_ms_per_split", 1, "ms"),
     ("all reset: all back", "reattach/seconds", 1, "s"),
     ("CPU per session that comes back", "reattach/cpu_ms_per_session", 1, "ms"),
-    ("no sites: memory of one server", "idle/rss_kb_each", 1 / 1024, "MB"),
+    ("no sites: memory of one server", "idle/rss_kib_each", 1.024e-3, "MB"),
     ("no sites: CPU of one server, of a core", "idle/core_percent_each", 1, "%"),
 ]
 
@@ -117,6 +117,10 @@ def biggest_tls(bench):
     return cases[-1]["boards"] if cases else {}
 
 
+def kilobytes(kibibytes):
+    return None if kibibytes is None else kibibytes * 1.024
+
+
 def budgets(bench, scale):
     """(what, budget, unit, measured): more than the budget is a miss, None was not measured."""
     ours, scale = biggest_tls(bench), scale or {}
@@ -131,7 +135,7 @@ def budgets(bench, scale):
     return [
         ("sessions missing of 20,000 (10,000 sites, TLS, client certificates, 3 boards)", 0, "",
          big(None if attached is None else 20000 - attached)),
-        ("memory per session", 20, "kB", at(scale, "attach/kb_per_session")),
+        ("memory per session", 20, "kB", kilobytes(at(scale, "attach/kib_per_session"))),
         ("elections while they attach", 0, "", big(at(scale, "attach/api/elections"))),
         ("API reads unanswered while they attach", 0, "", big(at(scale, "attach/api/unanswered"))),
         ("CPU per session of a killed board that comes to the others", 3, "ms", at(scale, "killed/cpu_ms_per_session")),
@@ -141,8 +145,7 @@ def budgets(bench, scale):
         ("import of 10,000 sites", 60, "s", at(ours, "import/seconds")),
         ("list of 10,000 sites over HTTPS", 0.2, "s", at(ours, "list/seconds")),
         ("bytes written to disk while nothing happens", 0, "B", at(ours, "idle_minute/bytes_written")),
-        ("memory of a board without sites", 25, "MB", None if at(ours, "idle/rss_kb_each") is None
-         else ours["idle"]["rss_kb_each"] / 1024),
+        ("memory of a board without sites", 25000, "kB", kilobytes(at(ours, "idle/rss_kib_each"))),
         ("CPU of a board without sites, of a core", 1, "%", at(ours, "idle/core_percent_each")),
     ]
 
@@ -189,7 +192,7 @@ def scale_words(scale):
     rows.append(("sessions per board", ", ".join(str(count) for count in attach.get("per_board", []))))
     row("connections lost on the way", attach, "connections_lost", 1, "")
     row("CPU per session, sum of the boards", attach, "cpu_ms_per_session", 1, "ms")
-    row("memory per session", attach, "kb_per_session", 1, "kB")
+    row("memory per session", attach, "kib_per_session", 1.024, "kB")
     row("API reads meanwhile", attach, "api/asked", 1, "")
     row("the longest of them", attach, "api/worst_s", 1, "s")
     row("elections meanwhile", attach, "api/elections", 1, "")

@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import report
 from boards import Cluster, Failure, die_with_parent
-from load import Load, cpu_s, enroll, import_sites, rss_kb, run_quiet
+from load import Load, cpu_s, enroll, import_sites, rss_kib, run_quiet
 
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
 PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
@@ -67,7 +67,7 @@ def attach(name, pids, load, probe, limit):
     if probe.settle(60) is None:
         raise Failure(f"{name}: the probes did not attach: {probe.trouble()}")
     time.sleep(2)
-    rss, cpu = rss_kb(pids), cpu_s(pids)
+    rss, cpu = rss_kib(pids), cpu_s(pids)
     probe.tell("clear")
     load.tell("attach")
     # The probes run only while they are waited on: their wait ends with the load's.
@@ -86,7 +86,7 @@ def attach(name, pids, load, probe, limit):
     return {"settled": seconds is not None, "seconds": seconds or took, "sites_whole": whole,
             # Of a server that died or let hardly anybody in, nothing can be said per attach.
             "cpu_ms_per_attach": used * 1e3 / (2 * whole) if whole >= 50 else None,
-            "kb_per_session": (rss_kb(pids) - rss) / (2 * whole) if whole >= 50 else None,
+            "kib_per_session": (rss_kib(pids) - rss) / (2 * whole) if whole >= 50 else None,
             "attach": load.times()["attach"], "echo_while_attaching": echo}
 
 
@@ -144,7 +144,7 @@ def phases(name, pids, load, probe, limit):
 def idle_without_sites(pids, seconds=5):
     cpu = cpu_s(pids)
     time.sleep(seconds)
-    return {"rss_kb_each": rss_kb(pids) / len(pids),
+    return {"rss_kib_each": rss_kib(pids) / len(pids),
             "core_percent_each": (cpu_s(pids) - cpu) * 100 / seconds / len(pids)}
 
 

@@ -17,7 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import report
 from boards import Cluster
-from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kb, sessions_of
+from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kib, sessions_of
 
 
 def say(text):
@@ -25,7 +25,7 @@ def say(text):
 
 
 def storm_of_attaches(fleet, pids, boards, limit, broken):
-    rss, cpu = rss_kb(pids), cpu_s(pids)
+    rss, cpu = rss_kib(pids), cpu_s(pids)
     began = time.monotonic()
     with Watch(boards[0]) as watch:
         fleet.tell("attach")
@@ -42,7 +42,7 @@ def storm_of_attaches(fleet, pids, boards, limit, broken):
     time.sleep(5)
     attached = numbers["nodes-attached"]
     return {"seconds": seconds or took, "sessions": attached, "cpu_ms_per_session": used * 1e3 / max(1, attached),
-            "kb_per_session": (rss_kb(pids) - rss) / max(1, attached), "api": seen,
+            "kib_per_session": (rss_kib(pids) - rss) / max(1, attached), "api": seen,
             "per_board": [sessions_of(board) for board in boards], "attach": fleet.times()["attach"],
             "connections_lost": numbers["connections-lost"]}
 
