@@ -44,6 +44,7 @@ struct qnet_door_stats {
 	uint64_t sent_away; /* waited too long there */
 	uint64_t echoes;
 	uint64_t silent; /* given up for their silence */
+	uint64_t resumed; /* TLS sessions that came back with a ticket */
 	uint64_t certificate_refused; /* none, another site's, or revoked */
 	uint64_t leases_lost; /* times that all sessions were reset for the lack of a lease */
 };

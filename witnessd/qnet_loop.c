@@ -87,6 +87,7 @@ struct counters {
 	_Atomic uint64_t refused_limit;
 	_Atomic uint64_t echoes;
 	_Atomic uint64_t silent;
+	_Atomic uint64_t resumed;
 	_Atomic uint64_t certificate_refused;
 	_Atomic uint64_t leases_lost;
 	_Atomic uint64_t waiting;
@@ -569,6 +570,7 @@ static void on_ready(struct stream *s)
 
 	if (tls == NULL || c->session.state != QNET_SECURING)
 		return;
+	c->loop->counters.resumed += tls_session_resumed(tls);
 	tls_session_peer(tls, &peer);
 	if (certificate_good(c, &peer)) {
 		verdict = qnet_session_secured(&c->session, peer.present ? peer.serial : NULL,
@@ -1092,6 +1094,7 @@ void qnet_loop_stats(const struct qnet_loop *loop, struct qnet_door_stats *sum)
 	sum->refused_limit += atomic_load(&c->refused_limit);
 	sum->echoes += atomic_load(&c->echoes);
 	sum->silent += atomic_load(&c->silent);
+	sum->resumed += atomic_load(&c->resumed);
 	sum->certificate_refused += atomic_load(&c->certificate_refused);
 	sum->leases_lost += atomic_load(&c->leases_lost);
 }

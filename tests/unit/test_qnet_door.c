@@ -268,6 +268,7 @@ struct client {
 	int fd;
 	SSL_CTX *context;
 	SSL *ssl;
+	SSL_SESSION *ticket; /* to come back with; NULL: none */
 };
 
 static int client_connect_error(unsigned port, int *ret_fd)
@@ -426,6 +427,8 @@ static int client_start_tls(struct board *b, struct client *c, const struct test
 		SSL_use_certificate(c->ssl, cert->public);
 		SSL_use_PrivateKey(c->ssl, cert->private);
 	}
+	if (c->ticket != NULL)
+		SSL_set_session(c->ssl, c->ticket);
 	SSL_set_bio(c->ssl, in, out);
 	SSL_connect(c->ssl);
 	len = BIO_get_mem_data(out, &hello);
@@ -666,6 +669,52 @@ static void test_tls(void **state)
 	client_end(&c);
 	client_free(&c);
 	test_cert_free(&good);
+	board_free(b);
+}
+
+/* A client that comes back with a ticket is who it was, unless that has been revoked meanwhile. */
+static void test_resumption(void **state)
+{
+	struct board *b = board_new(QNET_TLS_REQUIRED, 0);
+	struct test_cert cert = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+	SSL_SESSION *ticket = NULL;
+	struct qnet_door_stats stats;
+
+	(void)state;
+	board_serve(b);
+	for (unsigned round = 0; round < 3; round++) {
+		struct client c = client_new(b);
+		const Tb__DoorEvent *asked;
+
+		c.ticket = ticket;
+		b->revoked = round == 2;
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		/* Without the certificate: it is in the ticket. */
+		assert_int_equal(client_start_tls(b, &c, round == 0 ? &cert : NULL), 1);
+		assert_int_equal(SSL_session_reused(c.ssl), round != 0);
+		client_init(&c);
+		if (round == 2) {
+			client_end(&c);
+			client_free(&c);
+			break;
+		}
+		asked = board_event(b, TB__DOOR_EVENT__WHAT_OPEN);
+		assert_true(asked->open->node->certificate);
+		board_accept(b, asked->session, 0);
+		assert_int_equal(client_hear(&c, QNET_INIT_REPLY).error, 0);
+		SSL_SESSION_free(ticket);
+		ticket = SSL_get1_session(c.ssl);
+		assert_true(SSL_SESSION_has_ticket(ticket));
+		SSL_set_shutdown(c.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+		client_free(&c);
+		expect_closed(b, TB__DOOR_CLOSED__REASON__BY_CLIENT);
+	}
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.resumed, 2);
+	assert_int_equal(stats.certificate_refused, 1);
+	SSL_SESSION_free(ticket);
+	test_cert_free(&cert);
 	board_free(b);
 }
 
@@ -1067,6 +1116,7 @@ int main(void)
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_half_open),
 		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_resumption),
 		cmocka_unit_test(test_tls_not_used),
 		cmocka_unit_test(test_bad_certificates),
 		cmocka_unit_test(test_no_keys_no_listener),
