@@ -44,7 +44,7 @@ enum {
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 256,
-	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
+	SWEEP_BUDGET_US = 30000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
 	WINDOW_DEFAULT = 256, /* also bounds the handshakes that wait for a turn */
