@@ -91,8 +91,8 @@ def case_notes(case):
         if side["violations"]:
             notes.append(f"{name}: two sides of a site held the vote {side['violations']} times")
         if side.get("deaths"):
-            notes.append(f"{name} died in {side['deaths']} attempts"
-                         + ("; the numbers are those of the next" if side["alive"] else ""))
+            where = ", the last time " + ("while all came back" if "storm" in side else "while they attached")
+            notes.append(f"{name} died in {side['deaths']} of the attempts" + ("" if side["alive"] else where))
         for phase in ("attach", "storm", "reattach"):
             if phase in side and not side[phase]["settled"]:
                 whole = f", {side[phase]['sites_whole']} sites were attached" if phase == "attach" else ""
@@ -208,6 +208,8 @@ def scale_words(scale):
     row("a board is killed: sessions that move", killed, "sessions", 1, "")
     row("all of them attached again", killed, "seconds", 1, "s")
     row("CPU per session, sum of the others", killed, "cpu_ms_per_session", 1, "ms")
+    row("memory of the two boards that are left", scale, "afterwards/kib_full", 1.024e-3, "MB")
+    row("the same, 8 s after all sites have gone", scale, "afterwards/kib_empty", 1.024e-3, "MB")
     row("two sides of a site held the vote", scale, "violations", 1, "times")
     text = markdown(rows)
     for promise in scale.get("broken_promises", []):

@@ -27,7 +27,7 @@ from load import Load, cpu_s, enroll, import_sites, rss_kib, run_quiet
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
 PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
 IMPORTED = 10000
-QNETD_ATTEMPTS = 3
+QNETD_ATTEMPTS = 2
 
 
 def say(text):
@@ -130,15 +130,15 @@ def reattach(pids, load, limit):
             "cpu_ms_per_session": (cpu_s(pids) - cpu) * 1e3 / (2 * load.sites), "attach": load.times()["attach"]}
 
 
-def phases(name, pids, load, probe, limit):
-    result = {"attach": attach(name, pids, load, probe, limit)}
+def phases(name, pids, load, probe, limit, result):
+    """Fills `result`, which holds what was measured if the server dies."""
+    result["attach"] = attach(name, pids, load, probe, limit)
     probe.end()
     if not result["attach"]["settled"]:
-        return result
+        return
     result["heartbeats"] = heartbeats(pids, 10, load)
     result["storm"] = storm(pids, load, limit)
     result["reattach"] = reattach(pids, load, limit)
-    return result
 
 
 def idle_without_sites(pids, seconds=5):
@@ -188,8 +188,14 @@ def qnetd_case(cluster, db, tls, sites, limit):
     idle = idle_without_sites(pids)
     load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls)
     probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
-    result = died_or(server, lambda: phases("corosync-qnetd", pids, load, probe, limit))
-    result.update({"idle": idle, "alive": server.poll() is None, "violations": load.numbers()["violations"]})
+    result = {"idle": idle}
+    try:
+        phases("corosync-qnetd", pids, load, probe, limit, result)
+    except (Failure, FileNotFoundError, ProcessLookupError):
+        if server.poll() is None:
+            raise
+        # A server that dies in a storm is a result, not a failure of the run.
+    result.update({"alive": server.poll() is None, "violations": load.numbers()["violations"]})
     load.end()
     if server.poll() is None:
         server.terminate()
@@ -198,23 +204,13 @@ def qnetd_case(cluster, db, tls, sites, limit):
 
 
 def qnetd_that_lives(cluster, db, tls, sites, limit):
-    """It dies of some orders of events (INIT, INIT, disconnect); it gets three attempts."""
+    """It dies of some orders of events (INIT, INIT, disconnect); it gets two attempts."""
     for deaths in range(QNETD_ATTEMPTS):
         result = qnetd_case(cluster, db, tls, sites, limit)
         result["deaths"] = deaths + (not result["alive"])
-        if result["alive"]:
+        if result["alive"] or "storm" in result:
             break
     return result
-
-
-def died_or(server, measure):
-    """A server that dies in a storm is a result, not a failure of the run."""
-    try:
-        return measure()
-    except (Failure, FileNotFoundError, ProcessLookupError):
-        if server.poll() is None:
-            raise
-        return {}
 
 
 # --- boards ---
@@ -294,7 +290,8 @@ def boards_case(given, sites, with_tls, idle_s):
         addresses = [board.sites_address for board in cluster.boards.values()]
         load = Load(cluster.bin, addresses, sites, "site-", tls)
         probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
-        result = phases("boards", pids, load, probe, given.limit)
+        result = {}
+        phases("boards", pids, load, probe, given.limit, result)
         if idle_s:
             result["idle_minute"] = idle_attached(cluster, load, idle_s)
         result.update({"idle": idle, "violations": load.numbers()["violations"], "list": listed,

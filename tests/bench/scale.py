@@ -144,7 +144,11 @@ def measure(cluster, sites, limit, in_flight):
         broken.append(f"two sides of a site held the vote {numbers['violations']} times")
     if numbers["nodes-ended"] != 0:
         broken.append(f"{numbers['nodes-ended']} nodes were sent away for good: {fleet.trouble()}")
+    rest = [board.pid() for board in boards if board.running()]
+    full = rss_kib(rest)
     fleet.end()
+    time.sleep(8)
+    result["afterwards"] = {"kib_full": full, "kib_empty": rss_kib(rest), "boards": len(rest)}
     result["broken_promises"] = broken
     return result
 
