@@ -37,6 +37,8 @@ void door_metrics_write(void *door, bool open, struct buf *out)
 		s.sent_away);
 	counter(out, open, "tiebreak_sites_echoes", "Heartbeats answered.", s.echoes);
 	counter(out, open, "tiebreak_sites_silent", "Sessions ended for their silence.", s.silent);
+	counter(out, open, "tiebreak_sites_resumed", "TLS sessions resumed with a ticket.",
+		s.resumed);
 	counter(out, open, "tiebreak_sites_certificates_refused",
 		"Sessions refused for their certificate.", s.certificate_refused);
 	counter(out, open, "tiebreak_leases_lost",

@@ -46,6 +46,7 @@ struct qnet_door_stats {
 	uint64_t sent_away; /* waited too long there */
 	uint64_t echoes;
 	uint64_t silent; /* given up for their silence */
+	uint64_t resumed; /* TLS sessions that came back with a ticket */
 	uint64_t certificate_refused; /* none, another site's, or revoked */
 	uint64_t leases_lost; /* times that all sessions were reset for the lack of a lease */
 };
@@ -64,6 +65,7 @@ struct qnet_door_config {
 	unsigned sessions_max;
 	unsigned sessions_per_address_max; /* 0: no limit */
 	unsigned pending_per_address_max; /* not attached yet; 0: no limit */
+	unsigned window; /* of each loop: connections on their way in at once; 0: 256 */
 	uint64_t (*clock_ms)(void *arg); /* boot clock; NULL: the real one */
 	void *clock_arg;
 };

@@ -1,7 +1,7 @@
 /* qnet_loop.c: sockets and time of the site door; the protocol is in qnet_session.c.
  *
  * A connection begins as a `guest`, a bare socket in the lobby (lobby.h), and is let in while fewer
- * than WINDOW others are on their way and the handshakes keep up. Then it is one `conn`: the
+ * than a window of others are on their way and the handshakes keep up. Then it is one `conn`: the
  * session, its stream, its place in the tables. What a session gives out goes three ways in
  * conn_apply: bytes to the stream, events to the queue that is handed to the core once per turn of
  * the loop, a verdict to the connection's end.
@@ -28,6 +28,7 @@
 #include "lib/hash.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/pool.h"
 #include "lib/rng.h"
 #include "lib/address.h"
 #include "witnessd/core.h"
@@ -44,11 +45,11 @@ enum {
 	QUEUE_BYTES_MAX = 64 << 10, /* of a client that does not take its replies */
 	QUEUE_REPLIES_MAX = 32,
 	EVENT_BATCH = 256,
-	SWEEP_BUDGET_US = 10000, /* of each tick, to look sessions up after a change of the model */
+	SWEEP_BUDGET_US = 30000, /* of each tick, to look sessions up after a change of the model */
 	LETTERS_MAX = 100000,
 	DOOR_NICE = 5,
 	RTT_STEP = 20, /* sessions measured per tick */
-	WINDOW = 256, /* connections on their way in at once, and handshakes that wait for a turn */
+	WINDOW_DEFAULT = 256, /* also bounds the handshakes that wait for a turn */
 	ON_THE_WAY_MS =
 		500, /* one that takes longer waits for its own network and does not count */
 	TRIM_CLOSED = 256, /* so many sessions have gone, and */
@@ -88,6 +89,7 @@ struct counters {
 	_Atomic uint64_t refused_limit;
 	_Atomic uint64_t echoes;
 	_Atomic uint64_t silent;
+	_Atomic uint64_t resumed;
 	_Atomic uint64_t certificate_refused;
 	_Atomic uint64_t leases_lost;
 	_Atomic uint64_t waiting;
@@ -125,6 +127,8 @@ struct qnet_loop {
 	uint64_t seen_ms; /* the loop turned last */
 	uint64_t next_id;
 	struct list conns;
+	struct pool conn_pool; /* of their memory */
+	struct pool guest_pool;
 	struct list corked;
 	struct list paused;
 	struct list *rtt; /* next of conns whose round trip is looked at; NULL: the first */
@@ -617,6 +621,7 @@ static void on_ready(struct stream *s)
 
 	if (tls == NULL || c->session.state != QNET_SECURING)
 		return;
+	c->loop->counters.resumed += tls_session_resumed(tls);
 	tls_session_peer(tls, &peer);
 	if (certificate_good(c, &peer)) {
 		verdict = qnet_session_secured(&c->session, peer.present ? peer.serial : NULL,
@@ -712,7 +717,7 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	d->stirred_ms = now_ms(d);
 	d->closed_count++;
 	qnet_session_free(&c->session);
-	free(c);
+	pool_put(&d->conn_pool, c);
 }
 
 static const struct stream_events site_events = {
@@ -726,7 +731,7 @@ static const struct stream_events site_events = {
 
 static void conn_new(struct qnet_loop *d, int fd, struct place *place)
 {
-	struct conn *c = mem_zalloc(sizeof(*c));
+	struct conn *c = pool_get(&d->conn_pool);
 
 	c->loop = d;
 	c->place = place;
@@ -755,13 +760,13 @@ static void socket_reset(int fd)
 	close(fd);
 }
 
-static void guest_free(struct guest *g)
+static void guest_free(struct qnet_loop *d, struct guest *g)
 {
 	if (g->fd >= 0) {
 		socket_reset(g->fd);
 		admission_leave(g->place);
 	}
-	free(g);
+	pool_put(&d->guest_pool, g);
 }
 
 /* It has hung up while it waited. */
@@ -793,7 +798,8 @@ static void lobby_open(struct qnet_loop *d)
 	if (d->lobby.count == 0)
 		return;
 	slow_ones_pass(d);
-	while (d->entering_count < WINDOW && stream_group_handshakes(d->streams) < WINDOW &&
+	while (d->entering_count < d->config.window &&
+	       stream_group_handshakes(d->streams) < d->config.window &&
 	       (first = lobby_next(&d->lobby)) != NULL) {
 		struct guest *g = list_entry(first, struct guest, lobby);
 
@@ -801,7 +807,7 @@ static void lobby_open(struct qnet_loop *d)
 			conn_new(d, g->fd, g->place);
 			g->fd = -1;
 		}
-		guest_free(g);
+		guest_free(d, g);
 	}
 }
 
@@ -813,7 +819,7 @@ static void lobby_look(struct qnet_loop *d)
 	lobby_tick(&d->lobby, now_ms(d), &leaving);
 	list_for_each_safe (at, &leaving) {
 		d->counters.sent_away++;
-		guest_free(list_entry(at, struct guest, lobby.link));
+		guest_free(d, list_entry(at, struct guest, lobby.link));
 	}
 	d->counters.waiting = d->lobby.count;
 }
@@ -823,14 +829,14 @@ static void lobby_clear(struct qnet_loop *d)
 	struct lobby_guest *first;
 
 	while ((first = lobby_next(&d->lobby)) != NULL)
-		guest_free(list_entry(first, struct guest, lobby));
+		guest_free(d, list_entry(first, struct guest, lobby));
 }
 
 static void load_tls(struct qnet_loop *d);
 
 static void do_take(struct qnet_loop *d, int fd, struct place *place)
 {
-	struct guest *g = mem_zalloc(sizeof(*g));
+	struct guest *g = pool_get(&d->guest_pool);
 
 	g->fd = fd;
 	g->place = place;
@@ -840,7 +846,7 @@ static void do_take(struct qnet_loop *d, int fd, struct place *place)
 	if (may_act(d))
 		start_serving(d);
 	if (!d->serving || d->shut) {
-		guest_free(g);
+		guest_free(d, g);
 		return;
 	}
 	lobby_enter(&d->lobby, &g->lobby, now_ms(d));
@@ -1163,6 +1169,7 @@ void qnet_loop_stats(const struct qnet_loop *loop, struct qnet_door_stats *sum)
 	sum->refused_limit += atomic_load(&c->refused_limit);
 	sum->echoes += atomic_load(&c->echoes);
 	sum->silent += atomic_load(&c->silent);
+	sum->resumed += atomic_load(&c->resumed);
 	sum->certificate_refused += atomic_load(&c->certificate_refused);
 	sum->leases_lost += atomic_load(&c->leases_lost);
 }
@@ -1210,6 +1217,8 @@ void qnet_loop_free(struct qnet_loop *d)
 	tls_context_free(d->tls[1]);
 	hash_free(&d->by_id);
 	qnet_out_free(&d->out);
+	pool_free(&d->conn_pool);
+	pool_free(&d->guest_pool);
 	free(d->listen);
 	if (d->up.stopped != NULL)
 		d->up.stopped(d->up.arg);
@@ -1234,6 +1243,8 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 
 	d->options = *options;
 	d->config = *options->config;
+	if (d->config.window == 0)
+		d->config.window = WINDOW_DEFAULT;
 	d->up = *options->upcalls;
 	d->listen = options->taken != NULL ? mem_strdup(d->config.listen) : NULL;
 	d->seen_ms = now_ms(d);
@@ -1242,6 +1253,8 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	/* The top bit is for agents (proto/door.proto). */
 	d->next_id = ((boot >> 1) & ~(uint64_t)UINT32_MAX) + QNET_LOOPS_MAX + options->index;
 	list_init(&d->conns);
+	pool_init(&d->conn_pool, sizeof(struct conn));
+	pool_init(&d->guest_pool, sizeof(struct guest));
 	d->sweep = &d->conns;
 	list_init(&d->corked);
 	list_init(&d->paused);

@@ -127,6 +127,7 @@ struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget
 	g->loop = loop;
 	g->budget_ns = handshake_budget_us * UINT64_C(1000);
 	list_init(&g->streams);
+	pool_init(&g->pool, sizeof(struct stream));
 	list_init(&g->listeners);
 	list_init(&g->wakes);
 	list_init(&g->handshakes);
@@ -200,6 +201,7 @@ void stream_group_maybe_freed(struct stream_group *g)
 		close(g->spare_fd);
 	buf_free(&g->plain);
 	buf_free(&g->wire);
+	pool_free(&g->pool);
 	free(g->read_buffer);
 	free(g);
 	freed(arg);
@@ -268,7 +270,7 @@ static void stream_closed(uv_handle_t *handle)
 		stream_listener_left(s->listener);
 	list_remove(&s->link);
 	free(s->detail);
-	free(s);
+	pool_put(&g->pool, s);
 	stream_group_maybe_freed(g);
 }
 
@@ -853,7 +855,7 @@ static void tick(uv_timer_t *timer)
 static struct stream *stream_new(struct stream_group *g, bool local,
 				 const struct stream_events *events, void *arg)
 {
-	struct stream *s = mem_zalloc(sizeof(*s));
+	struct stream *s = pool_get(&g->pool);
 	int rv = local ? uv_pipe_init(g->loop, &s->uv.pipe, 0) : uv_tcp_init(g->loop, &s->uv.tcp);
 
 	assert(rv == 0);

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/list.h"
 #include "lib/address.h"
+#include "lib/pool.h"
 #include "witnessd/stream.h"
 
 struct stream_group {
@@ -12,6 +13,7 @@ struct stream_group {
 	unsigned handles; /* of the three above, not closed yet */
 	uint64_t budget_ns;
 	struct list streams;
+	struct pool pool; /* of their memory */
 	struct list listeners;
 	struct list wakes; /* streams to be woken once in this turn of the loop */
 	struct list

@@ -25,6 +25,8 @@ def at(tree, path):
     for key in path.split("/"):
         if not isinstance(tree, dict) or tree.get(key) is None:
             return None
+        if tree.get("count") == 0:
+            return None  # percentiles of no samples
         tree = tree[key]
     return tree
 
@@ -52,7 +54,7 @@ def markdown(rows):
 LINES = [  # what, where in a side's result, factor, unit
     ("all attached", "attach/seconds", 1, "s"),
     ("CPU per attach", "attach/cpu_ms_per_attach", 1, "ms"),
-    ("memory per session", "attach/kb_per_session", 1, "kB"),
+    ("memory per session", "attach/kib_per_session", 1.024, "kB"),
     ("echo p50 while they attach", "attach/echo_while_attaching/p50_us", 1e-3, "ms"),
     ("echo p99 while they attach", "attach/echo_while_attaching/p99_us", 1e-3, "ms"),
     ("CPU for 1,000 heartbeats", "heartbeats/cpu_s_per_1000", 1, "s"),
@@ -65,7 +67,7 @@ LINES = [  # what, where in a side's result, factor, unit
     ("CPU per split", "storm/cpu_ms_per_split", 1, "ms"),
     ("all reset: all back", "reattach/seconds", 1, "s"),
     ("CPU per session that comes back", "reattach/cpu_ms_per_session", 1, "ms"),
-    ("no sites: memory of one server", "idle/rss_kb_each", 1 / 1024, "MB"),
+    ("no sites: memory of one server", "idle/rss_kib_each", 1.024e-3, "MB"),
     ("no sites: CPU of one server, of a core", "idle/core_percent_each", 1, "%"),
 ]
 
@@ -88,8 +90,9 @@ def case_notes(case):
             continue
         if side["violations"]:
             notes.append(f"{name}: two sides of a site held the vote {side['violations']} times")
-        if side.get("alive") is False:
-            notes.append(f"{name} died")
+        if side.get("deaths"):
+            where = ", the last time " + ("while all came back" if "storm" in side else "while they attached")
+            notes.append(f"{name} died in {side['deaths']} of the attempts" + ("" if side["alive"] else where))
         for phase in ("attach", "storm", "reattach"):
             if phase in side and not side[phase]["settled"]:
                 whole = f", {side[phase]['sites_whole']} sites were attached" if phase == "attach" else ""
@@ -114,6 +117,10 @@ def biggest_tls(bench):
     return cases[-1]["boards"] if cases else {}
 
 
+def kilobytes(kibibytes, factor=1):
+    return None if kibibytes is None else kibibytes * 1.024 * factor
+
+
 def budgets(bench, scale):
     """(what, budget, unit, measured): more than the budget is a miss, None was not measured."""
     ours, scale = biggest_tls(bench), scale or {}
@@ -128,7 +135,7 @@ def budgets(bench, scale):
     return [
         ("sessions missing of 20,000 (10,000 sites, TLS, client certificates, 3 boards)", 0, "",
          big(None if attached is None else 20000 - attached)),
-        ("memory per session", 20, "kB", at(scale, "attach/kb_per_session")),
+        ("memory per session", 20, "kB", kilobytes(at(scale, "attach/kib_per_session"))),
         ("elections while they attach", 0, "", big(at(scale, "attach/api/elections"))),
         ("API reads unanswered while they attach", 0, "", big(at(scale, "attach/api/unanswered"))),
         ("CPU per session of a killed board that comes to the others", 3, "ms", at(scale, "killed/cpu_ms_per_session")),
@@ -138,8 +145,7 @@ def budgets(bench, scale):
         ("import of 10,000 sites", 60, "s", at(ours, "import/seconds")),
         ("list of 10,000 sites over HTTPS", 0.2, "s", at(ours, "list/seconds")),
         ("bytes written to disk while nothing happens", 0, "B", at(ours, "idle_minute/bytes_written")),
-        ("memory of a board without sites", 25, "MB", None if at(ours, "idle/rss_kb_each") is None
-         else ours["idle"]["rss_kb_each"] / 1024),
+        ("memory of a board without sites", 25, "MB", kilobytes(at(ours, "idle/rss_kib_each"), 1e-3)),
         ("CPU of a board without sites, of a core", 1, "%", at(ours, "idle/core_percent_each")),
     ]
 
@@ -152,6 +158,13 @@ def verdict(rows):
     if absent:
         text += "\nNot measured in these runs: " + "; ".join(absent) + ".\n"
     return text
+
+
+def busy(*results):
+    loads = [result["load_before"] for result in results if result]
+    if not loads or max(loads) < 1:
+        return ""
+    return f"\nThe machine was busy with other work: load {min(loads)} to {max(loads)} before the runs began.\n"
 
 
 def budget_rows(rows):
@@ -186,7 +199,7 @@ def scale_words(scale):
     rows.append(("sessions per board", ", ".join(str(count) for count in attach.get("per_board", []))))
     row("connections lost on the way", attach, "connections_lost", 1, "")
     row("CPU per session, sum of the boards", attach, "cpu_ms_per_session", 1, "ms")
-    row("memory per session", attach, "kb_per_session", 1, "kB")
+    row("memory per session", attach, "kib_per_session", 1.024, "kB")
     row("API reads meanwhile", attach, "api/asked", 1, "")
     row("the longest of them", attach, "api/worst_s", 1, "s")
     row("elections meanwhile", attach, "api/elections", 1, "")
@@ -202,6 +215,8 @@ def scale_words(scale):
     row("a board is killed: sessions that move", killed, "sessions", 1, "")
     row("all of them attached again", killed, "seconds", 1, "s")
     row("CPU per session, sum of the others", killed, "cpu_ms_per_session", 1, "ms")
+    row("memory of the two boards that are left", scale, "afterwards/kib_full", 1.024e-3, "MB")
+    row("the same, 8 s after all sites have gone", scale, "afterwards/kib_empty", 1.024e-3, "MB")
     row("two sides of a site held the vote", scale, "violations", 1, "times")
     text = markdown(rows)
     for promise in scale.get("broken_promises", []):
@@ -226,8 +241,9 @@ attaches, a grant that is not on two boards, a board that writes to its disk whi
 - CPU and memory of ours are the sum over three boards, which share the cores with the load generator (lines
   "of one server" aside); each grant is on the disks of two boards before it is told. corosync-qnetd keeps nothing.
 - **all attached**: from the first connect until both nodes of every site hold the vote; 64 connects are under way at
-  once for each generator. **memory per session**: growth of resident memory, divided by the connections.
-- **echo while they attach**: round trips of 40 other nodes, attached before, with a heartbeat of 2 s.
+  once for each generator. (More would measure the generators: they share the cores. In `make scale` they give way
+  to the boards by 9 steps of nice, since a fleet has processors of its own.) **memory per session**: growth of resident memory, divided by the connections.
+- **echo while they attach**: round trips of 40 other nodes, attached before, with a heartbeat of 4 s.
 - **all split**: in every site the nodes lose each other at the same moment. A site is decided when one node
   has its ACK and the other its NACK.
 - **all reset**: the nodes sleep 2.386 s after it, as the real program's unseeded random number has it.
@@ -250,7 +266,7 @@ def load_result(directory, name):
 def write(directory, document=DOCUMENT):
     bench, scale = load_result(directory, "bench.json"), load_result(directory, "scale.json")
     rows = budgets(bench, scale)
-    text = ["# Benchmarks\n", verdict(rows), "Written by the runs themselves (tests/bench/report.py).\n",
+    text = ["# Benchmarks\n", verdict(rows) + busy(bench, scale), "Written by the runs themselves (tests/bench/report.py).\n",
             markdown(budget_rows(rows)), "## Ten thousand sites on three boards\n", scale_words(scale),
             "## Beside corosync-qnetd\n"]
     for case in (bench or {}).get("cases", []):

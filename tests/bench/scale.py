@@ -10,13 +10,14 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import report
 from boards import Cluster
-from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kb, sessions_of
+from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kib, sessions_of
 
 
 def say(text):
@@ -24,7 +25,7 @@ def say(text):
 
 
 def storm_of_attaches(fleet, pids, boards, limit, broken):
-    rss, cpu = rss_kb(pids), cpu_s(pids)
+    rss, cpu = rss_kib(pids), cpu_s(pids)
     began = time.monotonic()
     with Watch(boards[0]) as watch:
         fleet.tell("attach")
@@ -41,7 +42,7 @@ def storm_of_attaches(fleet, pids, boards, limit, broken):
     time.sleep(5)
     attached = numbers["nodes-attached"]
     return {"seconds": seconds or took, "sessions": attached, "cpu_ms_per_session": used * 1e3 / max(1, attached),
-            "kb_per_session": (rss_kb(pids) - rss) / max(1, attached), "api": seen,
+            "kib_per_session": (rss_kib(pids) - rss) / max(1, attached), "api": seen,
             "per_board": [sessions_of(board) for board in boards], "attach": fleet.times()["attach"],
             "connections_lost": numbers["connections-lost"]}
 
@@ -143,9 +144,20 @@ def measure(cluster, sites, limit, in_flight):
         broken.append(f"two sides of a site held the vote {numbers['violations']} times")
     if numbers["nodes-ended"] != 0:
         broken.append(f"{numbers['nodes-ended']} nodes were sent away for good: {fleet.trouble()}")
+    rest = [board.pid() for board in boards if board.running()]
+    full = rss_kib(rest)
     fleet.end()
+    time.sleep(8)
+    result["afterwards"] = {"kib_full": full, "kib_empty": rss_kib(rest), "boards": len(rest)}
     result["broken_promises"] = broken
     return result
+
+
+def disk_directory():
+    """Boards write to a disk, and nobody cleans up below us in the middle of a long run."""
+    directory = os.path.join(HERE, "..", "..", "build", "tmp")
+    os.makedirs(directory, exist_ok=True)
+    return os.path.realpath(directory)
 
 
 def main():
@@ -158,6 +170,7 @@ def main():
     given = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]
     with Cluster(given.bin) as cluster:
         result = measure(cluster, given.sites, given.limit, given.in_flight)

@@ -17,7 +17,7 @@ from enroll_all import request_for
 from torture import UnixConnection
 
 TICK = os.sysconf("SC_CLK_TCK")
-PAGE_KB = os.sysconf("SC_PAGESIZE") // 1024
+PAGE_KIB = os.sysconf("SC_PAGESIZE") // 1024
 FILES_OF_A_LOAD = 200  # open files of a load generator besides its connections
 
 
@@ -32,11 +32,11 @@ def cpu_s(pids):
     return total / TICK
 
 
-def rss_kb(pids):
+def rss_kib(pids):
     total = 0
     for pid in pids:
         with open(f"/proc/{pid}/statm") as statm:
-            total += int(statm.read().split()[1]) * PAGE_KB
+            total += int(statm.read().split()[1]) * PAGE_KIB
     return total
 
 

@@ -268,6 +268,7 @@ struct client {
 	int fd;
 	SSL_CTX *context;
 	SSL *ssl;
+	SSL_SESSION *ticket; /* to come back with; NULL: none */
 };
 
 static int client_connect_error(unsigned port, int *ret_fd)
@@ -426,6 +427,8 @@ static int client_start_tls(struct board *b, struct client *c, const struct test
 		SSL_use_certificate(c->ssl, cert->public);
 		SSL_use_PrivateKey(c->ssl, cert->private);
 	}
+	if (c->ticket != NULL)
+		SSL_set_session(c->ssl, c->ticket);
 	SSL_set_bio(c->ssl, in, out);
 	SSL_connect(c->ssl);
 	len = BIO_get_mem_data(out, &hello);
@@ -702,6 +705,52 @@ static void test_tls(void **state)
 	board_free(b);
 }
 
+/* A client that comes back with a ticket is who it was, unless that has been revoked meanwhile. */
+static void test_resumption(void **state)
+{
+	struct board *b = board_new(QNET_TLS_REQUIRED, 0);
+	struct test_cert cert = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+	SSL_SESSION *ticket = NULL;
+	struct qnet_door_stats stats;
+
+	(void)state;
+	board_serve(b);
+	for (unsigned round = 0; round < 3; round++) {
+		struct client c = client_new(b);
+		const Tb__DoorEvent *asked;
+
+		c.ticket = ticket;
+		b->revoked = round == 2;
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		/* Without the certificate: it is in the ticket. */
+		assert_int_equal(client_start_tls(b, &c, round == 0 ? &cert : NULL), 1);
+		assert_int_equal(SSL_session_reused(c.ssl), round != 0);
+		client_init(&c);
+		if (round == 2) {
+			client_end(&c);
+			client_free(&c);
+			break;
+		}
+		asked = board_event(b, TB__DOOR_EVENT__WHAT_OPEN);
+		assert_true(asked->open->node->certificate);
+		board_accept(b, asked->session, 0);
+		assert_int_equal(client_hear(&c, QNET_INIT_REPLY).error, 0);
+		SSL_SESSION_free(ticket);
+		ticket = SSL_get1_session(c.ssl);
+		assert_true(SSL_SESSION_has_ticket(ticket));
+		SSL_set_shutdown(c.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+		client_free(&c);
+		expect_closed(b, TB__DOOR_CLOSED__REASON__BY_CLIENT);
+	}
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.resumed, 2);
+	assert_int_equal(stats.certificate_refused, 1);
+	SSL_SESSION_free(ticket);
+	test_cert_free(&cert);
+	board_free(b);
+}
+
 /* In mode "on" a client that never asks for TLS is served, as by corosync-qnetd. */
 static void test_tls_not_used(void **state)
 {
@@ -926,6 +975,70 @@ static void test_limit_of_pending(void **state)
 	board_free(b);
 }
 
+static void board_await(struct board *b, uint64_t accepted, uint64_t waiting)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct qnet_door_stats stats;
+
+	for (unsigned i = 0;; i++) {
+		qnet_door_stats(b->door, &stats);
+		if (stats.accepted == accepted && stats.waiting == waiting)
+			return;
+		if (i == WAIT_S * 1000)
+			fail_msg("accepted %llu, waiting %llu", (unsigned long long)stats.accepted,
+				 (unsigned long long)stats.waiting);
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* Two are let in, the others wait as bare sockets: until one of the two is attached or has taken
+ * too long, or until they lose patience, or the door does. */
+static void test_lobby(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 2});
+	struct qnet_door_stats stats;
+	struct client c[5];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 5; i++)
+		c[i] = client_new(b);
+	board_await(b, 2, 3);
+	client_open(b, &c[0]);
+	board_await(b, 3, 2); /* c[2] in its place */
+	client_free(&c[3]); /* and when its turn comes it has gone */
+	board_pass(b, 600);
+	board_await(b, 4, 0);
+	client_open(b, &c[4]);
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.sent_away, 0);
+	for (unsigned i = 0; i < 5; i++)
+		if (i != 3)
+			client_free(&c[i]);
+	board_free(b);
+}
+
+/* A lease that ends ends the waiting too. */
+static void test_lobby_without_lease(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 1});
+	struct client c[3];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = client_new(b);
+	board_await(b, 1, 2);
+	qnet_door_serve(b->door, false);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(client_end(&c[i]), -ECONNRESET);
+		client_free(&c[i]);
+	}
+	board_free(b);
+}
+
 static unsigned loop_of(uint64_t session)
 {
 	return session % QNET_DOOR_THREADS_MAX;
@@ -1037,6 +1150,7 @@ int main(void)
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_half_open),
 		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_resumption),
 		cmocka_unit_test(test_tls_not_used),
 		cmocka_unit_test(test_bad_certificates),
 		cmocka_unit_test(test_no_keys_no_listener),
@@ -1045,6 +1159,8 @@ int main(void)
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_limit_of_pending),
+		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_without_lease),
 		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_port_in_use),
 		cmocka_unit_test(test_stop),
