@@ -2133,9 +2133,42 @@ static int command_once(struct store *s, uint64_t index, const Tb__Command *comm
 	return rv;
 }
 
+static bool site_put_for_agents(const Tb__SitePut *op)
+{
+	for (size_t i = 0; i < op->n_sites; i++) {
+		const Tb__SitePolicy *p = op->sites[i]->policy;
+
+		if (p != NULL &&
+		    (p->algorithm == TB__ALGORITHM__ALGORITHM_LEASE ||
+		     p->lease != TB__LEASE_POLICY__LEASE_POLICY_ANY || p->lease_node != 0))
+			return true;
+	}
+	return false;
+}
+
+/* The first release would refuse it, or tell it otherwise in the event log. */
+static bool command_for_agents(const Tb__Command *command)
+{
+	switch (command->op_case) {
+	case TB__COMMAND__OP_TOKEN_ADD:
+		return command->token_add->token != NULL &&
+		       command->token_add->token->role == TB__ROLE__ROLE_AGENT;
+	case TB__COMMAND__OP_CERTIFICATE_ADD:
+		return command->certificate_add->certificate != NULL &&
+		       strcmp(command->certificate_add->certificate->kind, "agent") == 0;
+	case TB__COMMAND__OP_GRANT_SET:
+		return command->grant_set->grant != NULL && command->grant_set->grant->lease;
+	case TB__COMMAND__OP_SITE_PUT:
+		return site_put_for_agents(command->site_put);
+	default:
+		return false;
+	}
+}
+
 unsigned command_level(const Tb__Command *command)
 {
-	if (command->op_case >= TB__COMMAND__OP_NODE_DRAIN || command->tenant[0] != '\0')
+	if (command->op_case >= TB__COMMAND__OP_NODE_DRAIN || command->tenant[0] != '\0' ||
+	    command_for_agents(command))
 		return 2;
 	if (command->op_case == TB__COMMAND__OP_TOKEN_ADD && command->token_add->token != NULL &&
 	    (command->token_add->token->replaces != 0 ||

@@ -36,7 +36,7 @@ void apply_result_free(struct apply_result *r);
  * command does, adds a level; a board refuses to propose what is above the cluster's. Two releases
  * that follow each other work together; the level rises when the last board has been upgraded. 1 up
  * to the first release: commands below 30 2  drain, replace, restore, rotation of the CA, life of
- * certificates, tenants */
+ * certificates, tenants, agents and their leases */
 enum { LEVEL_FIRST = 1, LEVEL_HERE = 2 };
 /* The level that a command needs. */
 unsigned command_level(const Tb__Command *command);

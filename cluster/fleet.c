@@ -1006,6 +1006,9 @@ void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms)
 /* Do all nodes of the site see each other? Then they have the quorum by themselves. */
 static bool session_can_spare_vote(const struct session *s)
 {
+	/* An agent keeps its lease while it changes its board. */
+	if (s->agent)
+		return true;
 	for (unsigned i = 0; i < s->configured.count; i++)
 		if (!arbiter_list_has(s->members.ids, s->members.count, s->configured.ids[i]))
 			return false;

@@ -295,6 +295,8 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	why = certificate_problem(d, &peer, &site, &node);
 	if (why == NULL && d->conn_count >= d->sessions_max)
 		why = "too many agents (sessions-max)";
+	if (why == NULL && atomic_load(&d->up.view->drained))
+		why = "this board is drained";
 	if (why == NULL && (d->closing || !may_act(d)))
 		why = "this board has no lease";
 	if (why != NULL) {

@@ -134,6 +134,38 @@ def test_frozen(cluster):
     expect(not first.holds() and other.holds(), "the frozen one goes on")
 
 
+def test_drained(cluster):
+    """The agents of a drained board go to others; the holder keeps its lease meanwhile."""
+    cluster.make(3)
+    a, b = site_of_agents(cluster)
+    a.start(), b.start()
+    first = holder([a, b])
+    epoch, before = first.epoch(), first.hooked(2)
+    nodes = {node["nodeId"]: int(node["board"]) for node in
+             cluster.any().json("site", "show", "shop")["status"]["nodes"]}
+    drained = cluster.boards[nodes[first.number]]
+    other = next(board for board in cluster.boards.values() if board is not drained)
+    other.ctl("node", "drain", drained.name)
+
+    def moved():
+        expect(first.holds(), "the lease was lost")
+        status = other.json("site", "show", "shop")["status"]
+        return len(status["nodes"]) == 2 and all(int(n["board"]) != drained.number for n in status["nodes"])
+
+    wait_for(30, "the agents stay at the drained board", moved)
+    expect(first.epoch() == epoch and first.hook_lines() == before, "it was lost and gained again")
+    # It takes no new ones either.
+    last = b if first is a else a
+    last.stop()
+    last.relays = [relay for relay in last.relays if relay.target[0] == drained.host]
+    last.configure()
+    last.start()
+    wait_for(10, "it was not sent away", lambda: "closed the connection" in last.status()["why"])
+    expect(last.status()["connected"] == "no", "the drained board takes an agent")
+    with open(drained.log) as log:
+        expect("this board is drained" in log.read(), "the drained board does not say why")
+
+
 def test_majority_lost(cluster):
     """One board of three alone gives nobody a lease and renews none; with two again all goes on."""
     cluster.make(3)
@@ -301,5 +333,5 @@ def test_bad_input(cluster):
 
 if __name__ == "__main__":
     main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen,
-          test_majority_lost, test_library, test_policies,
+          test_drained, test_majority_lost, test_library, test_policies,
           test_hooks, test_revoked, test_bad_input])

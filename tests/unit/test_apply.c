@@ -1134,6 +1134,9 @@ static void test_level(void **state)
 	command.token_add = &add;
 	add.token = &token;
 	assert_int_equal(command_level(&command), 1);
+	token.role = TB__ROLE__ROLE_AGENT; /* an old board would refuse what a new one takes */
+	assert_int_equal(command_level(&command), 2);
+	token.role = TB__ROLE__ROLE_VIEWER;
 	token.replaces = 3; /* an old board would keep the one that is replaced */
 	assert_int_equal(command_level(&command), 2);
 }
