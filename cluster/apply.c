@@ -509,14 +509,18 @@ static int apply_node_set(struct applier *a, const Tb__NodeSet *op)
 struct servers {
 	uint64_t except;
 	unsigned count;
+	unsigned drained;
 };
 
 static int servers_visit(void *arg, const Tb__Node *row)
 {
 	struct servers *servers = arg;
 
-	servers->count += row->id != servers->except && row->drain == TB__DRAIN__DRAIN_OFF &&
-			  row->role == TB__NODE_ROLE__NODE_ROLE_VOTER;
+	if (row->id == servers->except)
+		return 0;
+	servers->count +=
+		row->drain == TB__DRAIN__DRAIN_OFF && row->role == TB__NODE_ROLE__NODE_ROLE_VOTER;
+	servers->drained += row->drain != TB__DRAIN__DRAIN_OFF;
 	return 0;
 }
 
@@ -623,11 +627,19 @@ static int node_certificates_revoke(struct applier *a, const char *name)
 
 static int node_remove(struct applier *a, const Tb__Node *node)
 {
+	struct servers others = {.except = node->id};
 	uint64_t count;
 	int rv = store_count(a->s, "node", &count);
 
+	if (rv == 0)
+		rv = store_nodes(a->s, servers_visit, &others);
 	if (rv != 0)
 		return rv;
+	if (others.count == 0 && others.drained > 0)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "id",
+			      "without %s only drained boards would be left; undrain one first "
+			      "(witnessctl node undrain)",
+			      node->name);
 	if (count == 1)
 		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "id",
 			      "%s is the last board of the cluster; add another one first",

@@ -191,6 +191,20 @@ static void core_identity_check(struct core *c)
 	c->listeners.identity_changed(c->listeners.arg);
 }
 
+static void core_version_told(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct core *c = arg;
+
+	(void)results;
+	(void)count;
+	if (error == 0 || c->stopping)
+		return;
+	/* Looked at again in the next turn; a proposal waits for a leader by itself. */
+	c->version_told = false;
+	c->model_dirty = true;
+	c->nodes_dirty = true;
+}
+
 /* After an upgrade: what runs here is for people to see. */
 static void core_version_check(struct core *c, const Tb__Node *self)
 {
@@ -205,7 +219,7 @@ static void core_version_check(struct core *c, const Tb__Node *self)
 	tb__node_set__init(command->node_set);
 	command->node_set->id = self->id;
 	command->node_set->version = mem_strdup(TIEBREAK_VERSION);
-	proposal_one(c, command, NULL, NULL);
+	proposal_one(c, command, core_version_told, c);
 }
 
 static void core_drained_check(struct core *c, const Tb__Node *self)

@@ -768,7 +768,9 @@ static void answer_removed(void *arg, int error, Tb__CommandResult *const *resul
 	struct query *q = arg;
 
 	if (error == 0 && count == 1 && results[0]->refusal != 0)
-		query_refuse(q, -ENOENT, results[0]->message);
+		query_refuse(
+			q, results[0]->refusal == TB__REFUSAL__REFUSAL_NOT_FOUND ? -ENOENT : -EPERM,
+			results[0]->message);
 	else
 		query_refuse(q, error, "");
 }

@@ -69,6 +69,11 @@ def drain_the_leader(cluster):
     done = rest[0].ctl("node", "drain", rest[0].name, check=False)
     if done.returncode == 0 or "no other board" not in done.stderr:
         raise Failure(f"the last board was drained: {done.stderr}")
+    rest[0].ctl("node", "undrain", rest[1].name)
+    rest[0].ctl("node", "drain", rest[0].name, "--timeout", "60s")
+    done = rest[0].ctl("cluster", "remove", rest[1].name, "--yes", check=False)
+    if done.returncode == 0 or "only drained boards" not in done.stderr:
+        raise Failure(f"the last board that serves was removed: {done.stderr}")
     done = rest[0].ctl("cluster", "transfer", leader.name, check=False)
     if done.returncode == 0 or "drained" not in done.stderr:
         raise Failure(f"a drained board was made the leader: {done.stderr}")

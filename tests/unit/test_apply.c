@@ -719,6 +719,7 @@ static void test_node_drain(void **state)
 	tb__node__free_unpacked(row, NULL);
 	assert_int_equal(node_drain(m, 2, TB__DRAIN__DRAIN_NOW),
 			 CONFLICT); /* the last that serves */
+	assert_int_equal(node_remove(m, 2), CONFLICT);
 	events = last_event(m);
 	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
 	assert_int_equal(last_event(m), events); /* nothing changed */
