@@ -50,8 +50,10 @@ enum {
 	DOOR_NICE = 5,
 	RTT_STEP = 20, /* sessions measured per tick */
 	WINDOW_DEFAULT = 256, /* also bounds the handshakes that wait for a turn */
-	ON_THE_WAY_MS =
-		500, /* one that takes longer waits for its own network and does not count */
+	/* One that takes longer waits for its own network and does not count. When more are lost in
+	 * the handshake than attach, they are too many for their side, and it counts for longer. */
+	ON_THE_WAY_MS = 500,
+	ON_THE_WAY_MAX_MS = 4000,
 	TRIM_CLOSED = 256, /* so many sessions have gone, and */
 	TRIM_QUIET_MS = 2000, /* nobody has come or gone for so long: give memory back */
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
@@ -72,7 +74,7 @@ struct conn {
 	struct qnet_loop *loop;
 	struct stream *stream;
 	struct place *place;
-	struct list entering; /* in loop->entering until attached, or ON_THE_WAY_MS have passed */
+	struct list entering; /* in loop->entering until attached, or on_the_way_ms have passed */
 	uint64_t entered_ms;
 	struct deadline deadline;
 	struct hash_node by_id;
@@ -118,6 +120,8 @@ struct qnet_loop {
 	struct lobby lobby;
 	struct list entering; /* conns let in lately, oldest first */
 	unsigned entering_count;
+	unsigned on_the_way_ms; /* a conn stays in `entering` so long at most */
+	unsigned attached_count, lost_count; /* in this tick; lost: in the handshake */
 	uint64_t stirred_ms; /* somebody came or went */
 	unsigned closed_count; /* since memory was given back */
 	_Atomic unsigned port;
@@ -243,8 +247,10 @@ static void conn_moved(struct conn *c, enum qnet_state before)
 	d->counters.sessions[after]++;
 	if (after >= QNET_OPEN)
 		conn_arrived(c);
-	if (after == QNET_OPEN)
+	if (after == QNET_OPEN) {
+		d->attached_count++;
 		admission_attached(c->place);
+	}
 }
 
 static void conn_close_session(struct conn *c, Tb__DoorClosed__Reason reason)
@@ -697,8 +703,10 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 	struct conn *c = conn_of(s);
 	struct qnet_loop *d = c->loop;
 
-	if (c->session.state == QNET_SECURING)
+	if (c->session.state == QNET_SECURING) {
+		d->lost_count++;
 		log_client(d, c, "client-tls", detail);
+	}
 	/* A FIN or reset came from the client's own kernel: that side knows. */
 	conn_close_session(c, how == STREAM_END_PEER || how == STREAM_END_RESET
 				      ? TB__DOOR_CLOSED__REASON__BY_CLIENT
@@ -784,7 +792,7 @@ static void slow_ones_pass(struct qnet_loop *d)
 	while (!list_empty(&d->entering)) {
 		struct conn *c = list_entry(d->entering.next, struct conn, entering);
 
-		if (now - c->entered_ms < ON_THE_WAY_MS)
+		if (now - c->entered_ms < d->on_the_way_ms)
 			return;
 		conn_arrived(c);
 	}
@@ -811,10 +819,22 @@ static void lobby_open(struct qnet_loop *d)
 	}
 }
 
+static void pace_look(struct qnet_loop *d)
+{
+	if (d->lost_count > d->attached_count)
+		d->on_the_way_ms = d->on_the_way_ms < ON_THE_WAY_MAX_MS / 2 ? 2 * d->on_the_way_ms
+									    : ON_THE_WAY_MAX_MS;
+	else if (d->attached_count > 4 * d->lost_count)
+		d->on_the_way_ms -= (d->on_the_way_ms - ON_THE_WAY_MS) / 8;
+	d->attached_count = 0;
+	d->lost_count = 0;
+}
+
 static void lobby_look(struct qnet_loop *d)
 {
 	struct list leaving;
 
+	pace_look(d);
 	list_init(&leaving);
 	lobby_tick(&d->lobby, now_ms(d), &leaving);
 	list_for_each_safe (at, &leaving) {
@@ -1259,6 +1279,7 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	list_init(&d->corked);
 	list_init(&d->paused);
 	list_init(&d->entering);
+	d->on_the_way_ms = ON_THE_WAY_MS;
 	lobby_init(&d->lobby, boot);
 	deadlines_init(&d->deadlines, d->seen_ms);
 	rv = uv_loop_init(&d->loop);

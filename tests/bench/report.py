@@ -195,6 +195,7 @@ def scale_words(scale):
         rows.append((what, number(None if value is None else value * factor, unit)))
 
     rows.append(("sites, sessions", f"{scale['sites']}, {attach.get('sessions', '-')}"))
+    rows.append(("connects under way at once, each of two generators", str(scale.get("in_flight", 64) or "all")))
     row("all attached", attach, "seconds", 1, "s")
     rows.append(("sessions per board", ", ".join(str(count) for count in attach.get("per_board", []))))
     row("connections lost on the way", attach, "connections_lost", 1, "")

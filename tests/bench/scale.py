@@ -123,7 +123,7 @@ def measure(cluster, sites, limit, in_flight):
     boards = list(cluster.boards.values())
     pids = [board.pid() for board in boards]
     names = [f"site-{number:05d}" for number in range(1, sites + 1)]
-    result = {"sites": sites, "import_seconds": import_sites(cluster, names)}
+    result = {"sites": sites, "in_flight": in_flight, "import_seconds": import_sites(cluster, names)}
     say(f"{sites} sites imported in {result['import_seconds']:.1f} s; certificates")
     began = time.monotonic()
     tls = enroll(cluster, names)

@@ -1019,6 +1019,43 @@ static void test_lobby(void **state)
 	board_free(b);
 }
 
+/* Handshakes that fail are a sign that too many are let in: those on their way count for longer. */
+static void test_lobby_slows_down(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_SUPPORTED, true, (struct qnet_door_config){.window = 1});
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct qnet_door_stats stats;
+	struct client c[3];
+
+	(void)state;
+	board_serve(b);
+	c[0] = client_new(b);
+	client_preinit(&c[0]);
+	client_hear(&c[0], QNET_PREINIT_REPLY);
+	client_say(&c[0], &(struct qnet_message){.type = QNET_STARTTLS, .has = SEQ, .seq = 2});
+	do {
+		nanosleep(&moment, NULL);
+		qnet_door_stats(b->door, &stats);
+	} while (stats.sessions[QNET_SECURING] == 0);
+	client_free(&c[0]);
+	do {
+		nanosleep(&moment, NULL);
+		qnet_door_stats(b->door, &stats);
+	} while (stats.sessions[QNET_SECURING] != 0);
+	board_turn(b);
+	c[1] = client_new(b);
+	c[2] = client_new(b);
+	board_await(b, 2, 1);
+	board_pass(b, 600);
+	board_await(b, 2, 1);
+	board_pass(b, 500);
+	board_await(b, 3, 0);
+	client_free(&c[1]);
+	client_free(&c[2]);
+	board_free(b);
+}
+
 /* A lease that ends ends the waiting too. */
 static void test_lobby_without_lease(void **state)
 {
@@ -1160,6 +1197,7 @@ int main(void)
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_limit_of_pending),
 		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_slows_down),
 		cmocka_unit_test(test_lobby_without_lease),
 		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_port_in_use),
