@@ -49,7 +49,7 @@ def test_one_holds(cluster):
     expect("lease.granted" in events and "lease.released" in events, f"events are {set(events)}")
     with open(f"/proc/{first.process.pid}/status") as status:
         memory = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    # The promise of docs/decisions/0006-agent.md; sanitizers and emulators have a size of their own.
+    # The promise of docs/decisions/0008-agent.md; sanitizers and emulators have a size of their own.
     expect(memory < 4096 or os.environ.get("AGENT_SIZE") == "any", f"the agent has {memory} kB resident")
     text = cluster.boards[3].ctl("site", "show", "shop").stdout
     expect(f"held by node {other.number} (epoch {other.epoch()})" in text, f"site show says: {text}")
