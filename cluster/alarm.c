@@ -103,9 +103,10 @@ static void site_alone(struct alarm_set *set, const struct alarm_site *site)
 	    site->missing_ms < ALARM_ALONE_MS)
 		return;
 	alarm_found(set, "site-alone", site->name,
-		    "only %u of the %u nodes of site %s are attached, for %" PRIu64
-		    " min: the others would have no witness",
-		    site->count, site->configured, site->name, site->missing_ms / 60000);
+		    "only %u of the %u nodes of site %s are attached, for %" PRIu64 " min: %s",
+		    site->count, site->configured, site->name, site->missing_ms / 60000,
+		    site->agents ? "the others could not get its lease"
+				 : "the others would have no witness");
 }
 
 static void site_one_address(struct alarm_set *set, const struct alarm_site *site)
@@ -194,25 +195,34 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 
 /* --- certificates --- */
 
+/* Only clients renew theirs themselves: the keys of the others are at the site. */
+static const char *certificate_remedy(const char *kind, bool ended)
+{
+	if (strcmp(kind, "site") == 0)
+		return "witnessctl site enroll makes a new one";
+	if (strcmp(kind, "agent") == 0)
+		return "witnessctl site enroll --agent tells how to make a new one";
+	return ended ? "witnessctl cert create makes a new one" : "witnessctl cert renew renews it";
+}
+
 void alarm_certificate_check(struct alarm_set *set, const struct alarm_certificate *c,
 			     int64_t now_ms)
 {
 	int64_t left_ms = c->not_after_ms - now_ms;
 	char subject[2 * LIMIT_NAME];
+	char node[16] = "";
 
 	if (left_ms > (c->not_after_ms - c->issued_ms) / ALARM_EXPIRY_PART)
 		return;
-	snprintf(subject, sizeof(subject), "%s/%s", c->kind, c->subject);
+	if (c->node != 0)
+		snprintf(node, sizeof(node), "/%" PRIu32, c->node);
+	snprintf(subject, sizeof(subject), "%s/%s%s", c->kind, c->subject, node);
 	if (left_ms <= 0)
-		alarm_found(set, "certificate", subject, "the %s certificate of %s has ended; %s",
-			    c->kind, c->subject,
-			    strcmp(c->kind, "site") == 0
-				    ? "witnessctl site enroll makes a new one"
-				    : "witnessctl cert create makes a new one");
+		alarm_found(set, "certificate", subject, "the %s certificate of %s%s has ended; %s",
+			    c->kind, c->subject, node, certificate_remedy(c->kind, true));
 	else
 		alarm_found(set, "certificate", subject,
-			    "the %s certificate of %s ends in %" PRId64 " h; %s", c->kind,
-			    c->subject, left_ms / 3600000,
-			    strcmp(c->kind, "site") == 0 ? "witnessctl site enroll makes a new one"
-							 : "witnessctl cert renew renews it");
+			    "the %s certificate of %s%s ends in %" PRId64 " h; %s", c->kind,
+			    c->subject, node, left_ms / 3600000,
+			    certificate_remedy(c->kind, false));
 }

@@ -36,6 +36,7 @@ struct alarm_site {
 	uint64_t missing_ms; /* for so long not all are attached; 0: all are */
 	const struct alarm_site_node *nodes;
 	unsigned count;
+	bool agents; /* its nodes run witness-agent: no round trips are known of them */
 };
 
 struct alarm_board {
@@ -48,8 +49,9 @@ struct alarm_board {
 };
 
 struct alarm_certificate {
-	const char *kind; /* "site", "client" */
+	const char *kind; /* "site", "client", "agent" */
 	const char *subject;
+	uint32_t node; /* of the site, kind "agent" */
 	int64_t issued_ms;
 	int64_t not_after_ms;
 };

@@ -75,6 +75,7 @@ struct fleet_watch {
 	uint64_t missing_ms; /* see alarm.h */
 	struct alarm_site_node nodes[LIMIT_SITE_NODES];
 	unsigned count;
+	bool agents;
 };
 bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watch *ret,
 		      uint64_t now_ms);

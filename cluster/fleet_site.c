@@ -946,6 +946,7 @@ bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watc
 	if (s == NULL || s->attached == 0)
 		return false;
 	ret->configured = site_configured(s);
+	ret->agents = site_of_agents(s);
 	ret->missing_ms =
 		s->attached < ret->configured && now_ms > s->whole_ms ? now_ms - s->whole_ms : 0;
 	for (unsigned i = 0; i < s->member_count && ret->count < LIMIT_SITE_NODES; i++) {

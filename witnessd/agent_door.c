@@ -294,7 +294,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	tls_session_peer(stream_tls(s), &peer);
 	why = certificate_problem(d, &peer, &site, &node);
 	if (why == NULL && d->conn_count >= d->sessions_max)
-		why = "too many agents (sessions-max)";
+		why = "too many agents (sites.sessions-max, and the limit of open files)";
 	if (why == NULL && atomic_load(&d->up.view->drained))
 		why = "this board is drained";
 	if (why == NULL && (d->closing || !may_act(d)))

@@ -371,10 +371,12 @@ void api_site_enroll_agent(struct api_call *call)
 				  "must be a PKCS#10 request: PEM text, or base64 of DER");
 		return;
 	}
-	if (agent_sign(call, e, request->node) == 0)
-		api_certificate_propose(call,
-					api_certificate_row(call, &e->cert, e->site->name, "agent"),
-					agent_enrolled);
+	if (agent_sign(call, e, request->node) == 0) {
+		Tb__Certificate *row = api_certificate_row(call, &e->cert, e->site->name, "agent");
+
+		row->node = request->node;
+		api_certificate_propose(call, row, agent_enrolled);
+	}
 }
 
 void api_qnet_ca(struct api_call *call)

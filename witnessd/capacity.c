@@ -10,6 +10,7 @@
 enum {
 	OTHER_FILES = 256, /* log, model, links between boards */
 	SESSIONS_LEAST = 16, /* fewer is not a witness */
+	AGENTS_PART = 4, /* of the open files, if there are not enough for two full doors */
 };
 
 /* Open files that this process may have after the attempt to get `wanted`. */
@@ -51,28 +52,31 @@ int capacity_take(struct config *config, const char **ret_message)
 	static char message[256];
 	uint64_t others = config->connections_max + OTHER_FILES;
 	uint64_t sessions = config->sessions_max != 0 ? config->sessions_max : SESSIONS_MAX_DEFAULT;
-	uint64_t files = files_raise(sessions + others);
-	bool enough = files >= sessions + others;
+	uint64_t files = files_raise(2 * sessions + others);
+	uint64_t room = files > others ? files - others : 0;
+	uint64_t wanted = sessions;
 
-	if (!enough && config->sessions_max == 0 && files >= others + SESSIONS_LEAST) {
-		config->sessions_max = files - others;
-		log_warning("few-descriptors",
-			    "the limit of open files (RLIMIT_NOFILE) is %llu: at most %llu site "
-			    "nodes instead of %u; raise LimitNOFILE= of the service",
-			    (unsigned long long)files, (unsigned long long)config->sessions_max,
-			    SESSIONS_MAX_DEFAULT);
-	} else if (!enough) {
+	if (config->sessions_max == 0 && room < 2 * sessions)
+		sessions = room - room / AGENTS_PART;
+	if (room < sessions || sessions < SESSIONS_LEAST) {
 		snprintf(message, sizeof(message),
 			 "sites.sessions-max %llu and api.connections-max %llu need %llu open "
 			 "files, but the limit (RLIMIT_NOFILE) is %llu and could not be raised: "
 			 "raise LimitNOFILE= of the service, or ask for less",
-			 (unsigned long long)sessions, (unsigned long long)config->connections_max,
-			 (unsigned long long)(sessions + others), (unsigned long long)files);
+			 (unsigned long long)wanted, (unsigned long long)config->connections_max,
+			 (unsigned long long)(wanted + others), (unsigned long long)files);
 		*ret_message = message;
 		return -EMFILE;
-	} else {
-		config->sessions_max = sessions;
 	}
+	config->sessions_max = sessions;
+	config->agents_max = room - sessions < sessions ? room - sessions : sessions;
+	if (room < 2 * wanted)
+		log_warning("few-descriptors",
+			    "the limit of open files (RLIMIT_NOFILE) is %llu: at most %llu site "
+			    "nodes and %llu agents instead of %llu of each; raise LimitNOFILE= of "
+			    "the service",
+			    (unsigned long long)files, (unsigned long long)sessions,
+			    (unsigned long long)config->agents_max, (unsigned long long)wanted);
 	queue_check();
 	return 0;
 }

@@ -32,6 +32,7 @@ struct config {
 	/* 0: as many as the limit of open files has room for, at most SESSIONS_MAX_DEFAULT;
 	 * resolved by main before the door starts */
 	uint64_t sessions_max;
+	uint64_t agents_max; /* not a setting: resolved with sessions_max */
 	uint64_t sessions_per_address_max; /* 0: no limit */
 	uint64_t pending_per_address_max; /* 2048; 0: no limit */
 };

@@ -409,7 +409,7 @@ static struct front *front_new(const struct config *config, struct core *core)
 	f->listen_address = mem_strdup(config->listen);
 	f->socket_path = mem_printf("%s/witnessd.sock", config->run_dir);
 	f->connections_max = (unsigned)config->connections_max;
-	f->agents_max = (unsigned)config->sessions_max;
+	f->agents_max = (unsigned)config->agents_max;
 	f->model_letter.open = model_open;
 	f->identity_letter.open = identity_open;
 	f->stop_letter.open = stop_open;

@@ -113,6 +113,7 @@ static int slice_visit(void *arg, const Tb__Site *row, const Tb__Grant *grant)
 	site.missing_ms = seen.missing_ms;
 	site.nodes = seen.nodes;
 	site.count = seen.count;
+	site.agents = seen.agents;
 	alarm_site_check(&c->watch->set, &site);
 	return 0;
 }
@@ -152,7 +153,8 @@ static int newer_visit(void *arg, const Tb__Certificate *row)
 {
 	struct newer *newer = arg;
 
-	newer->found |= !row->revoked && row->not_after_ms > newer->than->not_after_ms;
+	newer->found |= !row->revoked && row->node == newer->than->node &&
+			row->not_after_ms > newer->than->not_after_ms;
 	return newer->found;
 }
 
@@ -165,7 +167,7 @@ static int certificates_visit(void *arg, const Tb__Certificate *row)
 {
 	struct certificates *slice = arg;
 	struct core *c = slice->c;
-	struct alarm_certificate certificate = {row->kind, row->subject, row->issued_ms,
+	struct alarm_certificate certificate = {row->kind, row->subject, row->node, row->issued_ms,
 						row->not_after_ms};
 	struct newer newer = {.than = row};
 	int64_t now = core_now_ms(c);

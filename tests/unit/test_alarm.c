@@ -75,6 +75,15 @@ static void test_sites(void **state)
 		alarm_site_check(&set, &cases[i].site);
 		expect(&set, cases[i].kinds);
 	}
+	alarm_site_check(&set, &(struct alarm_site){.name = "a",
+						    .zone = "",
+						    .configured = 2,
+						    .missing_ms = ALARM_ALONE_MS,
+						    .nodes = apart,
+						    .count = 1,
+						    .agents = true});
+	assert_non_null(strstr(set.items[0]->message, "lease"));
+	expect(&set, "site-alone");
 }
 
 static void test_boards(void **state)
@@ -104,7 +113,8 @@ static void test_boards(void **state)
 
 static void test_certificates(void **state)
 {
-	const struct alarm_certificate c = {"site", "a", 0, 60000000};
+	const struct alarm_certificate c = {"site", "a", 0, 0, 60000000};
+	const struct alarm_certificate agent = {"agent", "a", 2, 0, 60000000};
 	struct alarm_set set = {0};
 
 	(void)state;
@@ -116,6 +126,11 @@ static void test_certificates(void **state)
 	expect(&set, "certificate");
 	alarm_certificate_check(&set, &c, 60000000);
 	assert_non_null(strstr(set.items[0]->message, "has ended"));
+	expect(&set, "certificate");
+	/* Each node's agent has its own. */
+	alarm_certificate_check(&set, &agent, 50000000);
+	assert_string_equal(set.items[0]->subject, "agent/a/2");
+	assert_non_null(strstr(set.items[0]->message, "site enroll --agent"));
 	expect(&set, "certificate");
 }
 

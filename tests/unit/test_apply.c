@@ -790,6 +790,25 @@ static int restore_send(struct model *m, Tb__ClusterRestore *op, int64_t time_ms
 	return command_refusal(m, &c);
 }
 
+static int model_lease(struct model *m, uint64_t site_id, uint64_t epoch, uint32_t node)
+{
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__GrantSet op = TB__GRANT_SET__INIT;
+	struct command c;
+
+	grant.site_id = site_id;
+	grant.epoch = epoch;
+	grant.nodes = &node;
+	grant.n_nodes = 1;
+	grant.lease = true;
+	grant.generation = 6;
+	op.grant = &grant;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &op;
+	return command_refusal(m, &c);
+}
+
 static uint64_t epoch_of(struct model *m, const char *name, uint32_t *ret_node)
 {
 	Tb__Site *site;
@@ -822,6 +841,7 @@ static void test_restore(void **state)
 	Tb__Node *row;
 	struct command c;
 	Tb__ClusterSettle settle = TB__CLUSTER_SETTLE__INIT;
+	Tb__Grant *grant;
 	uint32_t node;
 	size_t rows;
 
@@ -830,6 +850,7 @@ static void test_restore(void **state)
 	assert_int_equal(model_put_site(old, "c", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
 	assert_int_equal(model_grant(old, 1, 0, 1, 7), NONE);
 	assert_int_equal(model_grant(old, 2, 0, floor + 5, 8), NONE); /* of a clock ahead */
+	assert_int_equal(model_lease(old, 3, 4, 9), NONE);
 	assert_int_equal(store_snapshot(old->s, &snapshot), 0);
 	assert_int_equal(snapshot_open(snapshot.data, snapshot.len, &reader, &problem), 0);
 	assert_int_equal(store_cluster_get(old->s, &cluster), 0);
@@ -859,6 +880,14 @@ static void test_restore(void **state)
 	assert_int_equal(epoch_of(&m, "a", &node), floor);
 	assert_int_equal(node, 7);
 	assert_int_equal(epoch_of(&m, "b", &node), floor + 6);
+	/* Who had a lease goes before others when it is given anew, at an epoch that nobody holds.
+	 */
+	assert_int_equal(epoch_of(&m, "c", &node), floor);
+	assert_int_equal(node, 9);
+	assert_int_equal(store_grant_get(m.s, 3, &grant), 0);
+	assert_true(grant->lease);
+	assert_int_equal(grant->generation, 6);
+	tb__grant__free_unpacked(grant, NULL);
 	assert_int_equal(revoked(&m, NODE_CERTIFICATE), 1);
 	assert_int_equal(revoked(&m, "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"), 0);
 	assert_int_equal(store_node_get(m.s, 1, &row), -ENOENT);
@@ -1092,6 +1121,48 @@ static void test_node_zone(void **state)
 
 /* --- the level ------------------------------------------------------------------------------- */
 
+/* What the first release refuses or does otherwise, for sites with agents. */
+static void level_for_agents(void)
+{
+	Tb__Command command = TB__COMMAND__INIT;
+	Tb__CertificateAdd add = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__GrantSet give = TB__GRANT_SET__INIT;
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__SitePut put = TB__SITE_PUT__INIT;
+	Tb__Site site = TB__SITE__INIT;
+	Tb__SitePolicy policy = TB__SITE_POLICY__INIT;
+	Tb__Site *sites[] = {&site};
+
+	command.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	command.certificate_add = &add;
+	add.certificate = &certificate;
+	certificate.kind = TEXT("site");
+	assert_int_equal(command_level(&command), 1);
+	certificate.kind = TEXT("agent");
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_GRANT_SET;
+	command.grant_set = &give;
+	give.grant = &grant;
+	assert_int_equal(command_level(&command), 1);
+	grant.lease = true;
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_SITE_PUT;
+	command.site_put = &put;
+	put.sites = sites;
+	put.n_sites = 1;
+	assert_int_equal(command_level(&command), 1);
+	site.policy = &policy;
+	assert_int_equal(command_level(&command), 1);
+	policy.lease = TB__LEASE_POLICY__LEASE_POLICY_GENERATION;
+	assert_int_equal(command_level(&command), 2);
+	policy = (Tb__SitePolicy)TB__SITE_POLICY__INIT;
+	policy.algorithm = TB__ALGORITHM__ALGORITHM_LEASE;
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_LEASE_NOTE;
+	assert_int_equal(command_level(&command), 2);
+}
+
 static void test_level(void **state)
 {
 	struct model *m = *state;
@@ -1140,6 +1211,7 @@ static void test_level(void **state)
 	token.role = TB__ROLE__ROLE_VIEWER;
 	token.replaces = 3; /* an old board would keep the one that is replaced */
 	assert_int_equal(command_level(&command), 2);
+	level_for_agents();
 }
 
 /* --- the CA ---------------------------------------------------------------------------------- */

@@ -226,7 +226,7 @@ static void test_joint(void **state)
 /* --- what the system allows --- */
 
 /* In a child, whose limit of open files is `files`: the exit code is what capacity_take did. */
-static int capacity_in_child(unsigned files, unsigned sessions, unsigned want)
+static int capacity_in_child(unsigned files, unsigned sessions, unsigned want, unsigned want_agents)
 {
 	pid_t child = fork();
 	int status = -1;
@@ -247,7 +247,7 @@ static int capacity_in_child(unsigned files, unsigned sessions, unsigned want)
 					      strstr(message, "LimitNOFILE=") != NULL
 				      ? 1
 				      : 8);
-		_exit(config.sessions_max == want ? 0 : 7);
+		_exit(config.sessions_max == want && config.agents_max == want_agents ? 0 : 7);
 	}
 	waitpid(child, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -256,10 +256,13 @@ static int capacity_in_child(unsigned files, unsigned sessions, unsigned want)
 static void test_capacity(void **state)
 {
 	(void)state;
-	assert_int_equal(capacity_in_child(1000, 500, 500), 0);
-	assert_int_equal(capacity_in_child(1000, 700, 0), 1); /* asked for and not to be had */
-	assert_int_equal(capacity_in_child(1000, 0, 1000 - 100 - 256), 0);
-	assert_int_equal(capacity_in_child(300, 0, 0), 1);
+	assert_int_equal(capacity_in_child(1000, 300, 300, 300), 0); /* each door has as many */
+	assert_int_equal(capacity_in_child(1000, 500, 500, 144), 0);
+	assert_int_equal(capacity_in_child(1000, 644, 644, 0), 0);
+	assert_int_equal(capacity_in_child(1000, 645, 0, 0), 1); /* asked for and not to be had */
+	assert_int_equal(capacity_in_child(1000, 0, 483, 161), 0); /* of 1000 - 100 - 256 */
+	assert_int_equal(capacity_in_child(300, 0, 0, 0), 1);
+	assert_int_equal(capacity_in_child(370, 0, 0, 0), 1);
 }
 
 int main(void)

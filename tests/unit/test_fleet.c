@@ -14,7 +14,7 @@
  *   D.S option kap=off hb=2000 / closed client|silent|door AGE / reply [TICKETS BACK]
  *   D drain [now] MAX       the board is drained, MAX sessions at a time
  *   commit / fail           the oldest command under way
- *   foreign EPOCH RING NODES   a grant of an earlier leader is applied
+ *   foreign EPOCH RING NODES [lease]   a grant of an earlier leader is applied
  *   D.S rtt MS              the door has measured a round trip near the heartbeat
  *   watch                   what the alarms are made of
  *   status                  what a person is told
@@ -352,8 +352,8 @@ static void stage_watch(struct stage *st)
 		buf_puts(&st->out, "> nobody\n");
 		return;
 	}
-	buf_printf(&st->out, "> of %u, missing for %llu:", w.configured,
-		   (unsigned long long)w.missing_ms);
+	buf_printf(&st->out, "> of %u%s, missing for %llu:", w.configured,
+		   w.agents ? " agents" : "", (unsigned long long)w.missing_ms);
 	for (unsigned i = 0; i < w.count; i++)
 		buf_printf(&st->out, " %u at %llu rtt %u", w.nodes[i].node_id,
 			   (unsigned long long)w.nodes[i].board, w.nodes[i].rtt_ms);
@@ -399,6 +399,7 @@ static void stage_foreign(struct stage *st, char **words)
 	ring_parse(words[2], g->ring);
 	g->nodes = mem_array(64, sizeof(*g->nodes));
 	g->n_nodes = ids_parse(words[3], g->nodes);
+	g->lease = words[4] != NULL;
 	g->handover_ms = arbiter_own_timeout_ms(8000, TB__HANDOVER__HANDOVER_SAFE);
 	tb__grant__free_unpacked(st->grant, NULL);
 	st->grant = g;
