@@ -31,6 +31,9 @@ scale: deps ## ten thousand sites on three boards of this machine (about ten min
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
 
+years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
+	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
+
 torture: build ## boards killed and restarted 100 times under load
 	@python3 tests/e2e/torture.py build/$(PRESET)/bin --kills 100
 
@@ -58,4 +61,4 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale sim torture two-sides fuzz board boards small-kernel install clean
+.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards small-kernel install clean

@@ -221,12 +221,21 @@ class Cluster:
         return wait_for(seconds, "the cluster has no leader", look)
 
 
-def main(tests):
-    """Runs the functions of a script in order: `script.py BIN [NAME...]`."""
+def main(tests, long=()):
+    """Runs the functions of a script in order: `script.py BIN [--long] [NAME...]`. Those in `long` take too much
+    time for CI: they run with --long, or if they are named."""
     wanted = sys.argv[2:]
+    everything = "--long" in wanted
+    wanted = [name for name in wanted if name != "--long"]
+    unknown = set(wanted) - {test.__name__ for test in tests}
+    if unknown:
+        sys.exit(f"there is no test {' '.join(sorted(unknown))} in {sys.argv[0]}")
     failed = 0
     for test in tests:
         if wanted and test.__name__ not in wanted:
+            continue
+        if test in long and not everything and not wanted:
+            print(f"left out {test.__name__}, which runs with --long", flush=True)
             continue
         began = time.monotonic()
         try:
