@@ -215,6 +215,29 @@ def test_stranger(cluster):
            f"renew ended with {done.returncode}: {done.stdout}{done.stderr}")
     with open(other.log) as log:
         expect("agent" not in log.read(), "the stranger has heard of the agent")
+    a.stop()
+    # One that would take anybody, with a chain that looks like a bridge.
+    name = ["-subj", "/CN=Tiebreak CA lab", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    for command in (["req", "-x509", *name, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2"],
+                    ["req", *name, "-keyout", "leaf.key", "-out", "leaf.csr"],
+                    ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                     "-out", "leaf.pem", "-days", "2"]):
+        subprocess.run(["openssl", *command], cwd=cluster.dir, check=True, capture_output=True)
+    relay = Relay("127.0.0.1", ("127.0.0.1", 1))
+    port = relay.listener.getsockname()[1]
+    relay.over = True
+    wait_for(5, "the relay's port stays", lambda: relay.listener.fileno() < 0)
+    server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "leaf.pem", "-key",
+                               "leaf.key", "-cert_chain", "ca.pem", "-alpn", "tiebreak-agent/1", "-quiet"],
+                              cwd=cluster.dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    cluster.cleanups.append(lambda: (server.kill(), server.wait()))
+    a.relays = [relay]
+    a.configure()
+    a.start()
+    wait_for(10, "the stranger is not refused", lambda: "not signed by this cluster's CA" in a.status()["why"])
+    a.stop()
+    server.kill()
+    expect(server.communicate(timeout=10)[0] == b"", "the stranger was told something")
 
 
 def test_majority_lost(cluster):
