@@ -575,6 +575,24 @@ void witness_agent_report(struct witness_agent *wa, uint64_t generation, const u
 	wa->report_due = true;
 }
 
+int witness_agent_identity(struct witness_agent *wa, const char *certificate, const char *key,
+			   const char *ca, char why[WITNESS_AGENT_TEXT])
+{
+	struct tls_identity *fresh;
+	const char *problem = "";
+	int rv = tls_identity_new(certificate, key, ca, &fresh, &problem);
+
+	if (rv != 0) {
+		snprintf(why, WITNESS_AGENT_TEXT, "%s", problem);
+		return rv;
+	}
+	link_drop(wa);
+	tls_identity_free(wa->identity);
+	wa->identity = fresh;
+	wa->boards.due_ms = clock_boottime_ms();
+	return 0;
+}
+
 int witness_agent_poll(struct witness_agent *wa, struct pollfd *fd, int *timeout_ms)
 {
 	uint64_t now = clock_boottime_ms();

@@ -146,12 +146,18 @@ static bool client_may_change(int fd)
 
 static void change_apply(struct control *c, const char *line, struct buf *out)
 {
+	char why[WITNESS_AGENT_TEXT];
 	uint64_t generation;
 	int rv;
 
 	if (strcmp(line, "acquire") == 0 || strcmp(line, "release") == 0) {
 		keeper_wish(c->keeper, line[0] == 'a');
 		buf_puts(out, "ok\n");
+	} else if (strcmp(line, "reload") == 0) {
+		if (keeper_reload(c->keeper, why) == 0)
+			buf_puts(out, "ok\n");
+		else
+			buf_printf(out, "error: %s\n", why);
 	} else if (strncmp(line, "generation ", 11) == 0 &&
 		   text_to_u64(line + 11, 0, UINT64_MAX, &generation) == 0) {
 		rv = keeper_generation(c->keeper, generation);
@@ -161,8 +167,8 @@ static void change_apply(struct control *c, const char *line, struct buf *out)
 			buf_printf(out, "error: the generation could not be kept in %s: %s\n",
 				   c->keeper->settings->state_dir, strerror(-rv));
 	} else {
-		buf_puts(out, "error: not understood; known are status, acquire, release and "
-			      "generation N\n");
+		buf_puts(out, "error: not understood; known are status, acquire, release, "
+			      "generation N and reload\n");
 	}
 }
 

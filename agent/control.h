@@ -6,6 +6,7 @@
  *     acquire       root           "ok", or "error: ..."
  *     release       root
  *     generation N  root
+ *     reload        root           reads key and certificates again
  *
  * RUN-DIR/status holds the same lines as `status`. A reader of the file must compare until_boot_ms
  * with the time since boot: the file of an agent that was killed stays. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent/file.h"
+#include "agent/identity_files.h"
 #include "agent/tls.h"
 #include "lib/address.h"
 #include "lib/clock.h"
@@ -190,11 +191,13 @@ static void request_write(const struct enroll_request *r, const char *site, cons
 	request.csr = (char *)csr;
 	request.node = r->node;
 	json_encode(&request.base, &body);
+	buf_printf(out, "POST /v1/sites/%s:enroll-agent HTTP/1.1\r\nHost: %s\r\n", site, r->board);
+	if (r->token != NULL)
+		buf_printf(out, "Authorization: Bearer %s\r\n", r->token);
 	buf_printf(out,
-		   "POST /v1/sites/%s:enroll-agent HTTP/1.1\r\nHost: %s\r\n"
-		   "Authorization: Bearer %s\r\nContent-Type: application/json\r\n"
-		   "Content-Length: %zu\r\nConnection: close\r\n\r\n",
-		   site, r->board, r->token, body.len);
+		   "Content-Type: application/json\r\nContent-Length: %zu\r\n"
+		   "Connection: close\r\n\r\n",
+		   body.len);
 	buf_append(out, body.data, body.len);
 	buf_free(&body);
 }
@@ -220,7 +223,7 @@ static int ask(const struct enroll_request *r, struct call *c, struct tls_identi
 		return fail("%s: %s", r->board,
 			    rv == -ETIMEDOUT ? "it does not answer" : tls_link_error(c->tls));
 	/* Before the token is shown: a stranger would keep it. */
-	if (tls_link_has_root(c->tls, r->token + TOKEN_CA_AT) != 0)
+	if (r->token != NULL && tls_link_has_root(c->tls, r->token + TOKEN_CA_AT) != 0)
 		return fail("%s is not a board of the cluster that the token is of; check both",
 			    r->board);
 	request_write(r, r->site, csr, &request);
@@ -278,6 +281,18 @@ static int config_write(const struct enroll_request *r, const Tb__AgentEnrollmen
 	return rv;
 }
 
+static int identity_write(const struct enroll_request *r, const Tb__AgentEnrollment *e,
+			  const char *key)
+{
+	int rv = store(r, "agent.key", key, 0600);
+
+	if (rv == 0)
+		rv = store(r, "agent.crt", e->certificate, 0644);
+	if (rv == 0)
+		rv = store(r, "ca.crt", e->ca_certificate, 0644);
+	return rv;
+}
+
 static int results_write(const struct enroll_request *r, const Tb__AgentEnrollment *e,
 			 const char *key)
 {
@@ -290,11 +305,7 @@ static int results_write(const struct enroll_request *r, const Tb__AgentEnrollme
 		return fail("the board gave another CA than the token names");
 	if (mkdir(r->state_dir, 0700) != 0 && errno != EEXIST)
 		return fail("cannot make %s: %s", r->state_dir, strerror(errno));
-	rv = store(r, "agent.key", key, 0600);
-	if (rv == 0)
-		rv = store(r, "agent.crt", e->certificate, 0644);
-	if (rv == 0)
-		rv = store(r, "ca.crt", e->ca_certificate, 0644);
+	rv = identity_write(r, e, key);
 	if (rv == 0 && fresh)
 		rv = config_write(r, e);
 	if (rv != 0)
@@ -315,26 +326,21 @@ static bool token_sound(const char *token)
 	       token[TOKEN_CA_AT - 1] == '.';
 }
 
-int enroll_run(const struct enroll_request *r)
+/* One board is asked with a new key; what it answers is taken by `take`. */
+static int enroll_ask(const struct enroll_request *r, struct tls_identity *id,
+		      int (*take)(const struct enroll_request *r, const Tb__AgentEnrollment *e,
+				  const char *key))
 {
 	struct call c = {.fd = -1, .end_ms = clock_boottime_ms() + PATIENCE_MS};
 	Tb__AgentEnrollment *e = NULL;
-	struct tls_identity *id;
-	const char *why = "";
 	char *key, *csr;
 	int rv;
 
-	if (!token_sound(r->token))
-		return fail("that is not a token; copy the whole text, it begins with tb1.");
-	if (tls_identity_new(NULL, NULL, NULL, &id, &why) != 0)
-		return fail("%s", why);
-	if (tls_key_new(id, r->site, &key, &csr) != 0) {
-		tls_identity_free(id);
+	if (tls_key_new(id, r->site, &key, &csr) != 0)
 		return fail("no key could be made");
-	}
 	rv = ask(r, &c, id, csr, &e);
 	if (rv == 0)
-		rv = results_write(r, e, key);
+		rv = take(r, e, key);
 	if (e != NULL)
 		tb__agent_enrollment__free_unpacked(e, NULL);
 	tls_link_free(c.tls);
@@ -343,6 +349,44 @@ int enroll_run(const struct enroll_request *r)
 	mem_wipe(key, strlen(key));
 	free(key);
 	free(csr);
+	return rv;
+}
+
+int enroll_run(const struct enroll_request *r)
+{
+	struct tls_identity *id;
+	const char *why = "";
+	int rv;
+
+	if (!token_sound(r->token))
+		return fail("that is not a token; copy the whole text, it begins with tb1.");
+	if (tls_identity_new(NULL, NULL, NULL, &id, &why) != 0)
+		return fail("%s", why);
+	rv = enroll_ask(r, id, results_write);
+	tls_identity_free(id);
+	return rv;
+}
+
+int enroll_renew(const struct settings *s)
+{
+	struct enroll_request r = {.node = s->node, .site = s->site, .state_dir = s->state_dir};
+	struct identity_files files;
+	struct tls_identity *id;
+	const char *why = "";
+	int rv;
+
+	rv = identity_files_read(s->state_dir, &files, &why);
+	if (rv != 0)
+		return fail("%s; run \"witness-agent enroll\"", why);
+	rv = tls_identity_new(files.certificate, files.key, files.ca, &id, &why);
+	identity_files_free(&files);
+	if (rv != 0)
+		return fail("%s", why);
+	rv = -ENOENT;
+	for (unsigned i = 0; rv != 0 && s->boards[i] != NULL; i++) {
+		r.board = s->boards[i];
+		rv = enroll_ask(&r, id, identity_write);
+	}
 	tls_identity_free(id);
 	return rv;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/file.h"
+#include "agent/identity_files.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -342,6 +343,21 @@ void keeper_wish(struct keeper *k, bool wanted)
 	k->wish = wanted;
 	k->pause_until_ms = 0;
 	want_update(k);
+}
+
+int keeper_reload(struct keeper *k, char why[WITNESS_AGENT_TEXT])
+{
+	struct identity_files files;
+	const char *problem = "";
+	int rv = identity_files_read(k->settings->state_dir, &files, &problem);
+
+	if (rv != 0) {
+		snprintf(why, WITNESS_AGENT_TEXT, "%.250s", problem);
+		return rv;
+	}
+	rv = witness_agent_identity(k->agent, files.certificate, files.key, files.ca, why);
+	identity_files_free(&files);
+	return rv;
 }
 
 void keeper_end(struct keeper *k)

@@ -50,6 +50,8 @@ unsigned keeper_poll(struct keeper *k, struct pollfd fds[2], int *timeout_ms);
 void keeper_turn(struct keeper *k);
 void keeper_wish(struct keeper *k, bool wanted);
 int keeper_generation(struct keeper *k, uint64_t generation); /* kept over restarts; or an errno */
+/* Reads certificate, key and CA again; the lease is kept. 0, or an errno and a sentence. */
+int keeper_reload(struct keeper *k, char why[WITNESS_AGENT_TEXT]);
 /* Gives the lease back in order; over when keeper_over says so. */
 void keeper_end(struct keeper *k);
 bool keeper_over(const struct keeper *k);

@@ -14,6 +14,7 @@
 #include "agent/control.h"
 #include "agent/enroll.h"
 #include "agent/file.h"
+#include "agent/identity_files.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -45,6 +46,8 @@ static const char usage[] =
 	"  acquire         asks for the lease, release gives it back (the agent keeps running)\n"
 	"  release\n"
 	"  generation N    generation of this node's data, for the policy \"generation\"\n"
+	"  renew           a new key and certificate for a node that is enrolled; the lease is "
+	"kept\n"
 	"  loss            runs on-loss, as the service does after the daemon has died\n"
 	"\n"
 	"  --config FILE   settings (default /etc/tiebreak/witness-agent.conf)\n"
@@ -150,44 +153,6 @@ static int settings_load(struct settings *s, const struct options *o, bool neede
 
 /* --- the daemon --- */
 
-/* Key and certificates are read once: they change only by enrolling again. */
-struct identity {
-	char *certificate, *key, *ca;
-};
-
-static int identity_part(const struct settings *s, const char *name, char **ret)
-{
-	char *path = mem_printf("%s/%s", s->state_dir, name);
-	int rv = file_read(path, PEM_MAX, ret);
-
-	if (rv != 0)
-		log_error("start-failed", "%s: %s; run \"witness-agent enroll\" first", path,
-			  strerror(-rv));
-	free(path);
-	return rv;
-}
-
-static void identity_free(struct identity *id)
-{
-	if (id->key != NULL)
-		mem_wipe(id->key, strlen(id->key));
-	free(id->key);
-	free(id->certificate);
-	free(id->ca);
-}
-
-static int identity_read(const struct settings *s, struct identity *ret)
-{
-	*ret = (struct identity){0};
-	if (identity_part(s, "agent.crt", &ret->certificate) != 0 ||
-	    identity_part(s, "agent.key", &ret->key) != 0 ||
-	    identity_part(s, "ca.crt", &ret->ca) != 0) {
-		identity_free(ret);
-		return -ENOENT;
-	}
-	return 0;
-}
-
 static int signals_open(void)
 {
 	sigset_t signals;
@@ -239,7 +204,7 @@ static void loop_run(struct keeper *k, struct control *c, int signals)
 	}
 }
 
-static int daemon_start(const struct settings *s, const struct identity *id, struct keeper *k,
+static int daemon_start(const struct settings *s, const struct identity_files *id, struct keeper *k,
 			struct control *c)
 {
 	char *message = NULL;
@@ -258,7 +223,8 @@ static int daemon_start(const struct settings *s, const struct identity *id, str
 
 static int daemon_run(const struct settings *s)
 {
-	struct identity id;
+	struct identity_files id;
+	const char *why = "";
 	struct keeper k = {0};
 	struct control c;
 	int signals;
@@ -266,15 +232,17 @@ static int daemon_run(const struct settings *s)
 	log_set_level((enum log_level)s->log_level);
 	log_set_timestamps(getenv("JOURNAL_STREAM") == NULL);
 	signal(SIGPIPE, SIG_IGN);
-	if (identity_read(s, &id) != 0)
+	if (identity_files_read(s->state_dir, &id, &why) != 0) {
+		log_error("start-failed", "%s; run \"witness-agent enroll\" first", why);
 		return EXIT_FAILURE;
+	}
 	signals = signals_open();
 	if (daemon_start(s, &id, &k, &c) != 0) {
 		control_close(&c, false);
-		identity_free(&id);
+		identity_files_free(&id);
 		return EXIT_FAILURE;
 	}
-	identity_free(&id);
+	identity_files_free(&id);
 	log_notice("started", "witness-agent %s for node %u of site %s", TIEBREAK_VERSION, s->node,
 		   s->site);
 	notify_send("READY=1");
@@ -371,6 +339,28 @@ static int command_loss(const struct settings *s)
 	return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static int command_renew(const struct settings *s)
+{
+	char *message = NULL;
+	char *answer = NULL;
+	int rv = settings_check(s, &message);
+
+	if (rv != 0)
+		fprintf(stderr, "witness-agent: %s\n", message);
+	free(message);
+	if (rv != 0 || enroll_renew(s) != 0)
+		return EXIT_FAILURE;
+	/* Without a daemon there is nobody to tell. */
+	if (control_ask(s, "reload", &answer) != 0)
+		return EXIT_SUCCESS;
+	if (strcmp(answer, "ok\n") != 0) {
+		fprintf(stderr, "witness-agent: %s", answer);
+		rv = EXIT_FAILURE;
+	}
+	free(answer);
+	return rv;
+}
+
 static int command_enroll(struct options *o, const struct settings *s)
 {
 	uint64_t node;
@@ -388,9 +378,9 @@ static int command_enroll(struct options *o, const struct settings *s)
 
 static int command_run(struct options *o, const char *command, const char *argument)
 {
-	static const char *const commands[] = {"run",	     "enroll",	"check",
-					       "status",     "acquire", "release",
-					       "generation", "loss",	NULL};
+	static const char *const commands[] = {"run",	  "enroll",  "check",	   "status",
+					       "acquire", "release", "generation", "renew",
+					       "loss",	  NULL};
 	bool daemon = strcmp(command, "run") == 0;
 	bool enroll = strcmp(command, "enroll") == 0;
 	const char *nearest = text_nearest(command, commands);
@@ -429,6 +419,8 @@ static int command_run(struct options *o, const char *command, const char *argum
 		rv = command_generation(&s, argument);
 	else if (strcmp(command, "loss") == 0)
 		rv = command_loss(&s);
+	else if (strcmp(command, "renew") == 0)
+		rv = command_renew(&s);
 	else
 		rv = command_change(&s, command);
 	settings_free(&s);

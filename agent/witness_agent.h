@@ -91,6 +91,11 @@ void witness_agent_stopped(struct witness_agent *wa);
 void witness_agent_report(struct witness_agent *wa, uint64_t generation, const uint32_t *seen,
 			  size_t seen_count);
 
+/* Another certificate, key and CA (PEM texts), after a renewal: connects anew with them; what is
+ * held is kept. 0; -EINVAL and a sentence, and the old ones go on. */
+int witness_agent_identity(struct witness_agent *wa, const char *certificate, const char *key,
+			   const char *ca, char why[WITNESS_AGENT_TEXT]);
+
 /* What to poll for: returns how many descriptors (0 or 1) were written to *fd, and sets *timeout_ms
  * to when to turn at the latest (-1: never). */
 int witness_agent_poll(struct witness_agent *wa, struct pollfd *fd, int *timeout_ms);

@@ -9,6 +9,7 @@
 
 #include "lib/hash.h"
 #include "lib/mem.h"
+#include "witnessd/agent_session.h"
 #include "witnessd/api_call.h"
 #include "witnessd/token.h"
 
@@ -198,12 +199,35 @@ static int certificate_holds(struct api *a, const char *serial, const char **ret
 	return rv;
 }
 
+/* An agent may have its certificate made anew, nothing else. */
+static int identify_agent(struct api *a, const struct tls_peer *peer, struct api_principal *ret,
+			  const char **ret_why)
+{
+	char *site;
+	int rv = agent_uri_parse(peer->uri, &site, &ret->agent_node);
+
+	if (rv != 0)
+		return rv;
+	rv = certificate_holds(a, peer->serial, ret_why);
+	if (rv == 0) {
+		ret->role = TB__ROLE__ROLE_AGENT;
+		snprintf(ret->site, sizeof(ret->site), "%s", site);
+		snprintf(ret->actor, sizeof(ret->actor), "agent:%s/%u", site, ret->agent_node);
+		snprintf(ret->serial, sizeof(ret->serial), "%s", peer->serial);
+	}
+	free(site);
+	return rv;
+}
+
 static int identify_certificate(struct api *a, const struct tls_peer *peer,
 				struct api_principal *ret, const char **ret_why)
 {
 	Tb__Role role;
 	int rv;
 
+	rv = identify_agent(a, peer, ret, ret_why);
+	if (rv != -EINVAL)
+		return rv;
 	if (client_role(peer->uri, &role) != 0) {
 		*ret_why = "this client certificate is not one for the API";
 		return -EACCES;

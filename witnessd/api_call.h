@@ -64,6 +64,7 @@ struct api_principal {
 	char actor[160]; /* "root@name", "token:ID", "cert:CN" */
 	char site[LIMIT_NAME + 1]; /* ROLE_SITE, ROLE_AGENT */
 	char tenant[LIMIT_NAME + 1]; /* "", or: that tenant's sites are all it sees */
+	uint32_t agent_node; /* of an agent's certificate; else 0 */
 	char token[17]; /* "" or the token's id */
 	char serial[64]; /* "" or the certificate's serial */
 };

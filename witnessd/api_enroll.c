@@ -366,6 +366,11 @@ void api_site_enroll_agent(struct api_call *call)
 				  "give the node id that the agent has within its site, from 1");
 		return;
 	}
+	if (call->who.agent_node != 0 && call->who.agent_node != request->node) {
+		api_problem(call, 403, "enrol the other node with a token",
+			    "an agent may renew the certificate of its own node only");
+		return;
+	}
 	if (request->csr[0] == '\0' || request_read(request->csr, &e->request) != 0) {
 		api_problem_field(call, 422, "csr",
 				  "must be a PKCS#10 request: PEM text, or base64 of DER");

@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from agents import holder, site_of_agents  # noqa: E402
+from agents import Relay, holder, site_of_agents  # noqa: E402
 from boards import Failure, main, wait_for  # noqa: E402
 
 
@@ -163,7 +163,81 @@ def test_drained(cluster):
     wait_for(10, "it was not sent away", lambda: "closed the connection" in last.status()["why"])
     expect(last.status()["connected"] == "no", "the drained board takes an agent")
     with open(drained.log) as log:
-        expect("this board is drained" in log.read(), "the drained board does not say why")
+        expect(any("agent-refused" in line and "drained" in line for line in log),
+               "the drained board does not say why")
+
+
+def test_ca_rotated(cluster):
+    """The cluster changes its CA: agents go on with the old one until they are renewed, the lease is kept."""
+    cluster.make(1)
+    board = cluster.boards[1]
+    a, b = site_of_agents(cluster)
+    a.start(), b.start()
+    first = holder([a, b])
+    other = b if first is a else a
+    epoch, before = first.epoch(), first.hooked(2)
+    # Only its own node, and only as long as its certificate holds.
+    with open(os.path.join(other.state, "agent.key")) as key:
+        old = key.read()
+    other.command("renew")
+    with open(os.path.join(other.state, "agent.key")) as key:
+        expect(key.read() != old, "the key is the old one")
+    wait_for(10, "it does not come back with its new certificate", lambda: other.status()["connected"] == "yes")
+    board.ctl("cluster", "rotate-ca", "--yes")
+    wait_for(60, "the new CA does not sign", lambda: "rotate-ca --finish" in board.ctl("status").stdout)
+    time.sleep(5)  # by now the board most likely has its certificate from the new CA
+    # A new connection of a node that knows the old CA only.
+    other.stop(), other.start()
+    wait_for(10, "the old CA is not led to the new one", lambda: other.status()["connected"] == "yes")
+    for agent in (a, b):
+        agent.command("renew")
+    wait_for(60, "the rotation does not end", lambda: board.ctl(
+        "cluster", "rotate-ca", "--finish", "--yes", check=False).returncode == 0)
+    time.sleep(2)
+    for agent in (a, b):
+        wait_for(10, "a renewed agent is not let in", lambda agent=agent: agent.status()["connected"] == "yes")
+    expect(first.holds() and first.epoch() == epoch and first.hook_lines() == before, "the lease was lost")
+
+
+def test_stranger(cluster):
+    """A board of another cluster is not spoken to, and gets no certificate renewed."""
+    cluster.make(1)
+    (a,) = site_of_agents(cluster, count=1)
+    other = cluster.board(9).start()
+    other.ctl("cluster", "init", "--name", "lab")  # of the same name, as if to deceive
+    a.relays = [Relay("127.0.0.1", (other.host, 7443))]
+    a.configure()
+    a.start()
+    wait_for(10, "the stranger is not refused", lambda: "not signed by this cluster's CA" in a.status()["why"])
+    expect(a.status()["connected"] == "no", "it is connected to a stranger")
+    done = a.command("renew", check=False)
+    expect(done.returncode == 1 and "not signed by this cluster's CA" in done.stderr,
+           f"renew ended with {done.returncode}: {done.stdout}{done.stderr}")
+    with open(other.log) as log:
+        expect("agent" not in log.read(), "the stranger has heard of the agent")
+    a.stop()
+    # One that would take anybody, with a chain that looks like a bridge.
+    name = ["-subj", "/CN=Tiebreak CA lab", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    for command in (["req", "-x509", *name, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2"],
+                    ["req", *name, "-keyout", "leaf.key", "-out", "leaf.csr"],
+                    ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                     "-out", "leaf.pem", "-days", "2"]):
+        subprocess.run(["openssl", *command], cwd=cluster.dir, check=True, capture_output=True)
+    relay = Relay("127.0.0.1", ("127.0.0.1", 1))
+    port = relay.listener.getsockname()[1]
+    relay.over = True
+    wait_for(5, "the relay's port stays", lambda: relay.listener.fileno() < 0)
+    server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "leaf.pem", "-key",
+                               "leaf.key", "-cert_chain", "ca.pem", "-alpn", "tiebreak-agent/1", "-quiet"],
+                              cwd=cluster.dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    cluster.cleanups.append(lambda: (server.kill(), server.wait()))
+    a.relays = [relay]
+    a.configure()
+    a.start()
+    wait_for(10, "the stranger is not refused", lambda: "not signed by this cluster's CA" in a.status()["why"])
+    a.stop()
+    server.kill()
+    expect(server.communicate(timeout=10)[0] == b"", "the stranger was told something")
 
 
 def test_majority_lost(cluster):
@@ -333,5 +407,6 @@ def test_bad_input(cluster):
 
 if __name__ == "__main__":
     main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen,
-          test_drained, test_majority_lost, test_library, test_policies,
+          test_drained, test_ca_rotated,
+          test_stranger, test_majority_lost, test_library, test_policies,
           test_hooks, test_revoked, test_bad_input])
