@@ -51,6 +51,11 @@ boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witness-vm escape parent -- --quiet
 	@tests/boards/run.sh build/arm64/bin
 
+bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)
+	@packaging/arm64-sysroot.sh build/arm64-sysroot
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witness-vm -- --quiet
+	@python3 tests/bench/hv.py build/arm64/bin docs/BENCHMARKS-hv.md
+
 small-kernel: deps ## the small purpose-built kernel, kept in the cache (about fifteen minutes, once)
 	@tests/boards/board --prepare -G small
 
@@ -61,4 +66,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards small-kernel install clean
+.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
+	install clean

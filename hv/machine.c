@@ -148,8 +148,17 @@ static void uart_output(void *arg, uint8_t data)
 {
 	struct machine *m = arg;
 
+	m->uart_spoke = true;
 	/* What the terminal cannot take now is lost, as on a wire without flow control. */
 	(void)m->output.output(m->output.arg, &data, 1);
+}
+
+static size_t virtio_output(void *arg, const uint8_t *data, size_t len)
+{
+	struct machine *m = arg;
+
+	m->uart_spoke = false;
+	return m->output.output(m->output.arg, data, len);
 }
 
 static void uart_irq(void *arg, int level)
@@ -214,8 +223,7 @@ static int make_small_devices(struct machine *m, struct fault *fault)
 	int rv = 0;
 
 	if (!spec->no_console) {
-		const struct vconsole_config config = {.output = m->output.output,
-						       .arg = m->output.arg};
+		const struct vconsole_config config = {.output = virtio_output, .arg = m};
 
 		rv = vconsole_create(&config, &m->ram, &m->loop, "console", &m->console, fault);
 		if (rv == 0) {
@@ -585,7 +593,7 @@ int machine_reset(struct machine *m, struct fault *fault)
 
 size_t machine_input(struct machine *m, const uint8_t *data, size_t len)
 {
-	if (m->console != NULL && vconsole_virtio(m->console)->active) {
+	if (m->console != NULL && vconsole_virtio(m->console)->active && !m->uart_spoke) {
 		return vconsole_input(m->console, data, len);
 	}
 	return pl011_input(&m->pl011, data, (unsigned)(len < PL011_FIFO ? len : PL011_FIFO));

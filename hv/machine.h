@@ -90,6 +90,7 @@ struct machine {
 	struct vsock *vsock;
 
 	struct machine_console output;
+	bool uart_spoke; /* the guest's last output came through the UART */
 	struct watch event_watch; /* vcpus.event_fd */
 };
 
@@ -107,8 +108,9 @@ void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 /* As if the power was cycled: devices reset, memory cleared, kernel loaded again. */
 int machine_reset(struct machine *m, struct fault *fault);
-/* Typed by a person: to the virtio console if the guest's driver is there, else to the PL011.
- * Returns how many bytes were taken; the rest is offered again later. With the device lock. */
+/* Typed by a person: to where the guest spoke last, the virtio console or the PL011, since a guest
+ * may have drivers for both and listen at one. Returns how many bytes were taken; the rest is
+ * offered again later. With the device lock. */
 size_t machine_input(struct machine *m, const uint8_t *data, size_t len);
 /* The output can take more. With the device lock. */
 void machine_console_ready(struct machine *m);

@@ -57,7 +57,7 @@ static const char overview_end[] =
 	"and onReset is \"exit\"; 128 + N ended by signal N.\n";
 
 static const char run_help[] =
-	"Usage: witness-vm run SPEC [FIELD=VALUE]... [--check]\n"
+	"Usage: witness-vm run SPEC [FIELD=VALUE]... [--restore DIRECTORY] [--check]\n"
 	"\n"
 	"Starts the VM that the file SPEC describes (JSON; \"-\": standard input) and\n"
 	"stays with it until it ends. The guest's console is the terminal, or whatever\n"
@@ -67,6 +67,9 @@ static const char run_help[] =
 	"  FIELD=VALUE   Change one field: memoryMib=256, disks[0].readOnly=true,\n"
 	"                disks[1].path=x.img (a new disk), sandbox.off=true. Paths are\n"
 	"                taken as they are. Also written --set FIELD=VALUE.\n"
+	"  --restore DIRECTORY\n"
+	"                Go on from the snapshot there (see `save`) instead of booting\n"
+	"                the kernel.\n"
 	"  --check       Check the spec, print it with all defaults, and end.\n"
 	"\n"
 	"On a terminal:\n"
@@ -138,7 +141,7 @@ struct invocation {
 	unsigned count;
 	const char *sets[OVERRIDES_MAX];
 	unsigned set_count;
-	const char *root;
+	const char *root, *restore;
 	bool json, check, stay_paused, all, help;
 };
 
@@ -215,6 +218,9 @@ static int options_parse(int argc, char **argv, const char *known, struct invoca
 		case 'p':
 			ret->stay_paused = true;
 			break;
+		case 'R':
+			ret->restore = optarg;
+			break;
 		case 'a':
 			ret->all = true;
 			break;
@@ -280,6 +286,24 @@ static char *folder_of(const char *path)
 			     : mem_strndup(path, (size_t)(slash - path) + (slash == path));
 }
 
+/* The machine of the spec, but its guest is the one of the snapshot. */
+static int spec_restore(Tb__VmSpec *spec, const char *folder, struct fault *fault)
+{
+	static const char *const cleared[] = {"kernel=", "initrd=", "commandLine="};
+	char *state = mem_printf("restore.state=%s/state", folder);
+	char *memory = mem_printf("restore.memory=%s/memory", folder);
+	int rv = 0;
+
+	for (size_t i = 0; rv == 0 && i < sizeof(cleared) / sizeof(cleared[0]); i++) {
+		rv = spec_override(spec, cleared[i], fault);
+	}
+	rv = rv < 0 ? rv : spec_override(spec, state, fault);
+	rv = rv < 0 ? rv : spec_override(spec, memory, fault);
+	free(state);
+	free(memory);
+	return rv;
+}
+
 /* The spec of a file with its overrides, checked. */
 static int spec_load(const struct invocation *inv, Tb__VmSpec **ret, struct fault *fault)
 {
@@ -291,6 +315,9 @@ static int spec_load(const struct invocation *inv, Tb__VmSpec **ret, struct faul
 	rv = rv < 0 ? rv : spec_parse((const char *)text.data, text.len, folder, &spec, fault);
 	for (unsigned i = 0; rv == 0 && i < inv->set_count; i++) {
 		rv = spec_override(spec, inv->sets[i], fault);
+	}
+	if (rv == 0 && inv->restore != NULL) {
+		rv = spec_restore(spec, inv->restore, fault);
 	}
 	rv = rv < 0 ? rv : spec_finish(spec, true, fault);
 	buf_free(&text);
@@ -533,7 +560,7 @@ static int verb_main(const struct verb *verb, int argc, char **argv)
 static int run_main(int argc, char **argv)
 {
 	struct invocation inv = {0};
-	int status = options_parse(argc, argv, "sc", &inv);
+	int status = options_parse(argc, argv, "scR", &inv);
 
 	if (status == 0 && inv.help) {
 		return fputs(run_help, stdout) < 0;

@@ -53,5 +53,8 @@ for script in tests/e2e/test_*.py; do
 done
 run demo "make demo" python3 tests/e2e/demo.py build/dev/bin
 run arm64 "arm64 build, run by user-mode emulation" tests/arm64.sh
+for script in tests/boards/test_*.py; do
+	run boards "$(basename "$script" .py)" python3 "$script" build/arm64/bin
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
