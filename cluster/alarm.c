@@ -195,13 +195,13 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 
 /* --- certificates --- */
 
-/* Only clients renew theirs themselves: the keys of the others are at the site. */
 static const char *certificate_remedy(const char *kind, bool ended)
 {
 	if (strcmp(kind, "site") == 0)
 		return "witnessctl site enroll makes a new one";
 	if (strcmp(kind, "agent") == 0)
-		return "witnessctl site enroll --agent tells how to make a new one";
+		return ended ? "witnessctl site enroll --agent tells how to make a new one"
+			     : "witness-agent renew on that node renews it";
 	return ended ? "witnessctl cert create makes a new one" : "witnessctl cert renew renews it";
 }
 

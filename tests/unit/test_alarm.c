@@ -130,6 +130,9 @@ static void test_certificates(void **state)
 	/* Each node's agent has its own. */
 	alarm_certificate_check(&set, &agent, 50000000);
 	assert_string_equal(set.items[0]->subject, "agent/a/2");
+	assert_non_null(strstr(set.items[0]->message, "witness-agent renew"));
+	expect(&set, "certificate");
+	alarm_certificate_check(&set, &agent, 60000000);
 	assert_non_null(strstr(set.items[0]->message, "site enroll --agent"));
 	expect(&set, "certificate");
 }
