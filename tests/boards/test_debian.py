@@ -12,13 +12,13 @@ lab = Lab("debian", guests=("kernel", "tiny", "root", "talk"), options=("--cores
 < #
 > cat /proc/1/comm; echo kept >/file; sync; echo SYN$((0))CED
 < SYN0CED
-< Power down
 END
     until grep -q "^SYN0CED" said; do sleep 1; done
     witness-vm button /tmp/debian.sock
     wait $!
     echo ENDED $?
     cat said
+    echo
     mkdir root; mount -o ro /dev/root root; echo FILE $(cat root/file)
 """, limit=1200, files={"spec.json": spec("root=/dev/vda", name="debian", disks=[{"path": "/dev/root"}], memoryMib=384,
                                           vcpus=2, control="/tmp/debian.sock")})
