@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hv/disk_lock.h"
 #include "hv/spec.h"
 #include "hv/tap.h"
+
+enum { BUSY_TRIES = 50 }; /* 10 ms apart */
 
 static const char *const names[] = {
 	"kvm",	      "kernel",	     "initrd", "vsock",	 "console",
@@ -99,11 +102,25 @@ static const char *open_remedy(int error, bool writable)
 	}
 }
 
+/* A device that a VM had for itself is free a moment after its end, as its lock is (disk_lock.h).
+ */
+static int open_soon(const char *path, int flags)
+{
+	static const struct timespec pause = {.tv_nsec = 10000000};
+	int fd = open(path, flags);
+
+	for (int tries = 1; fd < 0 && errno == EBUSY && tries < BUSY_TRIES; tries++) {
+		(void)nanosleep(&pause, NULL);
+		fd = open(path, flags);
+	}
+	return fd;
+}
+
 /* `field` is the place in the spec. O_NONBLOCK: a pipe or a tape must not make us wait. */
 static int path_open(struct resources *r, const char *name, const char *field, const char *path,
 		     int flags, struct fault *fault)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd = open_soon(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0) {
 		int error = errno;
