@@ -51,6 +51,9 @@ def test_one_holds(cluster):
         memory = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     # The promise of docs/decisions/0008-agent.md; sanitizers and emulators have a size of their own.
     expect(memory < 4096 or os.environ.get("AGENT_SIZE") == "any", f"the agent has {memory} kB resident")
+    # Whose certificate ends is said of each node (cluster/alarm.h).
+    nodes = [row.get("node") for row in cluster.boards[3].json("cert", "list")["items"] if row["kind"] == "agent"]
+    expect(sorted(nodes) == [1, 2], f"the certificates are of nodes {nodes}")
     text = cluster.boards[3].ctl("site", "show", "shop").stdout
     expect(f"held by node {other.number} (epoch {other.epoch()})" in text, f"site show says: {text}")
     # In order at the end: it is given back at once, not left to time.
