@@ -19,9 +19,9 @@ enum { PARENT = 0, PLACES = CONTROL_CLIENTS_MAX + 1, TICK_MS = 1000 };
 
 /* A connection.
  *
- *   reading --whole frame--> asked --handler--> writing --all taken--> reading
- *                              |                   ^
- *                              +----- later -------+
+ *   reading --whole frame--> handler --answer--> writing --all taken--> reading
+ *                               |                  ^
+ *                               +--later--> reading+ (control_answer)
  */
 struct client {
 	struct watch watch;
@@ -30,7 +30,7 @@ struct client {
 	uint64_t id; /* never used twice */
 	struct buf in; /* a frame that is not whole yet */
 	struct buf out; /* answers that were not taken yet */
-	bool asked; /* the handler owes an answer */
+	bool promised; /* the handler owes an answer to an earlier request */
 	int fds[CONTROL_FDS_MAX]; /* that came with the frame */
 	size_t fd_count;
 	uint64_t waits_since_ms; /* boot time since when it owes us something; 0: it does not */
@@ -103,7 +103,7 @@ static void client_close(struct client *client)
 	fds_close(client);
 	buf_free(&client->in);
 	buf_free(&client->out);
-	client->asked = false;
+	client->promised = false;
 	client->waits_since_ms = 0;
 	listen_again(c);
 	timer_update(c);
@@ -116,14 +116,8 @@ static void client_close(struct client *client)
 static void client_update(struct client *client)
 {
 	bool owes = client->out.len > 0 || client->in.len > 0;
-	uint32_t events = 0;
 
-	if (client->out.len > 0) {
-		events = EPOLLOUT;
-	} else if (!client->asked) {
-		events = EPOLLIN;
-	}
-	(void)loop_modify(&client->watch, events);
+	(void)loop_modify(&client->watch, client->out.len > 0 ? EPOLLOUT : EPOLLIN);
 	if (!owes) {
 		client->waits_since_ms = 0;
 	} else if (client->waits_since_ms == 0) {
@@ -161,7 +155,6 @@ static bool client_flush(struct client *client)
 
 static void client_answer(struct client *client, Tb__VmReply *reply)
 {
-	client->asked = false;
 	frame_append(&client->out, &reply->base);
 	(void)client_flush(client);
 }
@@ -182,13 +175,14 @@ static void request_handle(struct client *client, Tb__VmRequest *request)
 	uint64_t id = client->id;
 
 	call.may_renew = call.parent || c->client[PARENT].fd < 0;
-	client->asked = true;
-	if (c->config.request(c->config.arg, &call, &reply)) {
-		reply.id = request->id;
-		/* The handler may have ended everything. */
-		if (client->fd >= 0 && client->id == id) {
-			client_answer(client, &reply);
-		}
+	if (!c->config.request(c->config.arg, &call, &reply)) {
+		client->promised = true;
+		return;
+	}
+	reply.id = request->id;
+	/* The handler may have ended everything. */
+	if (client->fd >= 0 && client->id == id) {
+		client_answer(client, &reply);
 	}
 }
 
@@ -266,13 +260,12 @@ static ssize_t client_receive(struct client *client, size_t len)
  * whose descriptors would then come with this one. 0: whole. -EMSGSIZE. */
 static int frame_missing(const struct buf *in, const uint8_t **ret_payload, size_t *ret_len)
 {
-	uint32_t len;
+	size_t len;
 
 	if (in->len < FRAME_HEAD) {
 		return (int)(FRAME_HEAD - in->len);
 	}
-	len = (uint32_t)in->data[0] << 24 | (uint32_t)in->data[1] << 16 |
-	      (uint32_t)in->data[2] << 8 | in->data[3];
+	len = frame_payload_len(in->data);
 	if (len > CONTROL_REQUEST_MAX) {
 		return -EMSGSIZE;
 	}
@@ -536,7 +529,8 @@ void control_destroy(struct control *c)
 void control_answer(struct control *c, uint64_t client, Tb__VmReply *reply)
 {
 	for (unsigned i = 0; i < PLACES; i++) {
-		if (c->client[i].fd >= 0 && c->client[i].id == client && c->client[i].asked) {
+		if (c->client[i].fd >= 0 && c->client[i].id == client && c->client[i].promised) {
+			c->client[i].promised = false;
 			client_answer(&c->client[i], reply);
 		}
 	}

@@ -3,9 +3,10 @@
  * Two doors: the parent's connection (descriptor 3 of the supervised form) and clients of a
  * listening Unix socket of mode 0600. Both are read as if hostile: a frame is bounded before it is
  * read, one that stays half done for CONTROL_PATIENCE_MS ends its connection, and so does a reader
- * that does not take its answer. A connection has one request at a time: the next one is read after
- * the answer left. Knows nothing of machines: the handler does. Runs in the loop, with the device
- * lock held. */
+ * that does not take its answer. The next request of a connection is read after the answer to the
+ * last one left; an answer that takes long (a snapshot) holds up nobody: it comes when it is there,
+ * by its id, and the lease is renewed meanwhile. Knows nothing of machines: the handler does. Runs
+ * in the loop, with the device lock held. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,8 +55,8 @@ int control_listen(const char *path, int *ret_fd);
 int control_create(const struct control_config *config, struct control **ret);
 /* Answers that were not sent yet get a last try. Closes all. NULL ok. */
 void control_destroy(struct control *c);
-/* The answer that was promised to `client`; nothing happens if it has gone. `reply->id` is filled
- * in. */
+/* The answer that was promised to `client`, with the request's id in it; nothing happens if it has
+ * gone. */
 void control_answer(struct control *c, uint64_t client, Tb__VmReply *reply);
 
 /* A word to the parent that no request asked for (id 0): the VM runs, the VM has ended. */

@@ -1,6 +1,7 @@
 /* saver.h: writing a snapshot while the loop goes on: a thread of its own, made before the sandbox,
  * that waits for its one job. A big memory takes minutes on a slow card; the parent's renewals of
- * the lease must be heard meanwhile. */
+ * the lease must be heard meanwhile. A card that does not answer at all keeps this thread, and with
+ * it what is left of the process after the end of the lease, until it does; the guest has ended. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

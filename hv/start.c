@@ -86,13 +86,13 @@ static int receive(int fd, void *data, size_t len, struct received *r)
 static int frame_receive(int fd, struct buf *payload, struct received *r)
 {
 	uint8_t head[FRAME_HEAD];
-	uint32_t len;
+	size_t len;
 	int rv = receive(fd, head, sizeof(head), r);
 
 	if (rv < 0) {
 		return rv;
 	}
-	len = (uint32_t)head[0] << 24 | (uint32_t)head[1] << 16 | (uint32_t)head[2] << 8 | head[3];
+	len = frame_payload_len(head);
 	if (len > START_MAX) {
 		return -EMSGSIZE;
 	}

@@ -161,13 +161,13 @@ static int reply_receive(int fd, Tb__VmReply **ret)
 	uint8_t head[FRAME_HEAD];
 	ProtobufCMessage *message;
 	struct buf payload = {0};
-	uint32_t len;
+	size_t len;
 	int rv = receive(fd, head, sizeof(head));
 
 	if (rv < 0) {
 		return rv;
 	}
-	len = (uint32_t)head[0] << 24 | (uint32_t)head[1] << 16 | (uint32_t)head[2] << 8 | head[3];
+	len = frame_payload_len(head);
 	if (len > ANSWER_MAX) {
 		return -EMSGSIZE;
 	}

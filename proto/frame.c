@@ -18,6 +18,11 @@ void frame_append(struct buf *out, const ProtobufCMessage *message)
 	out->len += len;
 }
 
+size_t frame_payload_len(const uint8_t head[FRAME_HEAD])
+{
+	return (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+}
+
 int frame_next(const uint8_t *data, size_t len, size_t max, const uint8_t **ret_payload,
 	       size_t *ret_payload_len, size_t *ret_frame_len)
 {
@@ -25,8 +30,7 @@ int frame_next(const uint8_t *data, size_t len, size_t max, const uint8_t **ret_
 
 	if (len < FRAME_HEAD)
 		return 0;
-	payload_len =
-		(size_t)data[0] << 24 | (size_t)data[1] << 16 | (size_t)data[2] << 8 | data[3];
+	payload_len = frame_payload_len(data);
 	if (payload_len > max)
 		return -EMSGSIZE;
 	if (len - FRAME_HEAD < payload_len)

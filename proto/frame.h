@@ -13,6 +13,8 @@ enum { FRAME_HEAD = 4, FRAME_MAX = 4 << 20 };
 
 /* Appends head and message; the message is ours and below FRAME_MAX (asserted). */
 void frame_append(struct buf *out, const ProtobufCMessage *message);
+/* Bytes of the message that a head announces; from outside: to be checked before anything else. */
+size_t frame_payload_len(const uint8_t head[FRAME_HEAD]);
 /* The first whole frame of `data`: 1 and the payload's place and the frame's whole size; 0 if
  * more bytes are needed; -EMSGSIZE if the head announces more than `max` (close the link). */
 int frame_next(const uint8_t *data, size_t len, size_t max, const uint8_t **ret_payload,

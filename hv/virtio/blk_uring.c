@@ -2,8 +2,9 @@
  * a thread of the kernel wait goes to blk_sync.h, and the ring reads the answer.
  *
  * A ring could do what the process's system call filter forbids, so it is confined on its own:
- * before it is enabled it is restricted to the operations below on one registered file and to no
- * further registration (io_uring_register(2), IORING_REGISTER_RESTRICTIONS). */
+ * before it is enabled it is restricted to reads and writes of two registered files, the disk and
+ * the flusher's channel, and to no further registration (io_uring_register(2),
+ * IORING_REGISTER_RESTRICTIONS). */
 #include "hv/virtio/blk_host.h"
 
 #include <assert.h>

@@ -172,6 +172,34 @@ def _(result):
     expect(words[2] == "0x9" and 0 <= int(words[4]) <= GONE_MS, " ".join(words))
 
 
+@lab.check("the lease is renewed while a snapshot is written to a card that does not answer", f"""
+    truncate -s 200M card
+    loop=$(losetup -f)
+    losetup $loop $PWD/card
+    mke2fs $loop >/dev/null
+    mkdir at
+    mount $loop at
+    {LEASED} await=GUEST-READY files=at wait=500 save wait=200 renew=10,200,1000 status pause saved status renew=1,0,400 gone >out &
+    until grep -q GUEST-READY out 2>/dev/null; do usleep 10000; done
+    fsfreeze --freeze at
+    until [ $(grep -c renew out) -ge 10 ]; do usleep 50000; done
+    usleep 300000
+    fsfreeze --unfreeze at
+    wait
+    cat out
+    ls -s at
+    umount at
+    losetup -d $loop
+""", files={"spec.json": spec(name="busy", memoryMib=128)})
+def _(result):
+    result.expect_status(0)
+    expect(result.count("^renew {.id.:.[0-9]+.}$") == 11, "each renewal is answered")
+    result.expect_order("^renew", '^status .*"state":"paused"', "^pause .*a snapshot is being written; try again",
+                        "^SAVED {.id.:.1.}$", '^status .*"state":"running"', "^GONE status 0x9")
+    words = result.expect_line("^GONE").string.split()
+    expect(0 <= int(words[4]) <= GONE_MS, " ".join(words))
+
+
 @lab.check("nothing gets out of the sandbox, neither root's nor a person's", """
     escape && escape person
 """)

@@ -15,6 +15,7 @@
 
 #include "hv/control.h"
 #include "hv/verb.h"
+#include "proto/json_name.h"
 
 struct fixture {
 	struct loop loop;
@@ -363,13 +364,59 @@ static void test_table(void **state)
 	}
 }
 
+/* The manual page, as text. */
+static char *manual(void)
+{
+	static char text[1 << 16];
+	FILE *file = fopen(TEST_DATA "/../../../docs/man/witness-vm.1", "r");
+	size_t len = file == NULL ? 0 : fread(text, 1, sizeof(text) - 1, file);
+
+	if (file != NULL) {
+		fclose(file);
+	}
+	text[len] = '\0';
+	return text;
+}
+
+static void fields_must_be_in(const char *text, const ProtobufCMessageDescriptor *type)
+{
+	for (unsigned i = 0; i < type->n_fields; i++) {
+		char name[JSON_NAME_MAX];
+
+		json_field_name(&type->fields[i], name);
+		if (strstr(text, name) == NULL) {
+			fail_msg("%s of %s is not in witness-vm(1)", name, type->short_name);
+		}
+	}
+}
+
+static void test_manual_page_is_whole(void **state)
+{
+	const char *text = manual();
+
+	(void)state;
+	if (text[0] == '\0') {
+		skip(); /* an installed test */
+	}
+	fields_must_be_in(text, &tb__vm_spec__descriptor);
+	fields_must_be_in(text, &tb__disk_spec__descriptor);
+	fields_must_be_in(text, &tb__nic_spec__descriptor);
+	fields_must_be_in(text, &tb__restore_spec__descriptor);
+	fields_must_be_in(text, &tb__sandbox_spec__descriptor);
+	for (const struct verb *v = verbs; v->name != NULL; v++) {
+		if (strstr(text, v->name) == NULL) {
+			fail_msg("%s is not in witness-vm(1)", v->name);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plain_words), cmocka_unit_test(test_shown),
 		cmocka_unit_test(test_numbers),	    cmocka_unit_test(test_lease_of_no_time),
 		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_save),
-		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_table),	    cmocka_unit_test(test_manual_page_is_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

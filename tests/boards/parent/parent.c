@@ -7,6 +7,8 @@
  *     say=TEXT      a line to the guest's console
  *     await=TEXT    until the guest's console has said it
  *     wait=MS       does nothing
+ *     files=FOLDER  makes the files of a snapshot; save: has it written to them, without waiting;
+ *                   saved: waits for that
  *     freeze        SIGSTOP to the VM
  *     gone          waits for the VM's process; "GONE status 0x9 after-deadline-ms 3": how long
  * after the last deadline that was given Status 0 if every word went well. */
@@ -38,6 +40,8 @@ struct parent {
 	int console; /* our end of its console */
 	uint64_t deadline_ms;
 	uint64_t id;
+	uint64_t save_id; /* its answer is awaited; 0: none */
+	int files[2]; /* of a snapshot */
 	struct buf heard;
 };
 
@@ -107,7 +111,7 @@ static Tb__VmReply *reply_receive(int fd)
 	if (recv(fd, head, sizeof(head), MSG_WAITALL) != sizeof(head)) {
 		return NULL;
 	}
-	len = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+	len = frame_payload_len(head);
 	payload = malloc(len + 1);
 	if (recv(fd, payload, len, MSG_WAITALL) != (ssize_t)len ||
 	    frame_unpack(&tb__vm_reply__descriptor, payload, len, FRAME_MEMORY(len), &message) <
@@ -187,21 +191,69 @@ static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms)
 	tb__vm_reply__free_unpacked(reply, NULL);
 }
 
+/* The answer to `id`; that of a snapshot may come before it. */
+static void await_answer(struct parent *p, const char *word, uint64_t id)
+{
+	for (;;) {
+		Tb__VmReply *reply = reply_receive(p->control);
+		bool done;
+
+		if (reply == NULL) {
+			fail(word, "the connection ended");
+		}
+		done = reply->id == id;
+		if (p->save_id != 0 && reply->id == p->save_id) {
+			reply_print("SAVED", reply);
+			p->save_id = 0;
+		} else if (done) {
+			reply_print(word, reply);
+		} else {
+			fail(word, "an answer to something else");
+		}
+		tb__vm_reply__free_unpacked(reply, NULL);
+		if (done) {
+			return;
+		}
+	}
+}
+
 static void ask(struct parent *p, const char *word, Tb__VmRequest *request)
 {
-	Tb__VmReply *reply;
-
 	request->id = ++p->id;
 	frame_send(p->control, &request->base, NULL, 0);
-	reply = reply_receive(p->control);
-	if (reply == NULL) {
-		fail(word, "the connection ended");
+	await_answer(p, word, request->id);
+}
+
+static void do_files(struct parent *p, const char *folder)
+{
+	static const char *const names[] = {"state", "memory"};
+	char path[256];
+
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+		p->files[i] = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		if (p->files[i] < 0) {
+			fail(path, strerror(errno));
+		}
 	}
-	if (reply->id != request->id) {
-		fail(word, "an answer to something else");
+}
+
+static void do_save(struct parent *p)
+{
+	Tb__VmRequest request = TB__VM_REQUEST__INIT;
+	Tb__VmSave save = TB__VM_SAVE__INIT;
+
+	request.id = p->save_id = ++p->id;
+	request.what_case = TB__VM_REQUEST__WHAT_SAVE;
+	request.save = &save;
+	frame_send(p->control, &request.base, p->files, 2);
+}
+
+static void do_saved(struct parent *p)
+{
+	if (p->save_id != 0) {
+		await_answer(p, "saved", p->save_id);
 	}
-	reply_print(word, reply);
-	tb__vm_reply__free_unpacked(reply, NULL);
 }
 
 static void do_renew(struct parent *p, const char *numbers)
@@ -296,6 +348,12 @@ static void word_do(struct parent *p, const char *word)
 		dprintf(p->console, "%s\n", word + 4);
 	} else if (strncmp(word, "wait=", 5) == 0) {
 		usleep((useconds_t)atoi(word + 5) * 1000);
+	} else if (strncmp(word, "files=", 6) == 0) {
+		do_files(p, word + 6);
+	} else if (strcmp(word, "save") == 0) {
+		do_save(p);
+	} else if (strcmp(word, "saved") == 0) {
+		do_saved(p);
 	} else if (strcmp(word, "freeze") == 0) {
 		kill(p->vm, SIGSTOP);
 	} else if (strcmp(word, "gone") == 0) {
