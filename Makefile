@@ -20,12 +20,19 @@ demo: build ## three boards on this machine: sites, a split, a leader killed
 test: deps ## every test that CI runs (about 20 minutes on two cores)
 	@tests/run.sh
 
-bench: ## side by side with corosync-qnetd; prints ratios (about five minutes)
+bench: ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
 	@python3 tests/bench/run.py build/bench/bin build/bench.json
 
+scale: deps ## ten thousand sites on three boards of this machine (about ten minutes)
+	@$(MAKE) --no-print-directory build PRESET=bench
+	@python3 tests/bench/scale.py build/bench/bin build/scale.json
+
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
+
+years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
+	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
 
 torture: build ## boards killed and restarted 100 times under load
 	@python3 tests/e2e/torture.py build/$(PRESET)/bin --kills 100
@@ -59,4 +66,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench sim torture two-sides fuzz board boards bench-hv small-kernel install clean
+.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
+	install clean

@@ -210,6 +210,8 @@ static const char *node_state(const Tb__Node *n)
 {
 	if (n->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
 		return "joining";
+	if (n->drain != TB__DRAIN__DRAIN_OFF && n->status != NULL && n->status->reachable)
+		return n->status->sessions > 0 || n->status->leader ? "draining" : "drained";
 	if (n->status != NULL && n->status->leader)
 		return "leader";
 	return n->status != NULL && n->status->reachable ? "voter" : "away";
@@ -247,6 +249,41 @@ static void nodes_grid(const Tb__NodeList *list, bool wide)
 	grid_print(g, "No boards.");
 }
 
+static void boards_line(const Tb__ClusterStatus *s)
+{
+	char drained[32] = "";
+
+	if (s->nodes_drained > 0)
+		snprintf(drained, sizeof(drained), ", %" PRIu32 " drained", s->nodes_drained);
+	field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable%s", s->nodes_reachable,
+		    s->nodes, drained);
+}
+
+static const char *rotation_text(const Tb__Cluster *cluster)
+{
+	switch (cluster->ca_rotation) {
+	case TB__CA_ROTATION__CA_ROTATION_TRUST:
+		return "being rotated: waiting until every board believes the new one";
+	case TB__CA_ROTATION__CA_ROTATION_OVERLAP:
+		return "rotated; the old one is believed until \"cluster rotate-ca --finish\"";
+	default:
+		return "";
+	}
+}
+
+enum { ALARMS_SHOWN = 10 };
+
+/* Sentences by themselves: what is wrong, and the remedy. */
+static void alarms_print(const Tb__Cluster *cluster)
+{
+	size_t shown = cluster->n_alarms < ALARMS_SHOWN ? cluster->n_alarms : ALARMS_SHOWN;
+
+	for (size_t i = 0; i < shown; i++)
+		field_print(i == 0 ? "Alarms" : "", "%s", cluster->alarms[i]->message);
+	if (cluster->n_alarms > shown)
+		field_print("", "and %zu more: -o json shows them", cluster->n_alarms - shown);
+}
+
 static void view_print(const struct view *v, bool wide)
 {
 	const Tb__ClusterStatus *s = v->cluster != NULL ? v->cluster->status : NULL;
@@ -261,8 +298,7 @@ static void view_print(const struct view *v, bool wide)
 	if (s != NULL) {
 		field_color("State", s->state);
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
-		field_print("Boards", "%" PRIu32 " of %" PRIu32 " reachable", s->nodes_reachable,
-			    s->nodes);
+		boards_line(s);
 		sites_line(s);
 		field_print("Asked", "%s, version %s", s->node, s->version);
 	}
@@ -271,6 +307,11 @@ static void view_print(const struct view *v, bool wide)
 	if (v->cluster->auto_register)
 		field_print("Auto-register",
 			    "on: unknown sites are created when they first attach");
+	if (s != NULL && s->level != 0 && s->level < s->level_here)
+		field_print("Upgrade",
+			    "under way: what is new is off until every board runs the new release");
+	if (v->cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		field_print("CA", "%s", rotation_text(v->cluster));
 	if (wide) {
 		field_print("Id", "%s", v->cluster->id);
 		field_print("CA", "sha256 %s", v->cluster->ca_sha256);
@@ -278,6 +319,7 @@ static void view_print(const struct view *v, bool wide)
 			field_print("Log", "term %" PRIu64 ", applied %" PRIu64, s->term,
 				    s->applied_index);
 	}
+	alarms_print(v->cluster);
 	putchar('\n');
 	nodes_grid(v->nodes, wide);
 }
@@ -442,25 +484,75 @@ int run_cluster_transfer(struct invocation *inv)
 int run_cluster_set(struct invocation *inv)
 {
 	const char *word = option_text(inv, "auto-register");
+	uint64_t life_ms = option_duration_ms(inv, "certificate-life", 0);
 	struct buf body = {0};
+	struct buf patch = {0};
+	char duration[64];
 	int rv;
 
-	if (word == NULL) {
-		complain("nothing to set; usage: witnessctl cluster set --auto-register on|off");
+	if (word == NULL && !option_given(inv, "certificate-life")) {
+		complain("nothing to set; usage: witnessctl cluster set [--auto-register on|off] "
+			 "[--certificate-life TIME]");
 		return EXIT_USAGE;
 	}
-	rv = api_send(
-		inv,
-		&(struct api_request){.method = "PATCH",
-				      .path = "/v1/cluster",
-				      .text = strcmp(word, "on") == 0 ? "{\"autoRegister\":true}"
-								      : "{\"autoRegister\":false}",
-				      .retry_ms = API_RETRY_MS},
-		&body);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON)
+	buf_putc(&patch, '{');
+	if (word != NULL)
+		buf_printf(&patch, "\"autoRegister\":%s",
+			   strcmp(word, "on") == 0 ? "true" : "false");
+	if (option_given(inv, "certificate-life"))
+		buf_printf(&patch, "%s\"certificateLifeMs\":\"%" PRIu64 "\"",
+			   word != NULL ? "," : "", life_ms);
+	buf_putc(&patch, '}');
+	rv = api_send(inv,
+		      &(struct api_request){.method = "PATCH",
+					    .path = "/v1/cluster",
+					    .text = buf_string(&patch),
+					    .retry_ms = API_RETRY_MS},
+		      &body);
+	human_duration(life_ms, duration);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
 		api_print_json(&body);
-	else if (rv == EXIT_OK)
-		printf("auto-register is %s\n", word);
+	} else if (rv == EXIT_OK) {
+		if (word != NULL)
+			printf("auto-register is %s\n", word);
+		if (option_given(inv, "certificate-life"))
+			printf("certificates of boards and API clients live %s from now on\n",
+			       duration);
+	}
+	buf_free(&patch);
+	buf_free(&body);
+	return rv;
+}
+
+int run_cluster_rotate_ca(struct invocation *inv)
+{
+	Tb__ClusterRotateCaRequest request = TB__CLUSTER_ROTATE_CA_REQUEST__INIT;
+	struct buf body = {0};
+	Tb__Cluster *cluster;
+	int rv;
+
+	request.finish = option_given(inv, "finish");
+	rv = api_confirm(inv, request.finish ? "Stop believing the old CA? Client certificates and "
+					       "tokens that were made before the rotation end."
+					     : "Make a new CA for boards and API clients?");
+	if (rv == EXIT_OK)
+		rv = api_send(inv,
+			      &(struct api_request){.method = "POST",
+						    .path = "/v1/cluster:rotate-ca",
+						    .message = &request.base,
+						    .retry_ms = API_RETRY_MS},
+			      &body);
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
+				&cluster);
+		if (rv == EXIT_OK) {
+			printf("the CA is %s\n",
+			       request.finish ? "the new one alone" : rotation_text(cluster));
+			tb__cluster__free_unpacked(cluster, NULL);
+		}
+	}
 	buf_free(&body);
 	return rv;
 }
@@ -501,12 +593,19 @@ static void node_print(const Tb__Node *n)
 	field_print("QNet address", "%s", n->qnet_address);
 	field_print("Joined", "%s, %s", joined, ago);
 	field_print("Version", "%s", n->version);
+	if (n->zone[0] != '\0')
+		field_print("Zone", "%s", n->zone);
 	if (n->status == NULL)
 		return;
 	human_duration(n->status->lease_age_ms, age);
 	field_print("Lease", "renewed %s ago", age);
 	field_print("Site nodes", "%" PRIu32 " attached", n->status->sessions);
-	field_print("Log", "applied %" PRIu64, n->status->applied_index);
+	field_print("Log", "applied %" PRIu64 ", longest write lately %" PRIu32 " ms",
+		    n->status->applied_index, n->status->disk_ms);
+	field_print("Round trip", "to the leader, longest lately %" PRIu32 " ms",
+		    n->status->rtt_ms);
+	if (n->status->wear_percent != 0)
+		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
 }
 
 int run_node_show(struct invocation *inv)

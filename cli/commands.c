@@ -15,7 +15,8 @@ static const char *const state_words[] = {"unknown", "offline",	  "whole", "degr
 					  "split",   "undecided", NULL};
 static const char *const status_words[] = {"ok",      "degraded", "no-quorum", "new",
 					   "joining", "serving",  "failed",    NULL};
-static const char *const role_words[] = {"viewer", "operator", "admin", "node", "site", NULL};
+static const char *const role_words[] = {"viewer", "operator", "admin", "node",
+					 "site",   "agent",    NULL};
 static const char *const client_role_words[] = {"viewer", "operator", "admin", NULL};
 static const char *const format_words[] = {"csv", "json", NULL};
 
@@ -115,8 +116,8 @@ const struct option_spec global_options[] = {
 	 .type = OPTION_WORD,                                                                      \
 	 .value = "NAME",                                                                          \
 	 .words = algorithm_words,                                                                 \
-	 .help = "ffsplit, lms or 2nodelms: refuses nodes that ask for another one. any "          \
-		 "(default): as the nodes ask."},                                                  \
+	 .help = "ffsplit, lms or 2nodelms: refuses nodes that ask for another one; lease: for "   \
+		 "nodes with witness-agent. any (default): as the nodes ask."},                    \
 		{.name = "tie-breaker",                                                            \
 		 .type = OPTION_TEXT,                                                              \
 		 .value = "lowest|highest|ID|any",                                                 \
@@ -147,10 +148,17 @@ const struct option_spec global_options[] = {
 		 .value = "TIME",                                                                  \
 		 .help = "Refuses nodes with a shorter heartbeat interval (1s to 120s; 0: "        \
 			 "the default, 1s)."},                                                     \
+		{.name = "heartbeat-max",                                                          \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "TIME",                                                                  \
+		 .help = "Refuses nodes with a longer heartbeat interval (1s to 120s; 0: the "     \
+			 "default, 120s)."},                                                       \
 	{                                                                                          \
-		.name = "heartbeat-max", .type = OPTION_TEXT, .value = "TIME",                     \
-		.help = "Refuses nodes with a longer heartbeat interval (1s to 120s; 0: the "      \
-			"default, 120s)."                                                          \
+		.name = "lease", .type = OPTION_TEXT,                                              \
+		.value = "any|generation|preferred:ID|manual:ID",                                  \
+		.help = "Which node of a site with witness-agent gets the lease: the one with "    \
+			"the highest data generation, this node whenever it is there, or this "    \
+			"node and no other. any (default): who has it keeps it."                   \
 	}
 
 static const struct option_spec init_options[] = {
@@ -199,6 +207,11 @@ static const struct option_spec set_cluster_options[] = {
 	 .words = switch_words,
 	 .help = "on: a site that nobody created is created when its first node attaches. off "
 		 "(default): its nodes are refused."},
+	{.name = "certificate-life",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long certificates of boards and API clients live; they are renewed at two "
+		 "thirds of it. From a minute to ten years; default: 90d."},
 	{.name = NULL},
 };
 static const struct option_spec token_options[] = {
@@ -209,7 +222,7 @@ static const struct option_spec token_options[] = {
 	 .words = role_words,
 	 .help = "viewer reads, operator changes sites too, admin changes the cluster too; node "
 		 "lets "
-		 "a board join; site reads one site."},
+		 "a board join; site reads one site; agent enrols the agents of one site."},
 	{.name = "ttl", .type = OPTION_DURATION, .value = "TIME", .help = "Its life. Default: 1h."},
 	{.name = "uses",
 	 .type = OPTION_NUMBER,
@@ -222,8 +235,13 @@ static const struct option_spec token_options[] = {
 	{.name = "site",
 	 .type = OPTION_TEXT,
 	 .value = "NAME",
-	 .help = "The site, with --role site.",
+	 .help = "The site, with --role site or agent.",
 	 .complete = COMPLETE_SITE},
+	{.name = "tenant",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "With --role viewer or operator: sees and changes only the sites with the label "
+		 "tenant=NAME, and nothing of the cluster."},
 	{.name = NULL},
 };
 static const struct option_spec import_options[] = {
@@ -300,6 +318,10 @@ static const struct option_spec enroll_options[] = {
 	 .value = "DIR",
 	 .help = "Where to write the files. Default: a directory with the site's name.",
 	 .complete = COMPLETE_FILE},
+	{.name = "agent",
+	 .type = OPTION_FLAG,
+	 .help = "For nodes with witness-agent: prints a token of one hour for \"witness-agent "
+		 "enroll\"."},
 	{.name = NULL},
 };
 static const struct option_spec event_options[] = {
@@ -342,6 +364,82 @@ static const struct option_spec cert_options[] = {
 	{.name = NULL},
 };
 
+static const struct option_spec drain_options[] = {
+	{.name = "now",
+	 .type = OPTION_FLAG,
+	 .help = "Also sends away nodes whose site needs the vote at this moment: they lose the "
+		 "quorum until they are attached elsewhere."},
+	{.name = "no-wait", .type = OPTION_FLAG, .help = "Returns when the drain has begun."},
+	{.name = "timeout",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long to wait until the board has no site node left. Default: 10m."},
+	{.name = NULL},
+};
+
+static const struct option_spec node_set_options[] = {
+	{.name = "zone",
+	 .type = OPTION_TEXT,
+	 .value = "ZONE",
+	 .help = "Its failure domain: a building, a provider. \"\" takes it away."},
+	{.name = NULL},
+};
+static const struct option_spec tenant_options[] = {
+	{.name = "max-sites",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "How many sites it may have; 0: any number."},
+	{.name = NULL},
+};
+static const struct option_spec rotate_options[] = {
+	OPTION_YES,
+	{.name = "finish",
+	 .type = OPTION_FLAG,
+	 .help = "Stops believing the old CA. Refused while a board has its certificate from it."},
+	{.name = NULL},
+};
+static const struct option_spec backup_options[] = {
+	{.name = "force", .type = OPTION_FLAG, .help = "Replaces a file that is there."},
+	{.name = NULL},
+};
+static const struct option_spec restore_options[] = {
+	OPTION_YES,
+	{.name = "cluster-name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "Refuses the backup of a cluster of another name."},
+	OPTION_NODE_NAME,
+	OPTION_ADVERTISE,
+	OPTION_QNET_ADDRESS,
+	{.name = NULL},
+};
+static const struct option_spec recover_options[] = {
+	{.name = "cluster-name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "The cluster's name, instead of typing it when asked."},
+	{.name = "dry-run",
+	 .type = OPTION_FLAG,
+	 .help = "Only says what would be done and what may be lost."},
+	{.name = NULL},
+};
+static const struct option_spec replace_options[] = {
+	{.name = "ttl",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long the new board may take to join. Default: 1h."},
+	{.name = NULL},
+};
+
+static const char *const backup_examples[] = {
+	EXAMPLE("witnessctl cluster backup /root/tiebreak-$(date +%F).backup", "Once a day, say"),
+	NULL,
+};
+static const char *const drain_examples[] = {
+	EXAMPLE("witnessctl node drain board-2", "Before its power is turned off"),
+	EXAMPLE("witnessctl node undrain board-2", "When it is back"),
+	NULL,
+};
 static const char *const init_examples[] = {
 	EXAMPLE("witnessctl cluster init --name berlin", "On the first board"),
 	NULL,
@@ -394,6 +492,7 @@ static const char *const enroll_examples[] = {
 		"Makes key and certificate; prints what to do next"),
 	EXAMPLE("witnessctl site enroll store-0815 --csr qdevice-net-node.crq",
 		"The key stays on the node"),
+	EXAMPLE("witnessctl site enroll store-0815 --agent", "For nodes without corosync"),
 	NULL,
 };
 static const char *const event_examples[] = {
@@ -414,6 +513,7 @@ const struct command_group command_groups[] = {
 	{"cluster", "The cluster"},
 	{"node", "Its boards"},
 	{"site", "The sites"},
+	{"tenant", "Whose sites are whose"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -495,6 +595,62 @@ const struct command commands[] = {
 	 .description = "",
 	 .options = set_cluster_options,
 	 .run = run_cluster_set},
+	{.path = "cluster rotate-ca",
+	 .args = "",
+	 .summary = "Makes a new CA for boards and API clients, without an interruption",
+	 .description =
+		 "First every board learns to believe the new CA, then it signs and the boards "
+		 "renew their certificates; all this goes on by itself, \"status\" tells how far "
+		 "it is. The old CA is believed until --finish: until then, renew client "
+		 "certificates (witnessctl cert renew) and make tokens anew, for both are bound "
+		 "to it. The CA that corosync-qdevice imports is another one and stays.",
+	 .options = rotate_options,
+	 .run = run_cluster_rotate_ca},
+	{.path = "cluster backup",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .local = true,
+	 .summary = "Writes everything that the cluster knows into a file",
+	 .description =
+		 "Sites, tokens, certificates, events, who has which vote, and the keys of the "
+		 "cluster's certificate authorities; as they are at one moment, whatever is "
+		 "written "
+		 "meanwhile. Any board can do it, also without a majority. Works only on the board "
+		 "itself, as root, since the keys are in the file.",
+	 .options = backup_options,
+	 .examples = backup_examples,
+	 .run = run_cluster_backup},
+	{.path = "cluster restore",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .local = true,
+	 .summary = "Makes a cluster of this one board from a backup",
+	 .description =
+		 "For the day when all boards are gone. The sites, their certificates and the "
+		 "tokens are those of the backup, so no site needs a change if a board has an "
+		 "address of before. It is a new history: its epochs are higher than any of "
+		 "before, the old boards' certificates are revoked, and no vote is given until "
+		 "none of before can be held any more (some 24 s). Works only on the board "
+		 "itself, as root, and only if it is in no cluster.",
+	 .options = restore_options,
+	 .run = run_cluster_restore},
+	{.path = "cluster recover",
+	 .args = "",
+	 .local = true,
+	 .summary = "Goes on with this one board after the majority is lost for good",
+	 .description =
+		 "For the day when more than half of the boards will never come back. Says what "
+		 "may be lost and asks for the cluster's name. This board then makes a new "
+		 "history of what it has, alone; its state of before stays in its data directory "
+		 "as a backup. The other boards, should they come back, are not part of it. "
+		 "Refused while the cluster has a leader. Run it on the board with the longest "
+		 "log: --dry-run tells how far each one's goes.",
+	 .options = recover_options,
+	 .run = run_cluster_recover},
 	{.path = "node list",
 	 .args = "",
 	 .summary = "Lists the boards",
@@ -508,6 +664,54 @@ const struct command commands[] = {
 	 .summary = "Shows one board",
 	 .description = "NODE is its name or id.",
 	 .run = run_node_show},
+	{.path = "node set",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Says in which failure domain a board is",
+	 .description =
+		 "A site with the label zone=ZONE whose nodes are attached to a board of the same "
+		 "zone raises an alarm: what ends the one may end the other.",
+	 .options = node_set_options,
+	 .run = run_node_set},
+	{.path = "node drain",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Hands a board's sites and the leadership to the other boards",
+	 .description =
+		 "For maintenance. The board takes no new site nodes, and those it has are sent "
+		 "away a few at a time, one node of a site after the other, as long as all nodes "
+		 "of the site see each other and so are quorate without a witness. A site that "
+		 "needs the vote at this moment (a node is down, or it is split) is left alone "
+		 "until it is whole; --now does not wait for that. The board goes on voting in "
+		 "the cluster and stays drained, also over a restart, until \"node undrain\".",
+	 .options = drain_options,
+	 .examples = drain_examples,
+	 .run = run_node_drain},
+	{.path = "node undrain",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Lets a drained board serve sites again",
+	 .description = "Site nodes that left it stay where they are until they connect anew.",
+	 .run = run_node_undrain},
+	{.path = "node replace",
+	 .args = "NODE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_NODE,
+	 .summary = "Lets a new board take the place of a dead one",
+	 .description =
+		 "Prints a token, once, and what to run with it on the new board. When that joins, "
+		 "it gets the name of the dead board, whose certificates and vote end in the same "
+		 "moment. Give it the dead board's address as well, and no site needs a change. "
+		 "Refused while the board is alive, or fewer than a majority of the others is.",
+	 .options = replace_options,
+	 .run = run_node_replace},
 	{.path = "token create",
 	 .args = "",
 	 .summary = "Makes a token",
@@ -550,7 +754,7 @@ const struct command commands[] = {
 		 "each all or nothing; if it is broken off, run it again.\n\n"
 		 "CSV (RFC 4180): the first line names the columns, in any order: name, algorithm, "
 		 "tie-breaker, keep-active-partition, tls, handover, heartbeat-min, heartbeat-max, "
-		 "and "
+		 "lease and "
 		 "label.KEY for each label. JSON paths such as policy.algorithm are names, too. An "
 		 "empty field is the default, or no label; \"\" is an empty label.\n\n"
 		 "    name,algorithm,tls,label.region\n"
@@ -633,6 +837,22 @@ const struct command commands[] = {
 	 .options = enroll_options,
 	 .examples = enroll_examples,
 	 .run = run_site_enroll},
+	{.path = "tenant list",
+	 .args = "",
+	 .summary = "Lists the tenants, their sites and quotas",
+	 .description = "A tenant is a value of the label \"tenant\" of sites.",
+	 .run = run_tenant_list},
+	{.path = "tenant set",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Limits how many sites a tenant may have",
+	 .description =
+		 "Counted are the sites with the label tenant=NAME, whoever makes them. A tenant "
+		 "that has more already keeps them, but gets no new ones. What a tenant's own "
+		 "people use is a token with \"token create --tenant NAME\".",
+	 .options = tenant_options,
+	 .run = run_tenant_set},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",
@@ -656,6 +876,15 @@ const struct command commands[] = {
 	 .summary = "Lists the certificates that the cluster has signed",
 	 .description = "Kinds: node (a board), client (the API), site (corosync-qdevice).",
 	 .run = run_cert_list},
+	{.path = "cert renew",
+	 .args = "",
+	 .summary = "Renews the client certificate that is given with --cert",
+	 .description =
+		 "The file is replaced by a certificate of the same name and role for the same key "
+		 "(--key), valid as long as the old one was made for. With --server. It also "
+		 "happens by itself, whenever witnessctl is used with a certificate of which "
+		 "two thirds of the life are over and whose file it may write.",
+	 .run = run_cert_renew},
 	{.path = "cert revoke",
 	 .args = "SERIAL...",
 	 .min_args = 1,

@@ -132,6 +132,14 @@ int run_site_enroll(struct invocation *inv)
 		complain("%s: %s", problem.field, problem.message);
 		return EXIT_USAGE;
 	}
+	if (option_given(inv, "agent")) {
+		if (csr_path != NULL || dir != NULL) {
+			complain("--agent makes a token for the nodes, no files; leave --csr and "
+				 "--out out");
+			return EXIT_USAGE;
+		}
+		return token_make_agent(inv, inv->args[0]);
+	}
 	if (csr_path != NULL) {
 		csr = enroll_request_read(csr_path);
 		if (csr == NULL)

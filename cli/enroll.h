@@ -11,3 +11,5 @@ char *enroll_request_read(const char *path);
  * exit code, told. `raw` (may be NULL) gets the JSON. */
 int enroll_call(struct invocation *inv, const char *site, const char *csr, Tb__Enrollment **ret,
 		struct buf *raw);
+/* token.c: makes a token for the agents of the site and prints it with what to do next. */
+int token_make_agent(struct invocation *inv, const char *site);

@@ -7,6 +7,7 @@
 
 #include "cli/client.h"
 #include "cli/command.h"
+#include "cli/renew.h"
 
 int main(int argc, char **argv)
 {
@@ -20,6 +21,8 @@ int main(int argc, char **argv)
 		code = inv.command->run(&inv);
 	else if (rv > 0)
 		code = rv;
+	if (rv == 0 && code == EXIT_OK)
+		renew_if_due(&inv);
 	client_free(inv.client);
 	if (fflush(stdout) != 0 && errno != EPIPE) {
 		complain("cannot write the output: %s", strerror(errno));

@@ -60,6 +60,18 @@ out:
 	return rv;
 }
 
+int outfile_replace(const char *path, const void *data, size_t len, unsigned mode)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash == NULL   ? mem_strdup(".")
+		    : slash == path ? mem_strdup("/")
+				    : mem_strndup(path, (size_t)(slash - path));
+	int rv = outfile_write(dir, slash != NULL ? slash + 1 : path, data, len, mode);
+
+	free(dir);
+	return rv;
+}
+
 int outfile_read(const char *path, size_t max, char **ret, size_t *ret_len)
 {
 	FILE *file = fopen(path, "re");

@@ -13,9 +13,17 @@ int run_cluster_status(struct invocation *inv);
 int run_cluster_remove(struct invocation *inv);
 int run_cluster_transfer(struct invocation *inv);
 int run_cluster_set(struct invocation *inv);
+int run_cluster_rotate_ca(struct invocation *inv);
+int run_cluster_backup(struct invocation *inv);
+int run_cluster_restore(struct invocation *inv);
+int run_cluster_recover(struct invocation *inv);
 
 int run_node_list(struct invocation *inv);
 int run_node_show(struct invocation *inv);
+int run_node_set(struct invocation *inv);
+int run_node_drain(struct invocation *inv);
+int run_node_undrain(struct invocation *inv);
+int run_node_replace(struct invocation *inv);
 
 int run_token_create(struct invocation *inv);
 int run_token_list(struct invocation *inv);
@@ -30,8 +38,12 @@ int run_site_delete(struct invocation *inv);
 int run_site_export(struct invocation *inv);
 int run_site_enroll(struct invocation *inv);
 
+int run_tenant_list(struct invocation *inv);
+int run_tenant_set(struct invocation *inv);
+
 int run_event_list(struct invocation *inv);
 
 int run_cert_create(struct invocation *inv);
 int run_cert_list(struct invocation *inv);
 int run_cert_revoke(struct invocation *inv);
+int run_cert_renew(struct invocation *inv);

@@ -75,7 +75,11 @@ static void attached_text(struct buf *out, const Tb__Site *site)
 
 static void holder_text(struct buf *out, const Tb__Site *site)
 {
-	if (site->status == NULL || site->status->grant == NULL)
+	const Tb__SiteLease *lease = site->status != NULL ? site->status->lease : NULL;
+
+	if (lease != NULL && lease->holder != 0)
+		buf_printf(out, "%" PRIu32, lease->holder);
+	if (lease != NULL || site->status == NULL || site->status->grant == NULL)
 		return;
 	numbers_text(out, site->status->grant->nodes, site->status->grant->n_nodes);
 }
@@ -268,6 +272,50 @@ static void nodes_print(const Tb__SiteStatus *s)
 	grid_print(g, "No node is attached.");
 }
 
+static void agents_print(const Tb__SiteStatus *s)
+{
+	static const char *const headers[] = {">NODE",	  "NAME", "ADDRESS", ">BOARD",
+					      "WANTS IT", "SEES", "LEASE",   ">GENERATION",
+					      "ATTACHED", NULL};
+	struct grid *g = grid_new(headers);
+
+	for (size_t i = 0; i < s->n_nodes; i++) {
+		const Tb__SiteNode *n = s->nodes[i];
+		struct buf seen = {0};
+		char id[16], board[24], lease[32] = "", generation[24], attached[32];
+
+		snprintf(id, sizeof(id), "%" PRIu32, n->node_id);
+		snprintf(board, sizeof(board), "%" PRIu64, n->board);
+		snprintf(generation, sizeof(generation), "%" PRIu64, n->generation);
+		if (s->lease->holder == n->node_id)
+			snprintf(lease, sizeof(lease), "epoch %" PRIu64, s->lease->epoch);
+		numbers_text(&seen, n->seen, n->n_seen);
+		human_time(n->attached_ms, attached);
+		grid_row(g,
+			 (const char *[]){id, n->name, n->address, board, n->wanted ? "yes" : "no",
+					  buf_string(&seen), lease, generation, attached});
+		buf_free(&seen);
+	}
+	putchar('\n');
+	grid_print(g, "No node is attached.");
+}
+
+static void lease_print(const Tb__SiteLease *lease)
+{
+	char until[32];
+
+	if (lease->holder == 0) {
+		field_print("Lease", "held by nobody (last epoch %" PRIu64 ")", lease->epoch);
+		return;
+	}
+	human_time(lease->until_ms, until);
+	field_print("Lease",
+		    "held by node %" PRIu32 " (epoch %" PRIu64
+		    ") until %s at the latest, unless it "
+		    "renews",
+		    lease->holder, lease->epoch, until);
+}
+
 static void grant_print(const Tb__Grant *grant)
 {
 	struct buf nodes = {0};
@@ -300,11 +348,15 @@ static void site_print(const Tb__Site *site)
 			    site->status->reason[0] != '\0' ? ": " : "", site->status->reason);
 	field_print("Labels", "%s", buf_string(&labels));
 	field_print("Policy", "%s", buf_string(&policy));
-	if (site->status != NULL)
+	if (site->status != NULL && site->status->lease != NULL)
+		lease_print(site->status->lease);
+	else if (site->status != NULL)
 		grant_print(site->status->grant);
 	field_print("Created", "%s", when);
 	field_print("Revision", "%" PRIu64, site->revision);
-	if (site->status != NULL)
+	if (site->status != NULL && site->status->lease != NULL)
+		agents_print(site->status);
+	else if (site->status != NULL)
 		nodes_print(site->status);
 	buf_free(&labels);
 	buf_free(&policy);

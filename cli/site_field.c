@@ -11,7 +11,14 @@
 #include "lib/text.h"
 #include "proto/json.h"
 
-enum field_kind { FIELD_TEXT, FIELD_WORD, FIELD_TIE_BREAKER, FIELD_NUMBER, FIELD_DURATION };
+enum field_kind {
+	FIELD_TEXT,
+	FIELD_WORD,
+	FIELD_TIE_BREAKER,
+	FIELD_NUMBER,
+	FIELD_DURATION,
+	FIELD_LEASE
+};
 
 struct site_field_spec {
 	const char *name;
@@ -33,12 +40,14 @@ static const struct site_field_spec specs[] = {
 	{"handover", "policy.handover", FIELD_WORD, &tb__handover__descriptor, "a handover"},
 	{"heartbeat-min", "policy.heartbeatMinMs", FIELD_DURATION, NULL, NULL},
 	{"heartbeat-max", "policy.heartbeatMaxMs", FIELD_DURATION, NULL, NULL},
+	{"lease", "policy.lease", FIELD_LEASE, &tb__lease_policy__descriptor, "a lease policy"},
 };
 enum { SPEC_COUNT = sizeof(specs) / sizeof(specs[0]) };
 
 const char *const site_field_options[] = {
-	"algorithm", "tie-breaker",   "keep-active-partition", "tls",
-	"handover",  "heartbeat-min", "heartbeat-max",	       NULL,
+	"algorithm",	 "tie-breaker", "keep-active-partition",
+	"tls",		 "handover",	"heartbeat-min",
+	"heartbeat-max", "lease",	NULL,
 };
 
 static int field_label(const char *key, struct site_field *ret, char message[SITE_FIELD_MESSAGE])
@@ -81,7 +90,8 @@ int site_field_find(const char *name, struct site_field *ret, char message[SITE_
 	else
 		snprintf(message, SITE_FIELD_MESSAGE,
 			 "unknown column \"%.64s\"; known are name, algorithm, tie-breaker, "
-			 "keep-active-partition, tls, handover, heartbeat-min, heartbeat-max and "
+			 "keep-active-partition, tls, handover, heartbeat-min, heartbeat-max, "
+			 "lease and "
 			 "label.KEY",
 			 name);
 	return -EINVAL;
@@ -197,6 +207,34 @@ static int tie_breaker_set(Tb__Site *site, const struct site_field_spec *spec, c
 	return -EINVAL;
 }
 
+/* "generation", "preferred:2". */
+static int lease_set(Tb__Site *site, const struct site_field_spec *spec, const char *value,
+		     char message[SITE_FIELD_MESSAGE])
+{
+	const char *colon = strchr(value, ':');
+	char *word = mem_strndup(value, colon != NULL ? (size_t)(colon - value) : strlen(value));
+	struct json_error error;
+	uint64_t node;
+	int number;
+	int rv = 0;
+
+	if (json_enum_parse(spec->words, word, &number, &error) != 0) {
+		complain_word(spec, word, ", the last two with the node's id as in preferred:2",
+			      message);
+		rv = -EINVAL;
+	} else if (colon != NULL && text_to_u64(colon + 1, 1, UINT32_MAX, &node) != 0) {
+		snprintf(message, SITE_FIELD_MESSAGE, "\"%.64s\" is not a node id; write %.64s:2",
+			 colon + 1, word);
+		rv = -EINVAL;
+	} else {
+		rv = path_set(site, spec->path, word, message);
+	}
+	if (rv == 0)
+		rv = path_set(site, "policy.leaseNode", colon != NULL ? colon + 1 : "0", message);
+	free(word);
+	return rv;
+}
+
 static int duration_set(Tb__Site *site, const struct site_field_spec *spec, const char *value,
 			char message[SITE_FIELD_MESSAGE])
 {
@@ -234,6 +272,8 @@ int site_field_set(Tb__Site *site, const struct site_field *f, const char *value
 		return path_set(site, f->spec->path, value, message);
 	case FIELD_TIE_BREAKER:
 		return tie_breaker_set(site, f->spec, value, message);
+	case FIELD_LEASE:
+		return lease_set(site, f->spec, value, message);
 	case FIELD_DURATION:
 		return duration_set(site, f->spec, value, message);
 	default:
@@ -260,6 +300,16 @@ static void ms_get(uint32_t ms, char text[256])
 	snprintf(text, 256, "%s", exact);
 }
 
+static void lease_get(const Tb__SitePolicy *p, char text[256])
+{
+	size_t used;
+
+	word_get(&tb__lease_policy__descriptor, p->lease, text);
+	used = strlen(text);
+	if (p->lease_node != 0)
+		snprintf(text + used, 256 - used, ":%" PRIu32, p->lease_node);
+}
+
 static void policy_get(const Tb__SitePolicy *p, const char *name, char text[256])
 {
 	text[0] = '\0';
@@ -282,6 +332,8 @@ static void policy_get(const Tb__SitePolicy *p, const char *name, char text[256]
 		ms_get(p->heartbeat_min_ms, text);
 	else if (strcmp(name, "heartbeat-max") == 0)
 		ms_get(p->heartbeat_max_ms, text);
+	else if (strcmp(name, "lease") == 0)
+		lease_get(p, text);
 	else if (p->tie_breaker_node != 0)
 		snprintf(text, 256, "%" PRIu32, p->tie_breaker_node);
 }
@@ -342,6 +394,10 @@ static void patch_policy(const Tb__Site *site, const char *name, const char *val
 		buf_printf(out, "\"tieBreaker\":\"%s\",\"tieBreakerNode\":%" PRIu32,
 			   json_enum_word(&tb__tie_breaker__descriptor, p->tie_breaker, word),
 			   p->tie_breaker_node);
+	} else if (strcmp(name, "lease") == 0) {
+		buf_printf(out, "\"lease\":\"%s\",\"leaseNode\":%" PRIu32,
+			   json_enum_word(&tb__lease_policy__descriptor, p->lease, word),
+			   p->lease_node);
 	} else if (strcmp(name, "heartbeat-min") == 0) {
 		buf_printf(out, "\"heartbeatMinMs\":%" PRIu32, p->heartbeat_min_ms);
 	} else if (strcmp(name, "heartbeat-max") == 0) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/enroll.h"
 #include "cli/grid.h"
 #include "cli/human.h"
 #include "cli/run.h"
@@ -64,43 +65,30 @@ static void created_print(struct invocation *inv, const Tb__TokenCreated *create
 	if (role == TB__ROLE__ROLE_NODE)
 		fprintf(stderr, "On the new board:\n  witnessctl cluster join %s --token %s\n",
 			address, shown);
+	else if (role == TB__ROLE__ROLE_AGENT)
+		fprintf(stderr,
+			"On each node of the site, with its own number:\n"
+			"  witness-agent enroll --board %s --site %s --node 1 --token %s\n",
+			address, t->site, shown);
 	else
 		fprintf(stderr,
 			"Use it as:\n  TIEBREAK_TOKEN=%s witnessctl --server https://%s status\n",
 			shown, address);
 }
 
-int run_token_create(struct invocation *inv)
+/* Asks for a token at `path` and shows it. */
+static int token_post(struct invocation *inv, const char *path, const ProtobufCMessage *request,
+		      Tb__Role role)
 {
-	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
 	Tb__TokenCreated *created;
-	struct json_error error;
 	struct buf body = {0};
-	int role, rv;
+	int rv = api_send(inv,
+			  &(struct api_request){.method = "POST",
+						.path = path,
+						.message = request,
+						.retry_ms = API_RETRY_MS},
+			  &body);
 
-	if (option_text(inv, "role") == NULL) {
-		complain("--role is missing: viewer, operator, admin, node or site");
-		return EXIT_USAGE;
-	}
-	if (json_enum_parse(&tb__role__descriptor, option_text(inv, "role"), &role, &error) != 0)
-		abort(); /* the table allows only words of this enum */
-	request.role = (Tb__Role)role;
-	request.name = (char *)(option_given(inv, "name") ? option_text(inv, "name") : "");
-	request.site = (char *)(option_given(inv, "site") ? option_text(inv, "site") : "");
-	if ((role == TB__ROLE__ROLE_SITE) != (request.site[0] != '\0')) {
-		complain(role == TB__ROLE__ROLE_SITE ? "--role site needs --site NAME"
-						     : "--site goes with --role site");
-		return EXIT_USAGE;
-	}
-	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
-	request.max_uses =
-		(uint32_t)option_number(inv, "uses", role == TB__ROLE__ROLE_NODE ? 1 : 0);
-	rv = api_send(inv,
-		      &(struct api_request){.method = "POST",
-					    .path = "/v1/tokens",
-					    .message = &request.base,
-					    .retry_ms = API_RETRY_MS},
-		      &body);
 	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
 		api_print_json(&body);
 	} else if (rv == EXIT_OK) {
@@ -109,12 +97,69 @@ int run_token_create(struct invocation *inv)
 		if (rv == EXIT_OK && (api_output(inv) == OUTPUT_NAME || created->token == NULL))
 			printf("%s\n", created->secret);
 		else if (rv == EXIT_OK)
-			created_print(inv, created, request.role);
+			created_print(inv, created, role);
 		if (rv == EXIT_OK)
 			tb__token_created__free_unpacked(created, NULL);
 	}
 	buf_free(&body);
 	return rv;
+}
+
+static int token_make(struct invocation *inv, const Tb__TokenRequest *request)
+{
+	return token_post(inv, "/v1/tokens", &request->base, request->role);
+}
+
+int run_node_replace(struct invocation *inv)
+{
+	Tb__NodeReplaceRequest request = TB__NODE_REPLACE_REQUEST__INIT;
+	char *path = api_path("/v1/nodes/", inv->args[0], ":replace");
+	int rv;
+
+	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
+	rv = token_post(inv, path, &request.base, TB__ROLE__ROLE_NODE);
+	free(path);
+	return rv;
+}
+
+int token_make_agent(struct invocation *inv, const char *site)
+{
+	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
+
+	request.role = TB__ROLE__ROLE_AGENT;
+	request.site = (char *)site;
+	request.ttl_ms = TTL_DEFAULT_MS;
+	return token_make(inv, &request);
+}
+
+int run_token_create(struct invocation *inv)
+{
+	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
+	struct json_error error;
+	bool of_site;
+	int role;
+
+	if (option_text(inv, "role") == NULL) {
+		complain("--role is missing: viewer, operator, admin, node, site or agent");
+		return EXIT_USAGE;
+	}
+	if (json_enum_parse(&tb__role__descriptor, option_text(inv, "role"), &role, &error) != 0)
+		abort(); /* the table allows only words of this enum */
+	request.role = (Tb__Role)role;
+	request.name = (char *)(option_given(inv, "name") ? option_text(inv, "name") : "");
+	request.site = (char *)(option_given(inv, "site") ? option_text(inv, "site") : "");
+	of_site = role == TB__ROLE__ROLE_SITE || role == TB__ROLE__ROLE_AGENT;
+	if (of_site != (request.site[0] != '\0')) {
+		complain(of_site ? "--role %s needs --site NAME"
+				 : "--site goes with --role site and --role agent, not with %s",
+			 option_text(inv, "role"));
+		return EXIT_USAGE;
+	}
+	request.tenant = (char *)(option_given(inv, "tenant") ? option_text(inv, "tenant") : "");
+	request.ttl_ms = option_duration_ms(inv, "ttl", TTL_DEFAULT_MS);
+	request.max_uses =
+		(uint32_t)option_number(inv, "uses", role == TB__ROLE__ROLE_NODE ? 1 : 0);
+	return token_make(inv, &request);
 }
 
 static const char *token_state(const Tb__Token *t, int64_t now_ms)

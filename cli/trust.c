@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "lib/hex.h"
 #include "lib/mem.h"
@@ -205,4 +206,50 @@ void request_new(const char *common_name, struct buf *ret_key, struct buf *ret_c
 	X509_NAME_free(name);
 	X509_REQ_free(request);
 	EVP_PKEY_free(key);
+}
+
+int request_of_key(const char *key_pem, struct buf *ret_csr)
+{
+	BIO *in = BIO_new_mem_buf(key_pem, -1);
+	EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, NULL, (void *)"");
+	X509_REQ *request = X509_REQ_new();
+	BIO *text = BIO_new(BIO_s_mem());
+	int rv = -EINVAL;
+
+	if (key != NULL && request != NULL && text != NULL &&
+	    X509_REQ_set_pubkey(request, key) == 1 &&
+	    X509_REQ_sign(request, key, EVP_sha256()) > 0 &&
+	    PEM_write_bio_X509_REQ(text, request) == 1)
+		rv = 0;
+	if (rv == 0)
+		bio_append(text, ret_csr);
+	else
+		BIO_free(text);
+	X509_REQ_free(request);
+	EVP_PKEY_free(key);
+	BIO_free(in);
+	ERR_clear_error();
+	return rv;
+}
+
+static int64_t time_of(const ASN1_TIME *time)
+{
+	struct tm tm;
+
+	return ASN1_TIME_to_tm(time, &tm) == 1 ? (int64_t)timegm(&tm) * 1000 : 0;
+}
+
+int certificate_life(const char *pem, int64_t *ret_from_ms, int64_t *ret_until_ms)
+{
+	BIO *in = BIO_new_mem_buf(pem, -1);
+	X509 *cert = PEM_read_bio_X509(in, NULL, NULL, (void *)"");
+
+	BIO_free(in);
+	ERR_clear_error();
+	if (cert == NULL)
+		return -EINVAL;
+	*ret_from_ms = time_of(X509_get0_notBefore(cert));
+	*ret_until_ms = time_of(X509_get0_notAfter(cert));
+	X509_free(cert);
+	return 0;
 }

@@ -5,6 +5,7 @@
  * a file, and the certificate must be a board's: URI SAN "tiebreak:node/...". */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 #include "lib/buf.h"
 
@@ -24,3 +25,7 @@ void digest_hex(const void *data, size_t len, char hex[65]);
 
 /* A fresh P-256 key and a PKCS#10 request for `common_name`, both PEM. */
 void request_new(const char *common_name, struct buf *ret_key, struct buf *ret_csr);
+/* A PKCS#10 request (PEM) of a key that is there (PEM). -EINVAL: it is no key. */
+int request_of_key(const char *key, struct buf *ret_csr);
+/* Validity of the first certificate of a PEM text, in milliseconds since 1970. -EINVAL: none. */
+int certificate_life(const char *pem, int64_t *ret_from_ms, int64_t *ret_until_ms);

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/alarm.h"
 #include "cluster/check.h"
 #include "cluster/limits.h"
 #include "lib/mem.h"
@@ -189,7 +190,7 @@ static int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op
 	rv = certificate_add(a, row);
 	if (rv != 0)
 		return rv;
-	if (strcmp(row->kind, "site") == 0)
+	if (strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0)
 		subject.site = row->subject;
 	if (strcmp(row->kind, "node") == 0)
 		subject.node = row->subject;
@@ -317,7 +318,8 @@ static int token_admit(struct applier *a, const Tb__NodeAdd *op, const Tb__Token
 	return 0;
 }
 
-static int token_use(struct applier *a, const Tb__NodeAdd *op)
+/* *ret_replaces: the board whose place is taken, 0: none. */
+static int token_use(struct applier *a, const Tb__NodeAdd *op, uint64_t *ret_replaces)
 {
 	Tb__Token *token = NULL;
 	int rv = store_token_get(a->s, op->token_id, &token);
@@ -328,6 +330,7 @@ static int token_use(struct applier *a, const Tb__NodeAdd *op)
 	if (rv == 0) {
 		Tb__Token row = *token;
 
+		*ret_replaces = row.replaces;
 		row.uses++;
 		rv = store_token_put(a->s, &row);
 	}
@@ -358,19 +361,10 @@ static int node_room(struct applier *a, const char *name)
 		      LIMIT_NODES);
 }
 
-static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+static int node_admit(struct applier *a, const Tb__NodeAdd *op)
 {
-	struct apply_problem problem;
-	int rv;
+	int rv = node_room(a, op->node->name);
 
-	if (op->node == NULL)
-		return refuse_missing(a, "node");
-	rv = token_use(a, op);
-	if (rv != 0)
-		return rv;
-	if (node_check(op->node, &problem) != 0)
-		return refuse_invalid(a, &problem);
-	rv = node_room(a, op->node->name);
 	if (rv == 0)
 		rv = node_put_new(a, op->node, TB__NODE_ROLE__NODE_ROLE_JOINING);
 	if (rv == 0)
@@ -380,6 +374,51 @@ static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 	return audit(a, "node.added", INFO, (struct subject){.node = op->node->name},
 		     "board %s admitted with id %" PRIu64 " by token %s", op->node->name,
 		     a->result->node_id, op->token_id);
+}
+
+static int node_certificates_revoke(struct applier *a, const char *name);
+
+/* The new board gets the name; the old one's id and certificates are worth nothing any more. */
+static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
+{
+	Tb__Node row = *op->node;
+	int rv = store_node_delete(a->s, old->id);
+
+	if (rv == 0)
+		rv = node_certificates_revoke(a, old->name);
+	row.name = old->name;
+	if (rv == 0)
+		rv = node_put_new(a, &row, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	if (rv != 0)
+		return rv;
+	return audit(a, "node.replaced", WARNING, (struct subject){.node = old->name},
+		     "board %s (id %" PRIu64 ") is replaced by a new board with id %" PRIu64
+		     " by token %s",
+		     old->name, old->id, a->result->node_id, op->token_id);
+}
+
+static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
+{
+	struct apply_problem problem;
+	uint64_t replaces = 0;
+	Tb__Node *old = NULL;
+	int rv;
+
+	if (op->node == NULL)
+		return refuse_missing(a, "node");
+	rv = token_use(a, op, &replaces);
+	if (rv != 0)
+		return rv;
+	if (node_check(op->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	/* A board that was removed meanwhile has left its place free: the new one just joins. */
+	if (replaces != 0)
+		rv = store_node_get(a->s, replaces, &old);
+	if (rv != 0 && rv != -ENOENT)
+		return rv;
+	rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
+	tb__node__free_unpacked(old, NULL);
+	return rv;
 }
 
 static int node_get(struct applier *a, uint64_t id, Tb__Node **ret)
@@ -465,6 +504,84 @@ static int apply_node_set(struct applier *a, const Tb__NodeSet *op)
 	return rv;
 }
 
+/* --- drained boards --- */
+
+struct servers {
+	uint64_t except;
+	unsigned count;
+	unsigned drained;
+};
+
+static int servers_visit(void *arg, const Tb__Node *row)
+{
+	struct servers *servers = arg;
+
+	if (row->id == servers->except)
+		return 0;
+	servers->count +=
+		row->drain == TB__DRAIN__DRAIN_OFF && row->role == TB__NODE_ROLE__NODE_ROLE_VOTER;
+	servers->drained += row->drain != TB__DRAIN__DRAIN_OFF;
+	return 0;
+}
+
+/* Somebody must serve the sites. */
+static int node_drain_check(struct applier *a, const Tb__Node *node, Tb__Drain drain)
+{
+	struct servers others = {.except = node->id};
+	int rv;
+
+	if (drain > TB__DRAIN__DRAIN_NOW)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "drain", "use off, gentle or now");
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return 0;
+	rv = store_nodes(a->s, servers_visit, &others);
+	if (rv != 0 || others.count > 0)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "id",
+		      "no other board would serve the sites; undrain another one, or join one, "
+		      "before %s is drained",
+		      node->name);
+}
+
+static int node_drain(struct applier *a, Tb__Node *node, Tb__Drain drain)
+{
+	struct subject subject = {.node = node->name};
+	int rv = node_drain_check(a, node, drain);
+
+	if (rv != 0)
+		return rv;
+	if (node->drain == drain) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	node->drain = drain;
+	a->result->changed = 1;
+	a->out->nodes_changed = true;
+	rv = store_node_put(a->s, node);
+	if (rv != 0)
+		return rv;
+	if (drain == TB__DRAIN__DRAIN_OFF)
+		return audit(a, "node.undrained", INFO, subject, "board %s serves sites again",
+			     node->name);
+	return audit(
+		a, "node.drained", INFO, subject,
+		"board %s is drained: its site nodes are sent to the other boards%s", node->name,
+		drain == TB__DRAIN__DRAIN_NOW ? ", also those whose site needs the vote now" : "");
+}
+
+static int apply_node_drain(struct applier *a, const Tb__NodeDrain *op)
+{
+	Tb__Node *node;
+	int rv = node_get(a, op->id, &node);
+
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	rv = node_drain(a, node, op->drain);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
 struct serials {
 	size_t count;
 	char **items;
@@ -482,33 +599,47 @@ static int serials_visit(void *arg, const Tb__Certificate *row)
 	return 0;
 }
 
+/* Frees them, also if `rv` is not 0 already. */
+static int serials_revoke(struct applier *a, struct serials *serials, int rv)
+{
+	for (size_t i = 0; i < serials->count; i++) {
+		Tb__Certificate *row;
+
+		if (rv == 0)
+			rv = store_certificate_get(a->s, serials->items[i], &row);
+		if (rv == 0) {
+			rv = certificate_revoke(a, row);
+			tb__certificate__free_unpacked(row, NULL);
+		}
+		free(serials->items[i]);
+	}
+	free(serials->items);
+	return rv;
+}
+
 static int node_certificates_revoke(struct applier *a, const char *name)
 {
 	struct serials serials = {0};
 	int rv = store_certificates_of(a->s, "node", name, serials_visit, &serials);
 
-	for (size_t i = 0; i < serials.count; i++) {
-		Tb__Certificate *row;
-
-		if (rv == 0)
-			rv = store_certificate_get(a->s, serials.items[i], &row);
-		if (rv == 0) {
-			rv = certificate_revoke(a, row);
-			tb__certificate__free_unpacked(row, NULL);
-		}
-		free(serials.items[i]);
-	}
-	free(serials.items);
-	return rv;
+	return serials_revoke(a, &serials, rv);
 }
 
 static int node_remove(struct applier *a, const Tb__Node *node)
 {
+	struct servers others = {.except = node->id};
 	uint64_t count;
 	int rv = store_count(a->s, "node", &count);
 
+	if (rv == 0)
+		rv = store_nodes(a->s, servers_visit, &others);
 	if (rv != 0)
 		return rv;
+	if (others.count == 0 && others.drained > 0)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "id",
+			      "without %s only drained boards would be left; undrain one first "
+			      "(witnessctl node undrain)",
+			      node->name);
 	if (count == 1)
 		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "id",
 			      "%s is the last board of the cluster; add another one first",
@@ -602,6 +733,485 @@ static int apply_cluster_set(struct applier *a, const Tb__ClusterSet *op)
 	return rv;
 }
 
+/* --- a new history --------------------------------------------------------------------------- */
+
+/* Epochs of a history lie above those of every history before it, also of one that went on after
+ * this backup was taken, as time does: one grant in 2^-20 ms is more than any site can have. */
+enum { EPOCH_TIME_SHIFT = 20 };
+
+static int restore_rows(struct applier *a, const Tb__ClusterRestore *op)
+{
+	for (size_t i = 0; i < op->n_rows; i++) {
+		const Tb__ClusterRestore__Row *row = op->rows[i];
+		int rv = -EBADMSG;
+
+		switch (row->row) {
+		case TB__SNAPSHOT__RECORD__ROW_TOKEN:
+		case TB__SNAPSHOT__RECORD__ROW_SITE:
+		case TB__SNAPSHOT__RECORD__ROW_GRANT:
+		case TB__SNAPSHOT__RECORD__ROW_CERTIFICATE:
+		case TB__SNAPSHOT__RECORD__ROW_EVENT:
+		case TB__SNAPSHOT__RECORD__ROW_COUNTER:
+			rv = store_record_put(a->s, row->row, row->body.data, row->body.len);
+			break;
+		default:
+			break;
+		}
+		if (rv == -EBADMSG)
+			return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "rows",
+				      "row %zu is not of a kind that is restored", i);
+		if (rv != 0)
+			return rv;
+	}
+	return 0;
+}
+
+struct grants {
+	size_t count;
+	Tb__Grant **items;
+};
+
+static int grants_visit(void *arg, const Tb__Site *site, const Tb__Grant *grant)
+{
+	struct grants *grants = arg;
+
+	(void)site;
+	if (grant == NULL)
+		return 0;
+	if ((grants->count & (grants->count - 1)) == 0)
+		grants->items =
+			mem_realloc(grants->items, (grants->count == 0 ? 1 : grants->count * 2) *
+							   sizeof(grants->items[0]));
+	grants->items[grants->count++] = (Tb__Grant *)message_copy(&grant->base);
+	return 0;
+}
+
+/* Who had the vote is kept, for whoever decides next; no ring, so that it is decided and committed
+ * anew. */
+static int restore_epochs(struct applier *a, uint64_t floor)
+{
+	const struct store_site_filter all = {0};
+	struct grants grants = {0};
+	int rv = store_sites(a->s, &all, grants_visit, &grants, NULL);
+
+	for (size_t i = 0; i < grants.count; i++) {
+		Tb__RingId none = TB__RING_ID__INIT;
+		Tb__Grant row = *grants.items[i];
+
+		row.epoch = row.epoch < floor ? floor : row.epoch + 1;
+		row.ring = &none;
+		if (rv == 0)
+			rv = store_grant_put(a->s, &row);
+		tb__grant__free_unpacked(grants.items[i], NULL);
+	}
+	free(grants.items);
+	return rv != 0 ? rv : store_counter_raise(a->s, "epoch", floor);
+}
+
+static int restore_serials_visit(void *arg, const Tb__Certificate *row)
+{
+	return strcmp(row->kind, "node") == 0 ? serials_visit(arg, row) : 0;
+}
+
+/* The boards of the old history are not of this one, whenever they come back. */
+static int restore_certificates(struct applier *a)
+{
+	struct serials serials = {0};
+	int rv = store_certificates(a->s, NULL, 0, restore_serials_visit, &serials);
+
+	return serials_revoke(a, &serials, rv);
+}
+
+static int restore_final(struct applier *a, const Tb__ClusterRestore__Final *final)
+{
+	struct apply_problem problem;
+	Tb__Cluster row;
+	int rv;
+
+	if (final->cluster == NULL || final->secrets == NULL || final->node == NULL ||
+	    final->certificate == NULL)
+		return refuse_missing(a, "final");
+	if (cluster_check(final->cluster, &problem) != 0 ||
+	    secrets_check(final->secrets, &problem) != 0 || node_check(final->node, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	row = *final->cluster;
+	row.history++;
+	row.hold_ms = final->hold_ms;
+	a->out->cluster_changed = true;
+	rv = restore_epochs(a, (uint64_t)a->command->time_ms << EPOCH_TIME_SHIFT);
+	if (rv == 0)
+		rv = restore_certificates(a);
+	if (rv == 0)
+		rv = store_cluster_put(a->s, &row);
+	if (rv == 0)
+		rv = store_secrets_put(a->s, final->secrets);
+	if (rv == 0)
+		rv = node_put_new(a, final->node, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	if (rv == 0)
+		rv = node_certificate_add(a, final->node, final->certificate);
+	if (rv != 0)
+		return rv;
+	return audit(a, "cluster.restored", WARNING, (struct subject){.node = final->node->name},
+		     "history %" PRIu32 " of cluster %s begins on board %s, from %s", row.history,
+		     row.name, final->node->name, final->source);
+}
+
+static int apply_cluster_restore(struct applier *a, const Tb__ClusterRestore *op)
+{
+	int rv = restore_rows(a, op);
+
+	return rv == 0 && op->final != NULL ? restore_final(a, op->final) : rv;
+}
+
+static int apply_cluster_settle(struct applier *a)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	if (row->hold_ms == 0) {
+		a->result->unchanged = 1;
+	} else {
+		row->hold_ms = 0;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.settled", INFO, (struct subject){0},
+				   "no vote of an older history can be held any more: votes are "
+				   "given again");
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static size_t alarm_place(const Tb__Cluster *row, const Tb__Alarm *alarm, bool *ret_there)
+{
+	size_t at = 0;
+
+	while (at < row->n_alarms && alarm_order(row->alarms[at], alarm) < 0)
+		at++;
+	*ret_there = at < row->n_alarms && alarm_order(row->alarms[at], alarm) == 0;
+	return at;
+}
+
+static int alarm_audit(struct applier *a, const Tb__Alarm *alarm, bool raised)
+{
+	struct subject subject = {0};
+
+	if (strncmp(alarm->kind, "site-", 5) == 0)
+		subject.site = alarm->subject;
+	else if (strcmp(alarm->kind, "certificate") != 0)
+		subject.node = alarm->subject;
+	return audit(a, raised ? "alarm.raised" : "alarm.cleared", raised ? WARNING : INFO, subject,
+		     "%s%s", raised ? "" : "over: ", alarm->message);
+}
+
+static int alarm_check(struct applier *a, const Tb__Alarm *alarm)
+{
+	struct apply_problem problem;
+
+	if (text_check(alarm->kind, LIMIT_NAME, "alarm.kind", &problem) != 0 ||
+	    text_check(alarm->subject, 2 * LIMIT_NAME, "alarm.subject", &problem) != 0 ||
+	    text_check(alarm->message, LIMIT_MESSAGE, "alarm.message", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	return 0;
+}
+
+static int alarm_clear(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv;
+
+	if (!there)
+		return 0;
+	a->result->changed++;
+	rv = alarm_audit(a, row->alarms[at], false);
+	tb__alarm__free_unpacked(row->alarms[at], NULL);
+	row->n_alarms--;
+	memmove(&row->alarms[at], &row->alarms[at + 1],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	return rv;
+}
+
+static int alarm_raise(struct applier *a, Tb__Cluster *row, const Tb__Alarm *alarm)
+{
+	bool there;
+	size_t at = alarm_place(row, alarm, &there);
+	int rv = alarm_check(a, alarm);
+
+	if (rv != 0 || there || row->n_alarms == LIMIT_ALARMS)
+		return rv;
+	a->result->changed++;
+	row->alarms = mem_realloc(row->alarms, (row->n_alarms + 1) * sizeof(row->alarms[0]));
+	memmove(&row->alarms[at + 1], &row->alarms[at],
+		(row->n_alarms - at) * sizeof(row->alarms[0]));
+	row->alarms[at] = (Tb__Alarm *)message_copy(&alarm->base);
+	row->alarms[at]->since_ms = a->command->time_ms;
+	row->n_alarms++;
+	return alarm_audit(a, alarm, true);
+}
+
+static int apply_alarm_set(struct applier *a, const Tb__AlarmSet *op)
+{
+	Tb__Cluster *row;
+	int rv = store_cluster_get(a->s, &row);
+
+	if (rv != 0)
+		return rv;
+	for (size_t i = 0; rv == 0 && i < op->n_clear; i++)
+		rv = alarm_clear(a, row, op->clear[i]);
+	for (size_t i = 0; rv == 0 && i < op->n_raise; i++)
+		rv = alarm_raise(a, row, op->raise[i]);
+	if (rv == 0 && a->result->changed != 0) {
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+static int apply_node_zone(struct applier *a, const Tb__NodeZone *op)
+{
+	struct apply_problem problem;
+	Tb__Node *node;
+	Tb__Node row;
+	int rv;
+
+	if (text_check(op->zone, LIMIT_LABEL_VALUE, "zone", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = node_get(a, op->id, &node);
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	row = *node;
+	row.zone = op->zone;
+	rv = node_change(a, node, &row);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
+/* --- the level ------------------------------------------------------------------------------- */
+
+static int apply_cluster_level(struct applier *a, const Tb__ClusterLevel *op)
+{
+	Tb__Cluster *row;
+	int rv;
+
+	if (op->level > LEVEL_HERE)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "level",
+			      "this release understands no more than level %d", LEVEL_HERE);
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	if (op->level <= row->level) {
+		a->result->unchanged = 1;
+	} else {
+		row->level = op->level;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.level", INFO, (struct subject){0},
+				   "every board understands level %" PRIu32
+				   ": its commands may be used, and boards of an older release are "
+				   "not let in any more",
+				   op->level);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* --- the CA and the life of certificates ----------------------------------------------------- */
+
+static int apply_cluster_certificates(struct applier *a, const Tb__ClusterCertificates *op)
+{
+	Tb__Cluster *row;
+	int rv;
+
+	if (op->life_ms != 0 && (op->life_ms < LIMIT_CERTIFICATE_LIFE_MIN_MS ||
+				 op->life_ms > LIMIT_CERTIFICATE_LIFE_MAX_MS))
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "certificateLifeMs",
+			      "a certificate lives from a minute to ten years");
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	if (row->certificate_life_ms == op->life_ms) {
+		a->result->unchanged = 1;
+	} else {
+		row->certificate_life_ms = op->life_ms;
+		a->result->changed = 1;
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = audit(a, "cluster.changed", INFO, (struct subject){0},
+				   "certificates of boards and API clients live %" PRIu64
+				   " s from now on",
+				   (op->life_ms != 0 ? op->life_ms : LIMIT_CERTIFICATE_LIFE_MS) /
+					   1000);
+	}
+	tb__cluster__free_unpacked(row, NULL);
+	return rv;
+}
+
+/* One step of the rotation: both rows, with the index at which it began. */
+static int ca_step(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets,
+		   Tb__CaRotation step)
+{
+	int rv;
+
+	cluster->ca_rotation = step;
+	cluster->ca_rotation_index = a->index;
+	a->result->changed = 1;
+	a->out->cluster_changed = true;
+	rv = store_cluster_put(a->s, cluster);
+	return rv == 0 ? store_secrets_put(a->s, secrets) : rv;
+}
+
+static int ca_rotate(struct applier *a, const Tb__CaRotate *op, Tb__Cluster *cluster,
+		     const Tb__Secrets *secrets)
+{
+	struct apply_problem problem;
+	Tb__Secrets row = *secrets;
+	int rv;
+
+	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+			      "a rotation of the CA is under way; end it first with witnessctl "
+			      "cluster rotate-ca --finish");
+	row.next_ca_cert = op->next_ca_cert;
+	row.next_ca_key = op->next_ca_key;
+	row.bridge_cert = op->bridge_cert;
+	if (op->next_ca_cert[0] == '\0' || op->next_ca_key[0] == '\0' || op->bridge_cert[0] == '\0')
+		return refuse_missing(a, "nextCaCert");
+	if (secrets_check(&row, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = ca_step(a, cluster, &row, TB__CA_ROTATION__CA_ROTATION_TRUST);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotation", INFO, (struct subject){0},
+			       "a new CA was made: the boards learn to believe it as well");
+}
+
+static int ca_advance(struct applier *a, const Tb__CaAdvance *op, Tb__Cluster *cluster,
+		      const Tb__Secrets *secrets)
+{
+	Tb__Secrets row = *secrets;
+	Tb__Cluster next = *cluster;
+	int rv;
+
+	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_TRUST ||
+	    cluster->ca_rotation_index != op->rotation_index)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "rotationIndex",
+			      "the rotation is at another step by now");
+	row.old_ca_cert = secrets->ca_cert;
+	row.ca_cert = secrets->next_ca_cert;
+	row.ca_key = secrets->next_ca_key;
+	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
+	next.ca_sha256 = op->ca_sha256;
+	next.old_ca_sha256 = cluster->ca_sha256;
+	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotation", INFO, (struct subject){0},
+			       "every board believes the new CA: it signs from now on, and the "
+			       "boards renew their certificates");
+}
+
+struct ca_holders {
+	const char *sha256;
+	bool found;
+};
+
+static int ca_holders_visit(void *arg, const Tb__Certificate *row)
+{
+	struct ca_holders *holders = arg;
+
+	holders->found |= !row->revoked && strcmp(row->ca_sha256, holders->sha256) == 0;
+	return holders->found;
+}
+
+struct ca_boards {
+	struct store *s;
+	const char *sha256;
+	char missing[LIMIT_NAME + 1]; /* a board without a certificate of the new CA; "" none */
+	int status;
+};
+
+static int ca_boards_visit(void *arg, const Tb__Node *row)
+{
+	struct ca_boards *boards = arg;
+	struct ca_holders holders = {.sha256 = boards->sha256};
+
+	boards->status =
+		store_certificates_of(boards->s, "node", row->name, ca_holders_visit, &holders);
+	if (boards->status != 0)
+		return 1;
+	if (!holders.found)
+		snprintf(boards->missing, sizeof(boards->missing), "%s", row->name);
+	return !holders.found;
+}
+
+static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets)
+{
+	struct ca_boards boards = {.s = a->s, .sha256 = cluster->ca_sha256};
+	Tb__Secrets row = *secrets;
+	Tb__Cluster next = *cluster;
+	int rv;
+
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_NONE) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP) {
+		rv = store_nodes(a->s, ca_boards_visit, &boards);
+		if (rv != 0 || boards.status != 0)
+			return rv != 0 ? rv : boards.status;
+		if (boards.missing[0] != '\0')
+			return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+				      "board %s has no certificate of the new CA yet; wait until "
+				      "it is back and has one, or remove or replace it",
+				      boards.missing);
+	}
+	/* In the first step nothing was signed by the new one yet: it is given up. */
+	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.bridge_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.old_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	next.old_ca_sha256 = (char *)(uintptr_t)protobuf_c_empty_string;
+	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_NONE);
+	return rv != 0 ? rv
+		       : audit(a, "ca.rotated", WARNING, (struct subject){0},
+			       "only the CA with the SHA-256 %s is believed from now on",
+			       cluster->ca_sha256);
+}
+
+static int apply_ca(struct applier *a)
+{
+	const Tb__Command *c = a->command;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	int rv = store_cluster_get(a->s, &cluster);
+
+	if (rv != 0)
+		return rv;
+	rv = store_secrets_get(a->s, &secrets);
+	if (rv == 0) {
+		if (c->op_case == TB__COMMAND__OP_CA_ROTATE)
+			rv = ca_rotate(a, c->ca_rotate, cluster, secrets);
+		else if (c->op_case == TB__COMMAND__OP_CA_ADVANCE)
+			rv = ca_advance(a, c->ca_advance, cluster, secrets);
+		else
+			rv = ca_finish(a, cluster, secrets);
+		tb__secrets__free_unpacked(secrets, NULL);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+	return rv;
+}
+
 /* --- tokens ---------------------------------------------------------------------------------- */
 
 struct dead_tokens {
@@ -670,7 +1280,7 @@ static int token_site(struct applier *a, const Tb__Token *token)
 	Tb__Site *site;
 	int rv;
 
-	if (token->role != TB__ROLE__ROLE_SITE)
+	if (token->role != TB__ROLE__ROLE_SITE && token->role != TB__ROLE__ROLE_AGENT)
 		return 0;
 	rv = store_site_find(a->s, token->site, &site);
 	if (rv == 0)
@@ -680,6 +1290,25 @@ static int token_site(struct applier *a, const Tb__Token *token)
 	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "token.site",
 		      "there is no site %s; create it with witnessctl site create %s", token->site,
 		      token->site);
+}
+
+static int token_replaces(struct applier *a, const Tb__Token *token)
+{
+	Tb__Node *node;
+	int rv;
+
+	if (token->replaces == 0)
+		return 0;
+	if (token->role != TB__ROLE__ROLE_NODE)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "token.replaces",
+			      "only a token of role node lets a board take another's place");
+	rv = store_node_get(a->s, token->replaces, &node);
+	if (rv == 0)
+		tb__node__free_unpacked(node, NULL);
+	if (rv != -ENOENT)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "token.replaces",
+		      "no board has the id %" PRIu64 "; see witnessctl node list", token->replaces);
 }
 
 static int token_valid(struct applier *a, const Tb__Token *token)
@@ -708,6 +1337,8 @@ static int apply_token_add(struct applier *a, const Tb__TokenAdd *op)
 		rv = token_free_id(a, op->token->id);
 	if (rv == 0)
 		rv = token_site(a, op->token);
+	if (rv == 0)
+		rv = token_replaces(a, op->token);
 	if (rv == 0)
 		rv = token_room(a);
 	if (rv != 0)
@@ -895,6 +1526,24 @@ static int site_put_old(struct applier *a, const Tb__SitePut *op, const Tb__Site
 	return site_replace(a, old, site);
 }
 
+/* Whoever sent the command may touch the site. */
+static bool tenant_may(const struct applier *a, const Tb__Site *site)
+{
+	return a->command->tenant[0] == '\0' || strcmp(site_tenant(site), a->command->tenant) == 0;
+}
+
+static int refuse_tenant(struct applier *a, const Tb__SitePut *op, const char *name,
+			 const char *field)
+{
+	if (op->mode == TB__SITE_PUT__MODE__MODE_REPLACE)
+		return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, field,
+			      "there is no site %s of this tenant", name);
+	return refuse(a, TB__REFUSAL__REFUSAL_EXISTS, field,
+		      "the name %s is taken; names are unique in the whole cluster, choose another "
+		      "one",
+		      name);
+}
+
 static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t *sites)
 {
 	struct apply_problem problem;
@@ -907,6 +1556,12 @@ static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t
 		site_field(i, problem.field, field);
 		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, field, "%s", problem.message);
 	}
+	if (!tenant_may(a, op->sites[i])) {
+		site_field(i, "labels.tenant", field);
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, field,
+			      "a site of this tenant has the label tenant=%s; set it so",
+			      a->command->tenant);
+	}
 	site_row_make(op->sites[i], &site);
 	site_field(i, "name", field);
 	rv = store_site_find(a->s, site.row.name, &old);
@@ -914,8 +1569,69 @@ static int site_put(struct applier *a, const Tb__SitePut *op, size_t i, uint64_t
 		return site_put_new(a, op, &site, field, sites);
 	if (rv != 0)
 		return rv;
-	rv = site_put_old(a, op, old, &site, field);
+	rv = tenant_may(a, old) ? site_put_old(a, op, old, &site, field)
+				: refuse_tenant(a, op, old->name, field);
 	tb__site__free_unpacked(old, NULL);
+	return rv;
+}
+
+/* --- quotas --- */
+
+struct quotas {
+	Tb__Cluster *cluster;
+	uint64_t before[LIMIT_TENANTS]; /* sites of the tenant; UINT64_MAX: not concerned */
+};
+
+static int tenant_count(struct applier *a, const char *tenant, uint64_t *ret)
+{
+	char *selector = mem_printf("tenant=%s", tenant);
+	const struct store_site_filter filter = {.label_selector = selector};
+	int rv = store_sites_count(a->s, &filter, ret);
+
+	free(selector);
+	return rv;
+}
+
+static bool tenant_is_named(const Tb__SitePut *op, const char *tenant)
+{
+	for (size_t i = 0; i < op->n_sites; i++)
+		if (strcmp(site_tenant(op->sites[i]), tenant) == 0)
+			return true;
+	return false;
+}
+
+static int quotas_begin(struct applier *a, const Tb__SitePut *op, struct quotas *q)
+{
+	int rv = store_cluster_get(a->s, &q->cluster);
+
+	for (size_t i = 0; rv == 0 && i < q->cluster->n_quotas; i++) {
+		q->before[i] = UINT64_MAX;
+		if (tenant_is_named(op, q->cluster->quotas[i]->tenant))
+			rv = tenant_count(a, q->cluster->quotas[i]->tenant, &q->before[i]);
+	}
+	return rv;
+}
+
+/* What a tenant has too much already may be changed, but not become more. */
+static int quotas_end(struct applier *a, struct quotas *q)
+{
+	int rv = 0;
+
+	for (size_t i = 0; rv == 0 && i < q->cluster->n_quotas; i++) {
+		const Tb__TenantQuota *quota = q->cluster->quotas[i];
+		uint64_t after;
+
+		if (q->before[i] == UINT64_MAX)
+			continue;
+		rv = tenant_count(a, quota->tenant, &after);
+		if (rv == 0 && after > quota->max_sites && after > q->before[i])
+			rv = refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "sites",
+				    "tenant %s may have %" PRIu32 " sites, and this makes %" PRIu64
+				    "; delete some, or raise it with witnessctl tenant set %s "
+				    "--max-sites N",
+				    quota->tenant, quota->max_sites, after, quota->tenant);
+	}
+	tb__cluster__free_unpacked(q->cluster, NULL);
 	return rv;
 }
 
@@ -953,6 +1669,7 @@ static int bulk_count(struct applier *a, size_t count, uint64_t if_revision, con
 
 static int apply_site_put(struct applier *a, const Tb__SitePut *op)
 {
+	struct quotas quotas = {0};
 	uint64_t sites;
 	int rv = bulk_count(a, op->n_sites, op->if_revision, "sites");
 
@@ -966,8 +1683,15 @@ static int apply_site_put(struct applier *a, const Tb__SitePut *op)
 	rv = sites_twice(a, op);
 	if (rv == 0)
 		rv = store_count(a->s, "site", &sites);
+	if (rv == 0)
+		rv = quotas_begin(a, op, &quotas);
+	if (rv != 0)
+		return rv;
 	for (size_t i = 0; i < op->n_sites && rv == 0; i++)
 		rv = site_put(a, op, i, &sites);
+	if (rv == 0)
+		return quotas_end(a, &quotas);
+	tb__cluster__free_unpacked(quotas.cluster, NULL);
 	return rv;
 }
 
@@ -1008,11 +1732,80 @@ static int site_delete_named(struct applier *a, const Tb__SiteDelete *op, size_t
 			      "there is no site %s; see witnessctl site list", op->names[i]);
 	if (rv != 0)
 		return rv;
-	if (op->if_revision != 0 && op->if_revision != site->revision)
+	if (!tenant_may(a, site))
+		rv = refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, field,
+			    "there is no site %s of this tenant", site->name);
+	else if (op->if_revision != 0 && op->if_revision != site->revision)
 		rv = refuse_revision(a, site->name, site->revision);
 	else
 		rv = site_delete(a, site);
 	tb__site__free_unpacked(site, NULL);
+	return rv;
+}
+
+/* In the order of their names; 0 takes the quota away. */
+static int quota_set(struct applier *a, Tb__Cluster *row, const Tb__TenantSet *op)
+{
+	Tb__TenantQuota *quota = NULL;
+	size_t at = 0;
+
+	while (at < row->n_quotas && strcmp(row->quotas[at]->tenant, op->tenant) < 0)
+		at++;
+	if (at < row->n_quotas && strcmp(row->quotas[at]->tenant, op->tenant) == 0)
+		quota = row->quotas[at];
+	if (op->max_sites == (quota != NULL ? quota->max_sites : 0))
+		return 0;
+	a->result->changed = 1;
+	if (op->max_sites == 0) {
+		tb__tenant_quota__free_unpacked(quota, NULL);
+		row->n_quotas--;
+		memmove(&row->quotas[at], &row->quotas[at + 1],
+			(row->n_quotas - at) * sizeof(row->quotas[0]));
+		return 0;
+	}
+	if (quota == NULL) {
+		if (row->n_quotas == LIMIT_TENANTS)
+			return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "tenant",
+				      "at most %d tenants may have a quota", LIMIT_TENANTS);
+		quota = mem_alloc(sizeof(*quota));
+		tb__tenant_quota__init(quota);
+		quota->tenant = mem_strdup(op->tenant);
+		row->quotas =
+			mem_realloc(row->quotas, (row->n_quotas + 1) * sizeof(row->quotas[0]));
+		memmove(&row->quotas[at + 1], &row->quotas[at],
+			(row->n_quotas - at) * sizeof(row->quotas[0]));
+		row->quotas[at] = quota;
+		row->n_quotas++;
+	}
+	quota->max_sites = op->max_sites;
+	return 0;
+}
+
+static int apply_tenant_set(struct applier *a, const Tb__TenantSet *op)
+{
+	struct apply_problem problem;
+	Tb__Cluster *row;
+	int rv;
+
+	if (name_check(op->tenant, "tenant", &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = store_cluster_get(a->s, &row);
+	if (rv != 0)
+		return rv;
+	rv = quota_set(a, row, op);
+	a->result->unchanged = a->result->changed == 0;
+	if (rv == 0 && a->result->changed != 0) {
+		a->out->cluster_changed = true;
+		rv = store_cluster_put(a->s, row);
+		if (rv == 0)
+			rv = op->max_sites != 0
+				     ? audit(a, "tenant.changed", INFO, (struct subject){0},
+					     "tenant %s may have %" PRIu32 " sites", op->tenant,
+					     op->max_sites)
+				     : audit(a, "tenant.changed", INFO, (struct subject){0},
+					     "tenant %s may have any number of sites", op->tenant);
+	}
+	tb__cluster__free_unpacked(row, NULL);
 	return rv;
 }
 
@@ -1047,6 +1840,8 @@ static bool same_nodes(const Tb__Grant *one, const Tb__Grant *two)
 
 static const char *grant_event_type(const Tb__Grant *old, const Tb__Grant *grant)
 {
+	if (grant->lease)
+		return "lease.granted";
 	if (old == NULL || old->n_nodes == 0)
 		return "grant.given";
 	return same_nodes(old, grant) ? "grant.renewed" : "grant.moved";
@@ -1068,10 +1863,19 @@ static int grant_put(struct applier *a, const Tb__Site *site, const Tb__Grant *o
 		return rv;
 	changed_grant(a, &row);
 	nodes_describe(&row, &nodes);
-	rv = audit(a, grant_event_type(old, &row), INFO, (struct subject){.site = site->name},
-		   "vote of %s given to %s on ring %" PRIu32 ".%" PRIu64 " (epoch %" PRIu64 ")%s%s",
-		   site->name, buf_string(&nodes), row.ring->node, row.ring->seq, row.epoch,
-		   row.reason[0] != '\0' ? ": " : "", row.reason);
+	if (row.lease)
+		rv = audit(a, grant_event_type(old, &row), INFO,
+			   (struct subject){.site = site->name},
+			   "lease of %s given to %s (epoch %" PRIu64 ")%s%s", site->name,
+			   buf_string(&nodes), row.epoch, row.reason[0] != '\0' ? ": " : "",
+			   row.reason);
+	else
+		rv = audit(a, grant_event_type(old, &row), INFO,
+			   (struct subject){.site = site->name},
+			   "vote of %s given to %s on ring %" PRIu32 ".%" PRIu64 " (epoch %" PRIu64
+			   ")%s%s",
+			   site->name, buf_string(&nodes), row.ring->node, row.ring->seq, row.epoch,
+			   row.reason[0] != '\0' ? ": " : "", row.reason);
 	buf_free(&nodes);
 	return rv;
 }
@@ -1122,6 +1926,35 @@ static int apply_grant_set(struct applier *a, const Tb__GrantSet *op)
 		rv = grant_put(a, site, old, op->grant);
 	tb__grant__free_unpacked(old, NULL);
 	tb__site__free_unpacked(site, NULL);
+	return rv;
+}
+
+static int lease_note_put(struct applier *a, const Tb__LeaseNote *op, const Tb__Grant *old)
+{
+	Tb__Grant row;
+	int rv = 0;
+
+	if (old == NULL || !old->lease || old->epoch != op->epoch)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "epoch",
+			      "the lease is not that of epoch %" PRIu64 " any more", op->epoch);
+	row = *old;
+	if (op->generation > row.generation) {
+		row.generation = op->generation;
+		rv = store_grant_put(a->s, &row);
+	}
+	if (rv == 0)
+		changed_grant(a, &row);
+	return rv;
+}
+
+static int apply_lease_note(struct applier *a, const Tb__LeaseNote *op)
+{
+	Tb__Grant *old = NULL;
+	int rv = store_grant_get(a->s, op->site_id, &old);
+
+	if (rv == 0 || rv == -ENOENT)
+		rv = lease_note_put(a, op, old);
+	tb__grant__free_unpacked(old, NULL);
 	return rv;
 }
 
@@ -1176,10 +2009,38 @@ static int command_dispatch(struct applier *a)
 		return apply_certificate_revoke(a, c->certificate_revoke);
 	case TB__COMMAND__OP_EVENT_ADD:
 		return apply_event_add(a, c->event_add);
+	case TB__COMMAND__OP_NODE_DRAIN:
+		return apply_node_drain(a, c->node_drain);
+	case TB__COMMAND__OP_CLUSTER_RESTORE:
+		return apply_cluster_restore(a, c->cluster_restore);
+	case TB__COMMAND__OP_CLUSTER_SETTLE:
+		return apply_cluster_settle(a);
+	case TB__COMMAND__OP_ALARM_SET:
+		return apply_alarm_set(a, c->alarm_set);
+	case TB__COMMAND__OP_NODE_ZONE:
+		return apply_node_zone(a, c->node_zone);
+	case TB__COMMAND__OP_TENANT_SET:
+		return apply_tenant_set(a, c->tenant_set);
+	case TB__COMMAND__OP_CLUSTER_LEVEL:
+		return apply_cluster_level(a, c->cluster_level);
+	case TB__COMMAND__OP_CLUSTER_CERTIFICATES:
+		return apply_cluster_certificates(a, c->cluster_certificates);
+	case TB__COMMAND__OP_CA_ROTATE:
+	case TB__COMMAND__OP_CA_ADVANCE:
+	case TB__COMMAND__OP_CA_FINISH:
+		return apply_ca(a);
+	case TB__COMMAND__OP_LEASE_NOTE:
+		return apply_lease_note(a, c->lease_note);
 	default:
 		/* entry_known let no other pass. */
 		abort();
 	}
+}
+
+static bool command_founds(const Tb__Command *c)
+{
+	return c->op_case == TB__COMMAND__OP_CLUSTER_INIT ||
+	       c->op_case == TB__COMMAND__OP_CLUSTER_RESTORE;
 }
 
 static int command_envelope_check(struct applier *a)
@@ -1196,11 +2057,11 @@ static int command_envelope_check(struct applier *a)
 		tb__cluster__free_unpacked(cluster, NULL);
 	else if (rv != -ENOENT)
 		return rv;
-	if (rv == 0 && c->op_case == TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv == 0 && command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_INITIALISED, "",
 			      "this cluster exists already; to join it use witnessctl cluster "
 			      "join on another board");
-	if (rv != 0 && c->op_case != TB__COMMAND__OP_CLUSTER_INIT)
+	if (rv != 0 && !command_founds(c))
 		return refuse(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED, "",
 			      "there is no cluster yet; make one with witnessctl cluster init");
 	return 0;
@@ -1254,10 +2115,12 @@ static int command_apply(struct applier *a)
 		return 0;
 	}
 	rv = command_run(a);
-	/* The arbiter's grants are proposed once and guarded by their epoch. In a storm they would
-	 * push the ids of operators' commands out of the ring while these may still be tried again.
+	/* The arbiter's commands are proposed once and guarded by their epoch. In a storm they
+	 * would push the ids of operators' commands out of the ring while these may still be tried
+	 * again.
 	 */
-	if (rv != 0 || c->op_case == TB__COMMAND__OP_GRANT_SET)
+	if (rv != 0 || c->op_case == TB__COMMAND__OP_GRANT_SET ||
+	    c->op_case == TB__COMMAND__OP_LEASE_NOTE)
 		return rv;
 	return store_request_put(a->s, c->id.data, c->id.len, a->result);
 }
@@ -1280,6 +2143,50 @@ static int command_once(struct store *s, uint64_t index, const Tb__Command *comm
 	else
 		tb__command_result__free_unpacked(a.result, NULL);
 	return rv;
+}
+
+static bool site_put_for_agents(const Tb__SitePut *op)
+{
+	for (size_t i = 0; i < op->n_sites; i++) {
+		const Tb__SitePolicy *p = op->sites[i]->policy;
+
+		if (p != NULL &&
+		    (p->algorithm == TB__ALGORITHM__ALGORITHM_LEASE ||
+		     p->lease != TB__LEASE_POLICY__LEASE_POLICY_ANY || p->lease_node != 0))
+			return true;
+	}
+	return false;
+}
+
+/* The first release would refuse it, or tell it otherwise in the event log. */
+static bool command_for_agents(const Tb__Command *command)
+{
+	switch (command->op_case) {
+	case TB__COMMAND__OP_TOKEN_ADD:
+		return command->token_add->token != NULL &&
+		       command->token_add->token->role == TB__ROLE__ROLE_AGENT;
+	case TB__COMMAND__OP_CERTIFICATE_ADD:
+		return command->certificate_add->certificate != NULL &&
+		       strcmp(command->certificate_add->certificate->kind, "agent") == 0;
+	case TB__COMMAND__OP_GRANT_SET:
+		return command->grant_set->grant != NULL && command->grant_set->grant->lease;
+	case TB__COMMAND__OP_SITE_PUT:
+		return site_put_for_agents(command->site_put);
+	default:
+		return false;
+	}
+}
+
+unsigned command_level(const Tb__Command *command)
+{
+	if (command->op_case >= TB__COMMAND__OP_NODE_DRAIN || command->tenant[0] != '\0' ||
+	    command_for_agents(command))
+		return 2;
+	if (command->op_case == TB__COMMAND__OP_TOKEN_ADD && command->token_add->token != NULL &&
+	    (command->token_add->token->replaces != 0 ||
+	     command->token_add->token->tenant[0] != '\0'))
+		return 2;
+	return LEVEL_FIRST;
 }
 
 bool command_known(const Tb__Command *command)

@@ -31,6 +31,15 @@ struct apply_result {
 int apply_entry(struct store *s, uint64_t index, const uint8_t *data, size_t len,
 		struct apply_result *ret);
 void apply_result_free(struct apply_result *r);
+/* What a release understands, and what a cluster may use: the greatest level that every board of it
+ * understands (Cluster.level). A release that adds a command, or a field that changes what a
+ * command does, adds a level; a board refuses to propose what is above the cluster's. Two releases
+ * that follow each other work together; the level rises when the last board has been upgraded. 1 up
+ * to the first release: commands below 30 2  drain, replace, restore, rotation of the CA, life of
+ * certificates, tenants, agents and their leases */
+enum { LEVEL_FIRST = 1, LEVEL_HERE = 2 };
+/* The level that a command needs. */
+unsigned command_level(const Tb__Command *command);
 /* False for a command of a later release. The leader asks before it proposes one that came from
  * outside, because an entry with it would stop every board. */
 bool command_known(const Tb__Command *command);
@@ -44,3 +53,5 @@ struct apply_problem {
 };
 int site_check(const Tb__Site *site, struct apply_problem *ret);
 int name_check(const char *name, const char *field, struct apply_problem *ret);
+/* Whose site it is: its label "tenant", "" none. */
+const char *site_tenant(const Tb__Site *site);

@@ -191,6 +191,22 @@ static int tie_breaker_check(const Tb__SitePolicy *policy, struct apply_problem 
 	return 0;
 }
 
+static int lease_policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
+{
+	bool preferred = policy->lease == TB__LEASE_POLICY__LEASE_POLICY_PREFERRED;
+	bool manual = policy->lease == TB__LEASE_POLICY__LEASE_POLICY_MANUAL;
+
+	if (preferred && policy->lease_node == 0)
+		return problem(ret, "policy.leaseNode",
+			       "a node is preferred, but none is named; give its node id from "
+			       "witness-agent.conf");
+	if (!preferred && !manual && policy->lease_node != 0)
+		return problem(ret, "policy.leaseNode",
+			       "a node is named, but the policy is another; set policy.lease to "
+			       "\"preferred\" or \"manual\" or leave the node out");
+	return 0;
+}
+
 static int policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
 {
 	const struct {
@@ -200,7 +216,7 @@ static int policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
 		const char *words;
 	} enums[] = {
 		{&tb__algorithm__descriptor, (int)policy->algorithm, "policy.algorithm",
-		 "any, ffsplit, lms or 2nodelms"},
+		 "any, ffsplit, lms, 2nodelms or lease"},
 		{&tb__tie_breaker__descriptor, (int)policy->tie_breaker, "policy.tieBreaker",
 		 "any, lowest, highest or node"},
 		{&tb__switch__descriptor, (int)policy->keep_active_partition,
@@ -208,6 +224,8 @@ static int policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
 		{&tb__tls__descriptor, (int)policy->tls, "policy.tls", "any, off, on or required"},
 		{&tb__handover__descriptor, (int)policy->handover, "policy.handover",
 		 "safe or fast"},
+		{&tb__lease_policy__descriptor, (int)policy->lease, "policy.lease",
+		 "any, preferred, generation or manual"},
 	};
 
 	for (size_t i = 0; i < sizeof(enums) / sizeof(enums[0]); i++) {
@@ -215,6 +233,8 @@ static int policy_check(const Tb__SitePolicy *policy, struct apply_problem *ret)
 			return problem(ret, enums[i].field, "%d is not known here; use %s",
 				       enums[i].value, enums[i].words);
 	}
+	if (lease_policy_check(policy, ret) != 0)
+		return -EINVAL;
 	return tie_breaker_check(policy, ret) != 0 ? -EINVAL : heartbeats_check(policy, ret);
 }
 
@@ -238,8 +258,10 @@ int cluster_check(const Tb__Cluster *row, struct apply_problem *ret)
 
 int secrets_check(const Tb__Secrets *row, struct apply_problem *ret)
 {
-	const char *const parts[] = {row->ca_cert,     row->ca_key,    row->qnet_ca_cert,
-				     row->qnet_ca_key, row->qnet_cert, row->qnet_key};
+	const char *const parts[] = {row->ca_cert,	row->ca_key,	  row->qnet_ca_cert,
+				     row->qnet_ca_key,	row->qnet_cert,	  row->qnet_key,
+				     row->next_ca_cert, row->next_ca_key, row->bridge_cert,
+				     row->old_ca_cert};
 
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
 		if (strnlen(parts[i], CHECK_PEM + 1) > CHECK_PEM)
@@ -265,24 +287,40 @@ int node_check(const Tb__Node *row, struct apply_problem *ret)
 	return text_check(row->version, LIMIT_NAME, "node.version", ret);
 }
 
+const char *site_tenant(const Tb__Site *site)
+{
+	for (size_t i = 0; i < site->n_labels; i++)
+		if (strcmp(site->labels[i]->key, "tenant") == 0)
+			return site->labels[i]->value;
+	return "";
+}
+
 int token_check(const Tb__Token *row, struct apply_problem *ret)
 {
-	bool site = row->role == TB__ROLE__ROLE_SITE;
+	bool site = row->role == TB__ROLE__ROLE_SITE || row->role == TB__ROLE__ROLE_AGENT;
 
 	if (hex_check(row->id, 16, "token.id", ret) != 0)
 		return -EINVAL;
 	if (row->name[0] != '\0' && name_check(row->name, "token.name", ret) != 0)
 		return -EINVAL;
 	if (row->role == TB__ROLE__ROLE_NONE || !enum_known(&tb__role__descriptor, (int)row->role))
-		return problem(ret, "token.role",
-			       "a token needs a role: viewer, operator, admin, node or site");
+		return problem(
+			ret, "token.role",
+			"a token needs a role: viewer, operator, admin, node, site or agent");
 	if (row->secret_sha256.len != 32)
 		return problem(ret, "token.secretSha256", "a SHA-256 has 32 bytes");
+	if (row->tenant[0] != '\0') {
+		if (row->role != TB__ROLE__ROLE_VIEWER && row->role != TB__ROLE__ROLE_OPERATOR)
+			return problem(ret, "token.tenant",
+				       "a tenant's token is of role viewer or operator");
+		if (name_check(row->tenant, "token.tenant", ret) != 0)
+			return -EINVAL;
+	}
 	if (site)
 		return name_check(row->site, "token.site", ret);
 	if (row->site[0] != '\0')
 		return problem(ret, "token.site",
-			       "only a token of role site names a site; leave it out");
+			       "only a token of role site or agent names a site; leave it out");
 	return 0;
 }
 
@@ -294,8 +332,9 @@ int certificate_check(const Tb__Certificate *row, struct apply_problem *ret)
 	if (hex_check(row->serial, 32, "certificate.serial", ret) != 0 ||
 	    name_check(row->subject, "certificate.subject", ret) != 0)
 		return -EINVAL;
-	if (!client && strcmp(row->kind, "node") != 0 && strcmp(row->kind, "site") != 0)
-		return problem(ret, "certificate.kind", "use node, client or site");
+	if (!client && strcmp(row->kind, "node") != 0 && strcmp(row->kind, "site") != 0 &&
+	    strcmp(row->kind, "agent") != 0)
+		return problem(ret, "certificate.kind", "use node, client, site or agent");
 	if (client && row->role != TB__ROLE__ROLE_VIEWER && row->role != TB__ROLE__ROLE_OPERATOR &&
 	    row->role != TB__ROLE__ROLE_ADMIN)
 		return problem(ret, "certificate.role",
@@ -319,6 +358,8 @@ int grant_check(const Tb__Grant *row, struct apply_problem *ret)
 			return problem(ret, "grant.nodes",
 				       "node ids are above 0, sorted, and each there once");
 	}
+	if (row->lease && row->n_nodes != 1)
+		return problem(ret, "grant.nodes", "a lease goes to one node");
 	return text_check(row->reason, LIMIT_MESSAGE, "grant.reason", ret);
 }
 

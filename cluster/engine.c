@@ -830,6 +830,36 @@ uint64_t engine_term(const struct engine *e)
 	return e->raft.current_term;
 }
 
+uint64_t engine_disk_ms(struct engine *e)
+{
+	return membrane_disk_ms(&e->membrane);
+}
+
+int engine_tail(const struct engine *e, engine_visit visit, void *arg)
+{
+	const struct raft_log *log = &e->raft.log;
+	raft_index index = log->offset;
+	int rv = 0;
+
+	for (size_t at = log->front; at != log->back && rv == 0; at = (at + 1) % log->size) {
+		const struct raft_entry *entry = &log->entries[at];
+		struct entry_head head;
+
+		index++;
+		if (index <= e->raft.last_applied || entry->type != RAFT_COMMAND ||
+		    entry->buf.len < sizeof(head))
+			continue;
+		memcpy(&head, entry->buf.base, sizeof(head));
+		if (le32toh(head.magic) != ENTRY_MAGIC ||
+		    le32toh(head.length) > entry->buf.len - sizeof(head))
+			return -EBADMSG;
+		if (head.length != 0)
+			rv = visit(arg, index, (const uint8_t *)entry->buf.base + sizeof(head),
+				   le32toh(head.length));
+	}
+	return rv;
+}
+
 uint64_t engine_leader(const struct engine *e)
 {
 	switch (engine_state(e)) {

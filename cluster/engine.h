@@ -77,6 +77,12 @@ void engine_close(struct engine *e, void (*closed)(void *arg), void *arg);
 typedef void (*engine_done)(void *arg, int status, uint64_t index, void *result);
 void engine_propose(struct engine *e, const uint8_t *data, size_t len, engine_done done, void *arg);
 
+/* The entries behind the last one applied, in order: this board has them, but only a majority could
+ * say whether they were agreed upon. For a cluster that has lost it. `visit`: 0 goes on, other:
+ * ends it and is returned. */
+typedef int (*engine_visit)(void *arg, uint64_t index, const uint8_t *data, size_t len);
+int engine_tail(const struct engine *e, engine_visit visit, void *arg);
+
 /* Membership, one at a time (-EBUSY while one is under way), leader only (-EAGAIN). engine_add
  * adds a spare, engine_promote catches it up and makes it a voter, engine_remove removes any
  * member (the leader itself transfers first: -EPERM). -EEXIST: id or address is a member;
@@ -100,5 +106,7 @@ enum engine_state engine_state(const struct engine *e);
 uint64_t engine_term(const struct engine *e);
 uint64_t engine_leader(const struct engine *e); /* 0: not known */
 uint64_t engine_applied(const struct engine *e);
+/* The longest write of the log lately, in ms. */
+uint64_t engine_disk_ms(struct engine *e);
 /* Members as in the newest configuration this board knows; returns how many. */
 unsigned engine_members(const struct engine *e, struct engine_member *members, unsigned max);

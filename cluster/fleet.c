@@ -57,6 +57,11 @@ struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t
 	return f;
 }
 
+void fleet_hold(struct fleet *f, uint64_t until_ms)
+{
+	f->hold_until_ms = until_ms;
+}
+
 static void door_drop(struct fleet *f, struct door *d)
 {
 	while (!list_empty(&d->sessions))
@@ -323,12 +328,14 @@ static void session_describe(struct session *s, const Tb__SiteNode *n, const str
 	s->address = mem_strdup(n->address);
 	s->node_id = n->node_id;
 	s->heartbeat_ms = n->heartbeat_ms;
+	s->rtt_ms = n->rtt_ms;
 	s->algorithm = (uint8_t)n->algorithm;
 	s->tie_breaker = (uint8_t)n->tie_breaker;
 	s->tie_breaker_node = n->tie_breaker_node;
 	s->tls = n->tls;
 	s->certificate = n->certificate;
 	s->keep_active = n->keep_active_partition;
+	s->agent = n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE;
 	if (n->ring != NULL)
 		s->ring = (struct arbiter_ring){n->ring->node, n->ring->seq};
 }
@@ -399,9 +406,21 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 		*ret_why = "node id 0 is not valid";
 		return QNET_DECODE;
 	}
-	error = open_policy(&site->policy, n, ret_why);
+	if (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE) {
+		const char *problem = lease_open_problem(site, n);
+
+		error = problem != NULL ? QNET_ALGORITHM_DIFFERS : 0;
+		*ret_why = problem != NULL ? problem : "";
+	} else {
+		error = open_policy(&site->policy, n, ret_why);
+	}
 	if (error != 0)
 		return error;
+	if (other != NULL && other->agent != (n->algorithm == TB__ALGORITHM__ALGORITHM_LEASE)) {
+		*ret_why = other->agent ? "the nodes of this site run witness-agent, not corosync"
+					: "the nodes of this site run corosync, not witness-agent";
+		return QNET_ALGORITHM_DIFFERS;
+	}
 	if (other != NULL && tie_breaker_differs(n, other->tie_breaker, other->tie_breaker_node)) {
 		*ret_why = "the tie-breaker differs from that of the attached nodes";
 		return QNET_TIE_BREAKER_DIFFERS;
@@ -425,8 +444,13 @@ static uint32_t open_check(struct site *site, const Tb__SiteNode *n, const char 
 static void session_open(struct fleet *f, struct session *s, const Tb__DoorOpen *open)
 {
 	const char *why = "";
-	uint32_t error = open_check(s->site, open->node, &why);
-	struct member *m = NULL;
+	struct member *m = site_member(s->site, open->node->node_id);
+	uint32_t error;
+
+	/* An agent that has moved on knows it sooner than the board that it left. */
+	if (m != NULL && m->session != NULL && lease_supersedes(m->session, open->node))
+		session_dismiss(f, m->session, "the agent has connected anew");
+	error = open_check(s->site, open->node, &why);
 
 	if (error == 0) {
 		/* A client withdraws its vote when it loses its connection, so what this node
@@ -440,6 +464,8 @@ static void session_open(struct fleet *f, struct session *s, const Tb__DoorOpen 
 	order_init_reply(f, s, open->seq, error, why);
 	if (error == 0) {
 		session_describe(s, open->node, f);
+		if (s->agent)
+			lease_describe(s, open->node);
 		s->settled = f->now_ms >= f->unknown_until_ms;
 		session_attach(f, s, m);
 		return;
@@ -509,7 +535,9 @@ static void event_open(struct fleet *f, uint64_t door, const Tb__DoorEvent *even
 		site_settle(f, site);
 		return;
 	}
-	if (f->model.auto_register(f->model.arg) && list_length(&site->held) < LIMIT_SITE_NODES) {
+	/* An agent's certificate names a site that there was: it comes back by an operator only. */
+	if (open->node->algorithm != TB__ALGORITHM__ALGORITHM_LEASE &&
+	    f->model.auto_register(f->model.arg) && list_length(&site->held) < LIMIT_SITE_NODES) {
 		s->held = event_copy(event);
 		list_append(&site->held, &s->of_site);
 		if (!site->registering)
@@ -566,7 +594,7 @@ static void report_votes(struct session *s, const Tb__DoorReport *r)
 
 /* We tell the door to close it and forget it at once. Should the order be lost with the link, the
  * board may serve it for the rest of its lease. */
-static void session_dismiss(struct fleet *f, struct session *s, const char *why)
+void session_dismiss(struct fleet *f, struct session *s, const char *why)
 {
 	order_close(f, s, why);
 	session_end(f, s, f->now_ms + f->lease_ms + session_own_timeout_ms(s), GONE_CLOSED);
@@ -623,6 +651,12 @@ static void event_report(struct fleet *f, uint64_t door, const Tb__DoorEvent *ev
 		node_ids_set(&s->configured, r->node->configured, r->node->n_configured);
 	if (r->has_membership)
 		node_ids_set(&s->members, r->node->members, r->node->n_members);
+	if (s->agent)
+		lease_describe(s, r->node);
+	if (m->session != NULL && lease_supersedes(m->session, r->node)) {
+		session_dismiss(f, m->session, "the agent has connected anew");
+		m = site_member(site, s->node_id);
+	}
 	if (m->session != NULL) {
 		report_twice(f, s, m);
 		site_settle(f, site);
@@ -770,6 +804,8 @@ static void event_vote_reply(struct fleet *f, struct session *s, const Tb__DoorV
 	s->ticket = 0;
 	session_proven(s, true);
 	if (s->last_result == TB__VOTE__VOTE_NACK) {
+		if (s->agent && s->may_hold)
+			lease_released(f, s);
 		s->may_hold = false;
 		site_settle(f, s->site);
 	}
@@ -780,7 +816,10 @@ static void event_closed(struct fleet *f, struct session *s, const Tb__DoorClose
 	struct site *site = s->site;
 	uint64_t until = 0;
 
-	if (closed->reason == TB__DOOR_CLOSED__REASON__BY_DOOR && s->held == NULL) {
+	bool told = closed->reason == TB__DOOR_CLOSED__REASON__BY_CLIENT &&
+		    (!s->agent || FLEET_FAULTY(FLEET_FAULT_CLOSED_IS_RELEASED));
+
+	if (!told && closed->reason != TB__DOOR_CLOSED__REASON__SILENT && s->held == NULL) {
 		uint64_t age = closed->heard_age_ms;
 		uint64_t heard = age < f->now_ms ? f->now_ms - age : 0;
 
@@ -792,25 +831,31 @@ static void event_closed(struct fleet *f, struct session *s, const Tb__DoorClose
 
 /* Nothing is known of the door's sessions any more, except that it may have answered their
  * heartbeats until `served_until_ms`. */
-static void door_forget(struct fleet *f, struct door *d, uint64_t served_until_ms,
+static void door_forget(struct fleet *f, struct door *d, unsigned which, uint64_t served_until_ms,
 			enum member_gone gone)
 {
-	while (!list_empty(&d->sessions)) {
-		struct session *s = list_entry(d->sessions.next, struct session, of_door);
+	struct list *at = d->sessions.next;
+
+	while (at != &d->sessions) {
+		struct session *s = list_entry(at, struct session, of_door);
 		struct site *site = s->site;
 		uint64_t own = s->held == NULL ? session_own_timeout_ms(s) : 0;
 
+		at = at->next;
+		if ((which >> (s->id >> 63) & 1) == 0)
+			continue;
 		session_end(f, s, served_until_ms + own, gone);
 		site_settle(f, site);
 	}
 }
 
-static void event_reset(struct fleet *f, uint64_t id)
+/* A board has two doors, one for agents. */
+static void event_reset(struct fleet *f, uint64_t id, uint64_t which)
 {
 	struct door *d = door_find(f, id);
 
 	if (d != NULL)
-		door_forget(f, d, f->now_ms, GONE_CLOSED);
+		door_forget(f, d, 1u << (which >> 63), f->now_ms, GONE_CLOSED);
 }
 
 static void event_of_session(struct fleet *f, struct session *s, const Tb__DoorEvent *event)
@@ -840,6 +885,10 @@ static void event_of_session(struct fleet *f, struct session *s, const Tb__DoorE
 	case TB__DOOR_EVENT__WHAT_VOTE_REPLY:
 		event_vote_reply(f, s, event->vote_reply);
 		return;
+	case TB__DOOR_EVENT__WHAT_CLAIM:
+		if (!lease_claimed(f, s, event->claim))
+			f->nonsense++;
+		return;
 	default:
 		f->nonsense++;
 		return;
@@ -853,7 +902,7 @@ void fleet_door_event(struct fleet *f, uint64_t door, const Tb__DoorEvent *event
 	fleet_now(f, now_ms);
 	switch (event->what_case) {
 	case TB__DOOR_EVENT__WHAT_RESET:
-		event_reset(f, door);
+		event_reset(f, door, event->session);
 		return;
 	case TB__DOOR_EVENT__WHAT_OPEN:
 		event_open(f, door, event);
@@ -868,6 +917,8 @@ void fleet_door_event(struct fleet *f, uint64_t door, const Tb__DoorEvent *event
 	/* Refused or ended by us meanwhile: the door does not know yet. */
 	if (s == NULL)
 		f->nonsense++;
+	else if (event->what_case == TB__DOOR_EVENT__WHAT_RTT)
+		s->rtt_ms = event->rtt->rtt_ms; /* the client has not said a word */
 	else
 		event_of_session(f, s, event);
 }
@@ -881,7 +932,7 @@ void fleet_door_lost(struct fleet *f, uint64_t door, uint64_t lease_end_ms, uint
 		return;
 	if (FLEET_FAULTY(FLEET_FAULT_IGNORE_LEASE))
 		lease_end_ms = now_ms;
-	door_forget(f, d, lease_end_ms, GONE_BOARD);
+	door_forget(f, d, 3, lease_end_ms, GONE_BOARD);
 	door_drop(f, d);
 }
 
@@ -910,6 +961,12 @@ void fleet_command_failed(struct fleet *f, const Tb__Command *command, uint64_t 
 		s->pending_epoch = 0;
 		s->retry_ms = f->now_ms + FLEET_RETRY_MS;
 		site_load(f, s);
+	} else if (command->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		s = site_find_id(f, command->lease_note->site_id);
+		if (s == NULL || s->epoch != command->lease_note->epoch)
+			return;
+		s->noting = 0;
+		s->note_ms = f->now_ms + FLEET_NOTE_MS;
 	} else if (command->op_case == TB__COMMAND__OP_SITE_PUT &&
 		   command->site_put->n_sites == 1) {
 		s = site_find(f, command->site_put->sites[0]->name);
@@ -942,6 +999,67 @@ void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms)
 	}
 	site_answer_held(f, s, "the site was deleted");
 	site_settle(f, s);
+}
+
+/* --- drained boards --- */
+
+/* Do all nodes of the site see each other? Then they have the quorum by themselves. */
+static bool session_can_spare_vote(const struct session *s)
+{
+	/* An agent keeps its lease while it changes its board. */
+	if (s->agent)
+		return true;
+	for (unsigned i = 0; i < s->configured.count; i++)
+		if (!arbiter_list_has(s->members.ids, s->members.count, s->configured.ids[i]))
+			return false;
+	return s->configured.count > 0;
+}
+
+/* Is a node of the site on its way to another board? One that does not come back is not waited for
+ * for ever. */
+static bool site_is_moving(const struct fleet *f, const struct site *site, unsigned configured)
+{
+	if (site->moved_ms == 0 || f->now_ms >= site->moved_ms + FLEET_MOVE_MS)
+		return false;
+	for (unsigned i = 0; i < site->member_count; i++)
+		if (site->members[i].session != NULL && site->members[i].session->leaving)
+			return true;
+	return site->attached < configured;
+}
+
+static bool session_may_leave(const struct fleet *f, const struct session *s, bool now)
+{
+	if (s->leaving)
+		return false;
+	return now || (session_can_spare_vote(s) && s->site->pending_epoch == 0 &&
+		       !site_is_moving(f, s->site, s->configured.count));
+}
+
+unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms)
+{
+	struct door *d = door_find(f, door);
+	unsigned sent = 0;
+
+	fleet_now(f, now_ms);
+	/* A new leader does not yet know who else may have the vote. */
+	if (d == NULL || f->now_ms < f->unknown_until_ms)
+		return 0;
+	list_for_each_safe (at, &d->sessions) {
+		struct session *s = list_entry(at, struct session, of_door);
+
+		if (sent == max)
+			break;
+		if (s->held != NULL || !session_may_leave(f, s, now))
+			continue;
+		/* It stays a session, and a holder, until the door says that it is closed. */
+		order_close(f, s, "the board is drained");
+		s->leaving = true;
+		s->site->moved_ms = f->now_ms;
+		sent++;
+		if (FLEET_FAULTY(FLEET_FAULT_DRAIN_FORGETS))
+			session_end(f, s, 0, GONE_CLOSED);
+	}
+	return sent;
 }
 
 uint64_t fleet_tick(struct fleet *f, uint64_t now_ms)

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cluster/alarm.h"
 #include "proto/command.pb-c.h"
 #include "proto/door.pb-c.h"
 
@@ -31,6 +32,9 @@ struct fleet_model {
 struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t lease_ms,
 			uint64_t now_ms);
 void fleet_free(struct fleet *f);
+/* Before this time nobody gets a vote: a grant that the model has never seen may be in force, since
+ * it comes from a backup. Called right after fleet_new. */
+void fleet_hold(struct fleet *f, uint64_t until_ms);
 
 /* An event of a door (a board's node id). Nonsense from a door is ignored and counted, never fatal.
  */
@@ -47,6 +51,12 @@ void fleet_command_failed(struct fleet *f, const Tb__Command *command, uint64_t 
 /* The site was created, changed or deleted (deleted: its sessions are closed). */
 void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms);
 
+/* Sends away at most `max` of the board's site nodes, so that they attach elsewhere; 0: none left
+ * to send. One node of a site at a time, and only while all nodes of the site see each other: they
+ * are quorate without the vote, which a client gives up while it changes its board. `now` sends
+ * those as well whose site needs the vote. Called again until no session is left. */
+unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms);
+
 /* Does what is due at now_ms; returns when to call again (UINT64_MAX: only on an event). */
 uint64_t fleet_tick(struct fleet *f, uint64_t now_ms);
 
@@ -58,6 +68,17 @@ Tb__Command *fleet_next_command(struct fleet *f);
 
 /* For the API. A new message; never NULL. `grant` may be NULL. */
 Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name, const Tb__Grant *grant);
+/* For the alarms: a site with nodes attached; false if none is. The texts live until the next call
+ * into the fleet. */
+struct fleet_watch {
+	unsigned configured;
+	uint64_t missing_ms; /* see alarm.h */
+	struct alarm_site_node nodes[LIMIT_SITE_NODES];
+	unsigned count;
+	bool agents;
+};
+bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watch *ret,
+		      uint64_t now_ms);
 /* Counts of sites by state and sessions, over sites that have sessions; the caller adds the rest
  * as offline. */
 void fleet_counts(const struct fleet *f, Tb__ClusterStatus *counts);

@@ -54,7 +54,7 @@ static bool node_ids_has(const struct node_ids *ids, uint32_t id)
 	return arbiter_list_has(ids->ids, ids->count, id);
 }
 
-static bool node_ids_equal(const struct node_ids *a, const struct node_ids *b)
+bool node_ids_equal(const struct node_ids *a, const struct node_ids *b)
 {
 	return arbiter_list_equal(a->ids, a->count, b->ids, b->count);
 }
@@ -92,6 +92,7 @@ static void site_forget(struct fleet *f, struct site *s)
 	s->known = false;
 	s->pending_epoch = 0;
 	s->epoch = 0;
+	s->grant_lease = false;
 	node_ids_free(&s->grant_nodes);
 }
 
@@ -108,6 +109,10 @@ static void site_set_grant(struct site *s, const Tb__Grant *g)
 	s->grant_ring = g->ring ? (struct arbiter_ring){g->ring->node, g->ring->seq}
 				: (struct arbiter_ring){0};
 	s->handover_ms = g->handover_ms;
+	s->grant_lease = g->lease;
+	s->grant_generation = g->generation;
+	s->noted_generation = g->generation;
+	s->noting = 0;
 }
 
 /* A grant of an earlier leader: who else may hold the vote by it is not known yet. */
@@ -166,6 +171,7 @@ struct site *site_open(struct fleet *f, const char *name)
 		s = mem_zalloc(sizeof(*s));
 		s->name = mem_strdup(name);
 		list_init(&s->held);
+		s->whole_ms = f->now_ms;
 		tb__site_policy__init(&s->policy);
 		hash_insert(&f->sites, &s->by_name, hash_string(name));
 	}
@@ -262,16 +268,12 @@ struct member *site_member_add(struct fleet *f, struct site *s, uint32_t node_id
 
 /* --- sessions --- */
 
-static uint32_t own_timeout_ms(uint32_t heartbeat_ms, Tb__Handover handover)
-{
-	uint32_t ms = arbiter_own_timeout_ms(heartbeat_ms, handover);
-
-	return FLEET_FAULTY(FLEET_FAULT_SHORT_HANDOVER) ? ms / 2 : ms;
-}
-
 uint32_t session_own_timeout_ms(const struct session *s)
 {
-	return own_timeout_ms(s->heartbeat_ms, s->site->policy.handover);
+	uint32_t ms = s->agent ? candidate_own_timeout_ms(s->lease_ms)
+			       : arbiter_own_timeout_ms(s->heartbeat_ms, s->site->policy.handover);
+
+	return FLEET_FAULTY(FLEET_FAULT_SHORT_HANDOVER) ? ms / 2 : ms;
 }
 
 void session_vote(struct fleet *f, struct session *s, Tb__Vote vote)
@@ -286,6 +288,8 @@ void session_vote(struct fleet *f, struct session *s, Tb__Vote vote)
 	v->ring->seq = s->ring.seq;
 	v->vote = vote;
 	v->ticket = ++f->ticket;
+	if (s->agent)
+		lease_vote(s, v);
 	order->what_case = TB__DOOR_ORDER__WHAT_VOTE;
 	order->vote = v;
 	s->vote = (uint8_t)vote;
@@ -330,7 +334,9 @@ void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enu
 	hash_remove(&f->sessions, &s->by_id);
 	node_ids_free(&s->configured);
 	node_ids_free(&s->members);
+	node_ids_free(&s->seen);
 	free(s->address);
+	free(s->name);
 	free(s);
 }
 
@@ -356,6 +362,9 @@ struct outcome {
 	unsigned absent; /* absent holders outside the winning ring */
 	unsigned unconfirmed; /* attached holders outside the winning ring */
 	const struct member *blocker; /* one of them: absent, with the latest end, goes first */
+	bool lease; /* of agents */
+	uint64_t generation; /* of the winner's data */
+	uint64_t again_ms; /* duration: the decision may change then without news; 0: never */
 };
 
 static bool session_starting(const struct fleet *f, const struct session *s)
@@ -427,6 +436,26 @@ static void site_find_blockers(const struct fleet *f, const struct site *s, stru
 		o->unconfirmed = 0;
 }
 
+static void site_decide_lease(const struct fleet *f, const struct site *s, struct outcome *o)
+{
+	struct session *sessions[LIMIT_SITE_NODES];
+	struct candidate_decision d;
+	const struct session *winner;
+
+	lease_decide(f, s, sessions, &d);
+	o->lease = true;
+	o->again_ms = d.again_ms;
+	o->decision.verdict = d.given ? ARBITER_WINNER : ARBITER_NOBODY;
+	memcpy(o->decision.reason, d.reason, sizeof(d.reason));
+	if (!d.given)
+		return;
+	winner = sessions[d.winner];
+	o->ring = winner->ring;
+	o->nodes = winner->members;
+	o->generation = winner->generation;
+	site_find_blockers(f, s, o);
+}
+
 static void site_decide(const struct fleet *f, const struct site *s, struct outcome *o)
 {
 	struct arbiter_node nodes[LIMIT_SITE_NODES];
@@ -440,6 +469,10 @@ static void site_decide(const struct fleet *f, const struct site *s, struct outc
 	struct session *winner;
 
 	*o = (struct outcome){0};
+	if (s->attached > 0 && site_of_agents(s)) {
+		site_decide_lease(f, s, o);
+		return;
+	}
 	a.count = site_nodes(f, s, nodes, sessions);
 	if (a.count > 0) {
 		a.algorithm = sessions[0]->algorithm;
@@ -553,6 +586,8 @@ static void site_propose(struct fleet *f, struct site *s, const struct outcome *
 	g->nodes = mem_dup(o->nodes.ids, o->nodes.count * sizeof(*o->nodes.ids));
 	g->reason = mem_strdup(o->decision.reason);
 	g->handover_ms = site_handover_ms(s, o);
+	g->lease = o->lease;
+	g->generation = o->generation;
 	tb__grant_set__init(set);
 	set->grant = g;
 	set->after_epoch = s->epoch;
@@ -631,8 +666,14 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 {
 	uint64_t due = UINT64_MAX;
 
+	if (f->now_ms < f->hold_until_ms)
+		return f->hold_until_ms;
 	if (s->retry_ms > f->now_ms)
 		due = s->retry_ms;
+	if (s->again_ms > f->now_ms && s->again_ms < due)
+		due = s->again_ms;
+	if (s->note_ms > f->now_ms && s->note_ms < due)
+		due = s->note_ms;
 	/* A site whose grant is on its way is settled again when that is known. */
 	if (s->proof_ms != 0 && s->known && s->pending_epoch == 0 && s->proof_ms < due)
 		due = s->proof_ms;
@@ -652,10 +693,24 @@ static uint64_t site_due(const struct fleet *f, const struct site *s)
 	return due;
 }
 
+/* The longest list that an attached node has told. */
+static unsigned site_configured(const struct site *s)
+{
+	unsigned configured = 0;
+
+	for (unsigned i = 0; i < s->member_count; i++) {
+		const struct session *x = s->members[i].session;
+
+		if (x != NULL && x->configured.count > configured)
+			configured = x->configured.count;
+	}
+	return configured;
+}
+
 static Tb__SiteState site_state(const struct site *s)
 {
 	const struct session *first = NULL;
-	unsigned configured = 0;
+	unsigned configured = site_configured(s);
 	bool given = false;
 	bool split = false;
 
@@ -666,10 +721,8 @@ static Tb__SiteState site_state(const struct site *s)
 
 		if (x == NULL)
 			continue;
-		if (x->configured.count > configured)
-			configured = x->configured.count;
 		given |= session_acts_on(x, TB__VOTE__VOTE_ACK);
-		if (x->members.ids == NULL)
+		if (x->members.ids == NULL || x->agent)
 			continue;
 		if (first == NULL)
 			first = x;
@@ -685,6 +738,11 @@ static Tb__SiteState site_state(const struct site *s)
 
 static void site_count(struct fleet *f, struct site *s)
 {
+	bool whole = s->attached > 0 && s->attached >= site_configured(s);
+
+	if (whole || s->whole)
+		s->whole_ms = f->now_ms;
+	s->whole = whole;
 	if (s->counted)
 		f->states[s->state]--;
 	s->counted = s->attached > 0;
@@ -699,11 +757,17 @@ void site_settle(struct fleet *f, struct site *s)
 	uint64_t due;
 
 	site_purge(f, s);
-	if (s->known && s->pending_epoch == 0) {
+	if (f->now_ms < f->hold_until_ms) {
+		s->unstable = true;
+	} else if (s->known && s->pending_epoch == 0) {
 		site_seek_proof(f, s);
 		site_decide(f, s, &o);
 		s->unstable = o.decision.verdict == ARBITER_UNSTABLE;
+		s->again_ms = o.again_ms != 0 ? f->now_ms + o.again_ms : 0;
+		s->why = o.decision.reason;
 		site_act(f, s, &o);
+		s->why = NULL;
+		lease_note(f, s);
 	}
 	site_count(f, s);
 	if (s->member_count == 0 && list_empty(&s->held) && s->pending_epoch == 0 &&
@@ -722,6 +786,8 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 		    grant->ring != NULL && grant->ring->node == s->pending_ring.node &&
 		    grant->ring->seq == s->pending_ring.seq;
 
+	if (grant->epoch == s->epoch && grant->lease)
+		lease_noted(f, s, grant->generation);
 	if (grant->epoch <= s->epoch)
 		return;
 	site_set_grant(s, grant);
@@ -733,31 +799,32 @@ void site_granted(struct fleet *f, struct site *s, const Tb__Grant *grant)
 
 /* --- for people --- */
 
-static void blocker_text(const struct fleet *f, const struct member *m, char *text, size_t size)
+static void blocker_text(const struct fleet *f, const struct member *m, const char *what,
+			 char *text, size_t size)
 {
 	uint64_t left = m->hold_until_ms > f->now_ms ? m->hold_until_ms - f->now_ms : 0;
 	unsigned long long seconds = (left + 999) / 1000;
 
 	if (m->session != NULL) {
-		snprintf(text, size, "waiting for node %u to confirm that it lost the vote",
-			 m->node_id);
+		snprintf(text, size, "waiting for node %u to confirm that it lost the %s",
+			 m->node_id, what);
 		return;
 	}
 	switch (m->gone) {
 	case GONE_UNKNOWN:
 		snprintf(text, size,
-			 "node %u had the vote under an earlier leader and is not back; "
-			 "its vote ends in %llu s",
-			 m->node_id, seconds);
+			 "node %u had the %s under an earlier leader and is not back; "
+			 "its %s ends in %llu s",
+			 m->node_id, what, what, seconds);
 		return;
 	case GONE_CLOSED:
-		snprintf(text, size, "node %u was cut off with the vote, which ends in %llu s",
-			 m->node_id, seconds);
+		snprintf(text, size, "node %u was cut off with the %s, which ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	case GONE_BOARD:
 		snprintf(text, size,
-			 "the board of node %u was lost; the vote of this node ends in %llu s",
-			 m->node_id, seconds);
+			 "the board of node %u was lost; the %s of this node ends in %llu s",
+			 m->node_id, what, seconds);
 		return;
 	}
 }
@@ -770,11 +837,17 @@ static void site_reason(const struct fleet *f, const struct site *s, char *text,
 		snprintf(text, size, "no node is attached");
 		return;
 	}
+	if (f->now_ms < f->hold_until_ms) {
+		snprintf(text, size,
+			 "the cluster was restored: a vote of before may be held for %llu s more",
+			 (unsigned long long)(f->hold_until_ms - f->now_ms + 999) / 1000);
+		return;
+	}
 	site_decide(f, s, &o);
 	if (s->pending_epoch != 0)
 		snprintf(text, size, "the decision is being committed: %s", o.decision.reason);
 	else if (o.blocker != NULL && (o.absent > 0 || o.unconfirmed > 0))
-		blocker_text(f, o.blocker, text, size);
+		blocker_text(f, o.blocker, o.lease ? "lease" : "vote", text, size);
 	else
 		snprintf(text, size, "%s", o.decision.reason);
 }
@@ -820,6 +893,9 @@ static Tb__SiteNode *session_message(const struct session *x)
 	n->vote = x->vote;
 	n->last_result = x->last_result;
 	n->attached_ms = x->attached_ms;
+	if (x->agent)
+		lease_node_message(x, n);
+	n->rtt_ms = x->rtt_ms;
 	return n;
 }
 
@@ -857,5 +933,34 @@ Tb__SiteStatus *fleet_site_status(const struct fleet *f, const char *name, const
 			status->nodes[count++] = session_message(s->members[i].session);
 	}
 	status->n_nodes = count;
+	status->lease = lease_status(f, s);
 	return status;
+}
+
+bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watch *ret,
+		      uint64_t now_ms)
+{
+	const struct site *s = site_find(f, name);
+
+	ret->count = 0;
+	if (s == NULL || s->attached == 0)
+		return false;
+	ret->configured = site_configured(s);
+	ret->agents = site_of_agents(s);
+	ret->missing_ms =
+		s->attached < ret->configured && now_ms > s->whole_ms ? now_ms - s->whole_ms : 0;
+	for (unsigned i = 0; i < s->member_count && ret->count < LIMIT_SITE_NODES; i++) {
+		const struct session *x = s->members[i].session;
+
+		if (x != NULL)
+			ret->nodes[ret->count++] = (struct alarm_site_node){
+				.node_id = x->node_id,
+				.address = x->address,
+				.board = x->door,
+				.board_zone = "",
+				.rtt_ms = x->rtt_ms,
+				.heartbeat_ms = x->heartbeat_ms,
+			};
+	}
+	return true;
 }

@@ -19,6 +19,12 @@
  * grow, so if a member was seen in a ring of the same or a greater sequence since, then the
  * report of the winning ring is out of date.
  *
+ * Sites whose nodes run witness-agent hold a lease instead of a vote, by the same rules; the
+ * differences are in fleet_lease.c. There a "ring" stands for one claim of one node: its
+ * members are that node, and a new claim has a greater sequence than every grant before it. An
+ * agent keeps its lease when its connection is lost, so only a confirmed refusal or its timeout
+ * ends what it may hold.
+ *
  * A decision takes effect in this order, and each step waits for the one before:
  *   1. holders outside the winning ring that cannot be asked (not attached, or no full lease since
  *      the election): their time is over. Who has the vote keeps it meanwhile: there is nobody
@@ -28,6 +34,7 @@
  *   4. ACK to the members of the ring, as long as their newest report still names it. */
 #pragma once
 #include "cluster/arbiter.h"
+#include "cluster/candidate.h"
 #include "cluster/due.h"
 #include "cluster/fleet.h"
 #include "lib/hash.h"
@@ -39,8 +46,13 @@ enum {
 	FLEET_STARTING_MS = 16000,
 	/* Between a command that failed and the next try. */
 	FLEET_RETRY_MS = 100,
+	/* How long a node that was sent away is waited for before the next one of its site is: a
+	 * client sleeps up to 4.5 s, and needs 8 s for an address that does not answer. */
+	FLEET_MOVE_MS = 15000,
 	/* Over how long a new leader spreads the votes that it repeats to have that proof. */
 	FLEET_PROOF_SPREAD_MS = 2000,
+	/* Between notes of a holder's generation: each is written to every board's card. */
+	FLEET_NOTE_MS = 1000,
 };
 
 struct node_ids {
@@ -61,6 +73,7 @@ struct session {
 	char *address;
 	uint32_t node_id;
 	uint32_t heartbeat_ms;
+	uint32_t rtt_ms; /* if near the heartbeat */
 	uint32_t tie_breaker_node;
 	uint8_t algorithm;
 	uint8_t tie_breaker;
@@ -84,6 +97,18 @@ struct session {
 	uint64_t ticket; /* of the newest vote, until it is answered; 0: none */
 	bool proving; /* that vote was sent after the full lease */
 	bool settled; /* it attached by INIT after the full lease */
+	bool leaving; /* its door was told to close it: the board is drained */
+	/* Agents only: */
+	bool agent;
+	bool wanted;
+	uint32_t lease_ms;
+	uint64_t claim;
+	uint64_t generation;
+	uint64_t held_epoch;
+	uint64_t instance;
+	uint64_t attempt;
+	struct node_ids seen;
+	char *name;
 };
 
 struct member {
@@ -116,6 +141,11 @@ struct site {
 	struct arbiter_ring grant_ring;
 	struct node_ids grant_nodes;
 	uint32_t handover_ms;
+	bool grant_lease; /* to an agent */
+	uint64_t grant_generation; /* committed, or what the holder has said since */
+	uint64_t noted_generation; /* committed */
+	uint64_t noting; /* a LeaseNote of this generation is on its way; 0: none */
+	uint64_t note_ms; /* none before this time */
 	/* The grant that is on its way into the log; epoch 0: none. */
 	uint64_t pending_epoch;
 	struct arbiter_ring pending_ring;
@@ -124,6 +154,11 @@ struct site {
 	bool counted;
 	uint8_t state; /* Tb__SiteState, in fleet.states while counted */
 	bool unstable; /* the last decision */
+	bool whole; /* all configured nodes are attached */
+	uint64_t whole_ms; /* they were, then */
+	uint64_t moved_ms; /* a node was sent away from a drained board then; 0: never */
+	uint64_t again_ms; /* a decision about a lease may change then without news; 0: never */
+	const char *why; /* of the decision that is being carried out; NULL: none */
 };
 
 struct door {
@@ -136,6 +171,7 @@ struct fleet {
 	struct fleet_model model;
 	uint64_t term;
 	uint64_t lease_ms;
+	uint64_t hold_until_ms; /* 0, or: no vote before */
 	uint64_t unknown_until_ms; /* S4: until then boards nobody has heard of may act */
 	uint64_t now_ms;
 	uint64_t ticket;
@@ -186,9 +222,43 @@ void session_proven(struct session *s, bool answered);
 void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enum member_gone gone);
 
 void node_ids_free(struct node_ids *ids);
+bool node_ids_equal(const struct node_ids *a, const struct node_ids *b);
 /* Copies, sorts, drops repetitions. False (and *ret untouched): more than LIMIT_SITE_NODES, or a 0.
  */
 bool node_ids_set(struct node_ids *ret, const uint32_t *ids, size_t count);
+
+/* The older session of the node ends: it is told to close. The site is not settled. */
+void session_dismiss(struct fleet *f, struct session *s, const char *why);
+
+/* --- fleet_lease.c --- */
+
+/* Are its nodes agents? By who is attached, else by the committed grant. */
+bool site_of_agents(const struct site *s);
+/* May the agent attach, as far as the site's policy goes? NULL, or why not. */
+const char *lease_open_problem(const struct site *s, const Tb__SiteNode *n);
+/* What an open or a report says, beyond what is said of every node. */
+void lease_describe(struct session *s, const Tb__SiteNode *n);
+/* Is `n` the same agent on a newer connection than that of `s`? */
+bool lease_supersedes(const struct session *s, const Tb__SiteNode *n);
+/* False: not from an agent. */
+bool lease_claimed(struct fleet *f, struct session *s, const Tb__DoorClaim *claim);
+/* For the event log: it gave back what it had. */
+void lease_released(struct fleet *f, const struct session *s);
+/* Commits the generation that the holder has reported, if the policy needs it. */
+void lease_note(struct fleet *f, struct site *s);
+/* The committed generation of the same grant, maybe a greater one: the agents are told. */
+void lease_noted(struct fleet *f, struct site *s, uint64_t generation);
+/* An agent's present claim is the one that the committed grant is for. */
+bool lease_granted_to(const struct site *s, const struct session *x);
+/* The sessions of the site, and who of them should have the lease. */
+unsigned lease_decide(const struct fleet *f, const struct site *s, struct session **sessions,
+		      struct candidate_decision *ret);
+/* The lease for people; NULL if it is no site of agents. */
+Tb__SiteLease *lease_status(const struct fleet *f, const struct site *s);
+/* The agent's part of a node for people. */
+void lease_node_message(const struct session *s, Tb__SiteNode *n);
+/* The agent's part of a vote. */
+void lease_vote(const struct session *s, Tb__DoorVote *vote);
 
 #ifdef TIEBREAK_SIM_FAULTS
 /* Mistakes for the simulator to find; compiled only into its own build of the library. */
@@ -198,6 +268,8 @@ enum fleet_fault {
 	FLEET_FAULT_NO_REFUSAL_WAIT,
 	FLEET_FAULT_SHORT_HANDOVER,
 	FLEET_FAULT_IGNORE_LEASE,
+	FLEET_FAULT_CLOSED_IS_RELEASED,
+	FLEET_FAULT_DRAIN_FORGETS,
 };
 extern enum fleet_fault fleet_fault;
 #define FLEET_FAULTY(what) (fleet_fault == (what))

@@ -1,5 +1,9 @@
 /* limits.h: every number that bounds what the cluster agrees on, once. */
 #pragma once
+#include <stdint.h>
+
+#define LIMIT_CERTIFICATE_LIFE_MS UINT64_C(7776000000) /* 90 days */
+#define LIMIT_CERTIFICATE_LIFE_MAX_MS UINT64_C(315360000000) /* ten years */
 
 enum {
 	LIMIT_SITES = 20000,
@@ -10,6 +14,8 @@ enum {
 	LIMIT_LABEL_VALUE = 63, /* UTF-8 without control characters, may be empty */
 	LIMIT_NODES = 7, /* boards */
 	LIMIT_TOKENS = 1000,
+	LIMIT_TENANTS = 1000, /* with a quota */
+	LIMIT_ALARMS = 200,
 	LIMIT_CERTIFICATES = 50000,
 	LIMIT_EVENTS = 10000, /* kept in the ring */
 	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */
@@ -18,6 +24,10 @@ enum {
 	LIMIT_ENTRY = 1 << 20, /* bytes of one log entry */
 	LIMIT_MESSAGE = 200, /* bytes of an event's or reason's sentence */
 
+	LIMIT_CERTIFICATE_LIFE_MIN_MS = 60000,
+
+	LEASE_MIN_MS = 3000, /* of sites with agents; a new leader needs most of it */
+	LEASE_MAX_MS = 120000,
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,
 	LEASE_LENGTH_MS = 3000,

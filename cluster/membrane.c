@@ -15,7 +15,7 @@ enum { FLIGHT_BYTES = 1 << 20 };
 
 /* A card may pause for seconds. Beyond this it is broken, and a leader that cannot write blocks
  * the whole cluster. */
-enum { FLIGHT_MS = 10000, TICK_MAX_MS = 500, CLOSED_TURNS = 3 };
+enum { FLIGHT_MS = 10000, TICK_MAX_MS = 500, CLOSED_TURNS = 3, DISK_WINDOW_MS = 60000 };
 
 struct append {
 	struct list link;
@@ -33,6 +33,7 @@ struct flight {
 	struct list appends;
 	struct raft_entry *joined; /* owned; NULL if there is only one append */
 	uint64_t waited_ms;
+	uint64_t begun_ms;
 	bool after_cut;
 	bool landed; /* the disk has answered */
 	bool lost; /* the disk may never answer */
@@ -191,6 +192,7 @@ static void submit(struct membrane *m, size_t limit)
 	int rv;
 
 	f->m = m;
+	f->begun_ms = m->inner.time(&m->io);
 	f->after_cut = m->cutting;
 	list_init(&f->appends);
 	list_append(&m->flights, &f->link);
@@ -235,6 +237,30 @@ static void cut_done(struct membrane *m)
 	ballot_write(m);
 }
 
+static void disk_turn(struct membrane *m)
+{
+	uint64_t now = m->inner.time(&m->io);
+
+	if (now - m->disk_window_ms < DISK_WINDOW_MS)
+		return;
+	m->disk_ms[1] = now - m->disk_window_ms < 2 * DISK_WINDOW_MS ? m->disk_ms[0] : 0;
+	m->disk_ms[0] = 0;
+	m->disk_window_ms = now;
+}
+
+static void disk_note(struct membrane *m, uint64_t took_ms)
+{
+	disk_turn(m);
+	if (took_ms > m->disk_ms[0])
+		m->disk_ms[0] = took_ms;
+}
+
+uint64_t membrane_disk_ms(struct membrane *m)
+{
+	disk_turn(m);
+	return m->disk_ms[0] > m->disk_ms[1] ? m->disk_ms[0] : m->disk_ms[1];
+}
+
 static void flight_done(struct raft_io_append *req, int status)
 {
 	struct flight *f = list_entry(req, struct flight, req);
@@ -242,6 +268,7 @@ static void flight_done(struct raft_io_append *req, int status)
 	struct list appends;
 
 	f->landed = true;
+	disk_note(m, m->inner.time(&m->io) - f->begun_ms);
 	if (!m->closing) {
 		if (status != 0)
 			membrane_break(m, membrane_errno(status), "cannot write to the log: %s",

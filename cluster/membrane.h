@@ -55,6 +55,9 @@ struct membrane {
 	raft_io_tick_cb tick_cb;
 	raft_io_recv_cb recv_cb;
 
+	uint64_t disk_ms[2]; /* the longest write in this window of time, and in the one before */
+	uint64_t disk_window_ms; /* loop time at which this window began */
+
 	struct list held; /* appends not yet given to the disk */
 	struct list flights; /* appends at the disk; at most one while all is well */
 	uint64_t watched_ms; /* loop time of the last look at the flights */
@@ -101,6 +104,8 @@ bool membrane_drained(struct membrane *m);
 /* The kernel has refused a write outright: the library waits for it for ever, and so would a close
  * (F13). */
 bool membrane_stuck(const struct membrane *m);
+/* The longest write of the log within the last minute or two, in ms. */
+uint64_t membrane_disk_ms(struct membrane *m);
 /* Loop time of the peer's last message, 0 if none. */
 uint64_t membrane_heard(const struct membrane *m, uint64_t id);
 /* After the library was closed and raft_uv_close. */

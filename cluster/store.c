@@ -97,6 +97,7 @@ enum sql {
 	SQL_COUNTER_GET,
 	SQL_COUNTER_RAISE,
 	SQL_COUNTERS,
+	SQL_TENANTS,
 	SQL_COUNT,
 };
 
@@ -162,6 +163,8 @@ static const char *const sql_text[SQL_COUNT] = {
 	[SQL_COUNTER_GET] = "SELECT value FROM counter WHERE name = ?1",
 	[SQL_COUNTER_RAISE] = "INSERT INTO counter VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE"
 			      " SET value = max(value, excluded.value)",
+	[SQL_TENANTS] = "SELECT value, count(*) FROM site_label WHERE label = 'tenant'"
+			" GROUP BY value ORDER BY value",
 	[SQL_COUNTERS] = "SELECT name, value FROM counter ORDER BY name",
 };
 
@@ -947,6 +950,25 @@ int store_certificates_of(struct store *s, const char *kind, const char *subject
 			  &(struct certificate_visit){visit, arg}, "tt", kind, subject);
 }
 
+struct tenant_visit {
+	store_visit_tenant visit;
+	void *arg;
+};
+
+static int visit_tenant(struct store *s, sqlite3_stmt *statement, void *arg)
+{
+	struct tenant_visit *v = arg;
+
+	(void)s;
+	return v->visit(v->arg, (const char *)sqlite3_column_text(statement, 0),
+			(uint64_t)sqlite3_column_int64(statement, 1)) != 0;
+}
+
+int store_tenants(struct store *s, store_visit_tenant visit, void *arg)
+{
+	return rows_visit(s, SQL_TENANTS, visit_tenant, &(struct tenant_visit){visit, arg}, "");
+}
+
 /* --- sites by filter ------------------------------------------------------------------------- */
 
 /* The least string above every string that begins with `prefix`, or NULL if there is none. */
@@ -1289,6 +1311,34 @@ static int restore_row(struct store *s, const struct snapshot_record *record)
 	return rv == -EEXIST ? -EBADMSG : rv;
 }
 
+int store_record_put(struct store *s, unsigned row, const void *body, size_t len)
+{
+	const struct snapshot_record record = {row, body, len};
+
+	return restore_row(s, &record);
+}
+
+static int rows_delete(struct store *s)
+{
+	return execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
+			  " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
+			  " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
+			  " DELETE FROM request; DELETE FROM counter;");
+}
+
+int store_clear(struct store *s)
+{
+	int rv = store_begin(s);
+
+	if (rv != 0)
+		return rv;
+	rv = rows_delete(s);
+	if (rv == 0)
+		return store_commit(s, 0);
+	store_rollback(s);
+	return rv;
+}
+
 static int restore_records(struct store *s, struct snapshot_reader *r)
 {
 	struct snapshot_record record;
@@ -1308,10 +1358,7 @@ static int restore_model(struct store *s, struct snapshot_reader model)
 {
 	struct snapshot_reader rest = model;
 	struct buf again = {0};
-	int rv = execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
-			    " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
-			    " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
-			    " DELETE FROM request; DELETE FROM counter;");
+	int rv = rows_delete(s);
 
 	if (rv == 0)
 		rv = restore_records(s, &rest);

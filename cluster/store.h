@@ -108,6 +108,9 @@ struct store_site_filter {
 int store_sites(struct store *s, const struct store_site_filter *filter, store_visit_site visit,
 		void *arg, const char **ret_problem);
 int store_sites_count(struct store *s, const struct store_site_filter *filter, uint64_t *ret);
+/* Values of the label "tenant" with the number of sites, by name. */
+typedef int (*store_visit_tenant)(void *arg, const char *tenant, uint64_t sites);
+int store_tenants(struct store *s, store_visit_tenant visit, void *arg);
 int store_events(struct store *s, uint64_t after_seq, uint32_t limit, store_visit_event visit,
 		 void *arg); /* by seq, rising */
 int store_events_newest(struct store *s, uint32_t limit, store_visit_event visit,
@@ -125,6 +128,11 @@ int store_certificates_of(struct store *s, const char *kind, const char *subject
  * which), and the model is unchanged then. Never inside a transaction. */
 int store_snapshot(struct store *s, struct buf *out);
 int store_restore(struct store *s, const uint8_t *data, size_t len);
+/* Writer, inside a transaction: one row of another model's snapshot, by the numbers of
+ * Tb__Snapshot__Record. -EBADMSG: it is none. */
+int store_record_put(struct store *s, unsigned row, const void *body, size_t len);
+/* Writer, outside: everything goes, as if it had just been opened. */
+int store_clear(struct store *s);
 /* SHA-256 over the model's rows without the applied index: equal on boards that applied the
  * same entries. Lower-case hex. */
 int store_digest(struct store *s, char hex[65]);

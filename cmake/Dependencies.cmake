@@ -8,6 +8,12 @@ pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(SMARTCOLS REQUIRED IMPORTED_TARGET smartcols)
+# Debian's mbed TLS has no .pc file.
+find_library(MBEDTLS_TLS mbedtls REQUIRED)
+find_library(MBEDTLS_X509 mbedx509 REQUIRED)
+find_library(MBEDTLS_CRYPTO mbedcrypto REQUIRED)
+add_library(tb_mbedtls INTERFACE)
+target_link_libraries(tb_mbedtls INTERFACE ${MBEDTLS_TLS} ${MBEDTLS_X509} ${MBEDTLS_CRYPTO})
 find_package(Threads REQUIRED)
 # Debian ships libraft as a static archive and its .pc names what it needs.
 pkg_check_modules(RAFT REQUIRED raft)

@@ -8,6 +8,6 @@ cmake --preset arm64
 cmake --build --preset arm64 -- --quiet
 cmake --build --preset arm64 --target board-programs -- --quiet
 ctest --preset arm64 -E 'engine|sim|torture' -j 2
-for program in witnessd witnessctl witness-vm; do
+for program in witnessd witnessctl witness-agent witness-vm; do
 	qemu-aarch64 -L build/arm64-sysroot "build/arm64/bin/$program" --version
 done

@@ -4,4 +4,4 @@ set -eu
 cd "$(dirname "$0")/.."
 cmake --preset tsan
 cmake --build --preset tsan -- --quiet
-ctest --preset tsan -R 'hv_loop|mailbox|stream|readers|link|qnet_door|front|api' -j 2
+ctest --preset tsan -R 'hv_loop|mailbox|stream|readers|link|door|front|api' -j 2

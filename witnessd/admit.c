@@ -16,23 +16,10 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/rng.h"
+#include "witnessd/admit.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/pki.h"
 #include "witnessd/token.h"
-
-/* Answers a control request in the asker's thread. */
-struct control {
-	struct letter letter;
-	struct mailbox *home;
-	core_controlled done;
-	void *arg;
-	int error;
-	char message[512];
-	/* the request, on the way in */
-	struct core *core;
-	Tb__ClusterInitRequest *init;
-	Tb__ClusterJoinRequest *join;
-};
 
 struct init {
 	struct control *control;
@@ -49,15 +36,24 @@ struct join {
 	bool admitted;
 };
 
+static void control_free(struct control *k)
+{
+	tb__cluster_recovery__free_unpacked(k->recovery, NULL);
+	free(k);
+}
+
 static void control_answer_open(struct letter *letter)
 {
 	struct control *k = list_entry(letter, struct control, letter);
 
-	k->done(k->arg, k->error, k->message);
-	free(k);
+	if (k->recovered != NULL)
+		k->recovered(k->arg, k->error, k->message, k->recovery);
+	else
+		k->done(k->arg, k->error, k->message);
+	control_free(k);
 }
 
-static void control_finish(struct control *k, int error, const char *message)
+void control_finish(struct control *k, int error, const char *message)
 {
 	k->error = error;
 	snprintf(k->message, sizeof(k->message), "%s", message != NULL ? message : "");
@@ -68,8 +64,11 @@ static void control_finish(struct control *k, int error, const char *message)
 		tb__cluster_join_request__free_unpacked(k->join, NULL);
 	k->init = NULL;
 	k->join = NULL;
+	buf_free(&k->backup);
+	tb__cluster_recover_request__free_unpacked(k->recover, NULL);
+	k->recover = NULL;
 	if (mailbox_answer(k->home, &k->letter) != 0)
-		free(k);
+		control_free(k);
 }
 
 static const char *text_or(const char *text, const char *otherwise)
@@ -77,8 +76,7 @@ static const char *text_or(const char *text, const char *otherwise)
 	return text[0] != '\0' ? text : otherwise;
 }
 
-/* A certificate made or checked by a clock that is decades off would be useless for decades. */
-static int clock_check(char *message, size_t room)
+int admit_clock_check(char *message, size_t room)
 {
 	char now[32];
 
@@ -93,9 +91,8 @@ static int clock_check(char *message, size_t room)
 	return -EINVAL;
 }
 
-/* Names and addresses of this board as asked for, or as configured. */
-static int identity_names(struct core *c, struct identity *id, const char *name,
-			  const char *address, const char *qnet_address, char *message, size_t room)
+int admit_names(struct core *c, struct identity *id, const char *name, const char *address,
+		const char *qnet_address, char *message, size_t room)
 {
 	struct apply_problem problem;
 
@@ -125,10 +122,21 @@ static int64_t days_ms(unsigned days)
 
 /* --- certificates --- */
 
-static void certificate_fill(Tb__Certificate *row, const struct pki_signed *made,
-			     const char *subject, const char *by, int64_t now_ms)
+int64_t admit_life_ms(const Tb__Cluster *cluster)
 {
+	return (int64_t)(cluster != NULL && cluster->certificate_life_ms != 0
+				 ? cluster->certificate_life_ms
+				 : LIMIT_CERTIFICATE_LIFE_MS);
+}
+
+void admit_certificate_row(Tb__Certificate *row, const struct pki_signed *made, const char *ca_cert,
+			   const char *subject, const char *by, int64_t now_ms)
+{
+	char sha256[65] = "";
+
+	pki_sha256(ca_cert, sha256);
 	tb__certificate__init(row);
+	row->ca_sha256 = mem_strdup(sha256);
 	row->serial = mem_strdup(made->serial);
 	row->subject = mem_strdup(subject);
 	row->kind = mem_strdup("node");
@@ -138,21 +146,21 @@ static void certificate_fill(Tb__Certificate *row, const struct pki_signed *made
 	row->issued_by = mem_strdup(by);
 }
 
-static int certificate_node(const char *ca_cert, const char *ca_key, const char *csr, uint64_t node,
-			    const char *name, int64_t now_ms, struct pki_signed *ret,
-			    const char **ret_message)
+int admit_certificate(const struct admit_signer *signer, const char *csr, uint64_t node,
+		      const char *name, int64_t now_ms, struct pki_signed *ret,
+		      const char **ret_message)
 {
 	char uri[64];
 	struct pki_sign how = {
-		.ca_cert = ca_cert,
-		.ca_key = ca_key,
+		.ca_cert = signer->ca_cert,
+		.ca_key = signer->ca_key,
 		.request = csr,
 		.request_len = strlen(csr),
 		.common_name = name,
 		.uri = uri,
 		.use = PKI_NODE,
 		.now_ms = now_ms,
-		.not_after_ms = now_ms + days_ms(CORE_CERT_DAYS),
+		.not_after_ms = now_ms + signer->life_ms,
 	};
 
 	snprintf(uri, sizeof(uri), "tiebreak:node/%llu", (unsigned long long)node);
@@ -223,10 +231,11 @@ static void cluster_row(Tb__Cluster *cluster, const char *id, const char *name, 
 	cluster->name = mem_strdup(name);
 	cluster->ca_sha256 = mem_strdup(sha256);
 	cluster->created_ms = now_ms;
+	cluster->level = LEVEL_HERE;
 }
 
-static void node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
-		     int64_t now_ms)
+void admit_node_row(Tb__Node *node, const struct identity *id, enum _Tb__NodeRole role,
+		    int64_t now_ms)
 {
 	tb__node__init(node);
 	node->id = id->node_id;
@@ -257,8 +266,10 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	if (rv == 0)
 		rv = pki_request_new(id->node_name, id->key, &csr);
 	if (rv == 0)
-		rv = certificate_node(op->secrets->ca_cert, op->secrets->ca_key, csr, 1,
-				      id->node_name, now, &made, ret_message);
+		rv = admit_certificate(
+			&(struct admit_signer){op->secrets->ca_cert, op->secrets->ca_key,
+					       admit_life_ms(NULL)},
+			csr, 1, id->node_name, now, &made, ret_message);
 	free(csr);
 	if (rv != 0)
 		return rv;
@@ -270,9 +281,10 @@ static int init_command(struct core *c, const char *name, Tb__ClusterInit *op,
 	op->cluster = mem_alloc(sizeof(*op->cluster));
 	cluster_row(op->cluster, id->cluster_id, name, id->ca_cert, now);
 	op->node = mem_alloc(sizeof(*op->node));
-	node_row(op->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
+	admit_node_row(op->node, id, TB__NODE_ROLE__NODE_ROLE_VOTER, now);
 	op->certificate = mem_alloc(sizeof(*op->certificate));
-	certificate_fill(op->certificate, &made, id->node_name, "cluster init", now);
+	admit_certificate_row(op->certificate, &made, id->ca_cert, id->node_name, "cluster init",
+			      now);
 	pki_signed_free(&made);
 	return 0;
 }
@@ -323,7 +335,8 @@ static void init_open(struct letter *letter)
 		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
 		return;
 	}
-	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
+	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL ||
+	    c->restoration != NULL) {
 		control_finish(
 			k, -EEXIST,
 			"this board is already in a cluster; to start over, stop witnessd and "
@@ -334,12 +347,12 @@ static void init_open(struct letter *letter)
 		control_finish(k, -EINVAL, problem.message);
 		return;
 	}
-	if (clock_check(text, sizeof(text)) != 0) {
+	if (admit_clock_check(text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
-	if (identity_names(c, &id, k->init->node_name, k->init->address, k->init->qnet_address,
-			   text, sizeof(text)) != 0) {
+	if (admit_names(c, &id, k->init->node_name, k->init->address, k->init->qnet_address, text,
+			sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
@@ -422,7 +435,8 @@ static void join_open(struct letter *letter)
 		control_finish(k, -ESHUTDOWN, "the daemon is stopping");
 		return;
 	}
-	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL) {
+	if (c->identity.node_id != 0 || c->join != NULL || c->init != NULL ||
+	    c->restoration != NULL) {
 		control_finish(
 			k, -EEXIST,
 			"this board is already in a cluster; to start over, stop witnessd and "
@@ -436,12 +450,12 @@ static void join_open(struct letter *letter)
 			"--role node\" printed (it begins with tb1.)");
 		return;
 	}
-	if (clock_check(text, sizeof(text)) != 0) {
+	if (admit_clock_check(text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
-	if (identity_names(c, &names, k->join->node_name, k->join->advertise, k->join->qnet_address,
-			   text, sizeof(text)) != 0) {
+	if (admit_names(c, &names, k->join->node_name, k->join->advertise, k->join->qnet_address,
+			text, sizeof(text)) != 0) {
 		control_finish(k, -EINVAL, text);
 		return;
 	}
@@ -463,6 +477,7 @@ static void join_open(struct letter *letter)
 	request->address = mem_strdup(names.address);
 	request->qnet_address = mem_strdup(names.qnet_address);
 	request->version = mem_strdup(TIEBREAK_VERSION);
+	request->level = LEVEL_HERE;
 	j->dial_id = core_next_id(c);
 	c->listeners.join_dial(c->listeners.arg, j->dial_id, k->join->address, token.ca_sha256,
 			       request);
@@ -504,6 +519,9 @@ static void join_admitted(struct core *c, const Tb__JoinReply *reply)
 	c->identity = j->identity;
 	j->identity = (struct identity){0};
 	strcpy(c->identity.cluster_id, reply->cluster_id);
+	if (reply->node_name[0] != '\0')
+		snprintf(c->identity.node_name, sizeof(c->identity.node_name), "%s",
+			 reply->node_name);
 	c->identity.node_id = reply->node_id;
 	c->identity.key = j->key;
 	j->key = NULL;
@@ -681,14 +699,29 @@ static void admission_recorded(void *arg, int error, Tb__CommandResult *const *r
 	admission_finish(a, TB__REFUSAL__REFUSAL_NONE, "");
 }
 
+/* The name that the model gave it: of the board that it replaces, if it does. */
+static char *admission_name(const struct admission *a)
+{
+	Tb__Node *node;
+	char *name;
+
+	if (store_node_get(a->core->store, a->reply->node_id, &node) != 0)
+		return mem_strdup(a->request->name);
+	name = mem_strdup(node->name);
+	tb__node__free_unpacked(node, NULL);
+	return name;
+}
+
 static void admission_added(void *arg, int error, Tb__CommandResult *const *results, size_t count)
 {
 	struct admission *a = arg;
 	struct core *c = a->core;
 	struct pki_signed made = {0};
 	Tb__Secrets *secrets = NULL;
+	Tb__Cluster *cluster = NULL;
 	Tb__Command **commands;
 	const char *message = "the cluster's keys are not there";
+	char *name;
 	int rv;
 
 	if (error != 0 || count != 1) {
@@ -701,14 +734,20 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 		return;
 	}
 	a->reply->node_id = results[0]->node_id;
+	name = admission_name(a);
 	rv = store_secrets_get(c->store, &secrets);
 	if (rv == 0)
-		rv = certificate_node(secrets->ca_cert, secrets->ca_key, a->request->csr,
-				      a->reply->node_id, a->request->name, core_now_ms(c), &made,
-				      &message);
-	if (secrets != NULL)
-		tb__secrets__free_unpacked(secrets, NULL);
+		rv = store_cluster_get(c->store, &cluster);
+	if (rv == 0)
+		rv = admit_certificate(&(struct admit_signer){secrets->ca_cert, secrets->ca_key,
+							      admit_life_ms(cluster)},
+				       a->request->csr, a->reply->node_id, name, core_now_ms(c),
+				       &made, &message);
+	tb__cluster__free_unpacked(cluster, NULL);
 	if (rv != 0) {
+		if (secrets != NULL)
+			tb__secrets__free_unpacked(secrets, NULL);
+		free(name);
 		admission_finish(a, TB__REFUSAL__REFUSAL_INVALID, message);
 		return;
 	}
@@ -716,45 +755,32 @@ static void admission_added(void *arg, int error, Tb__CommandResult *const *resu
 	commands = mem_array(1, sizeof(*commands));
 	commands[0] = mem_alloc(sizeof(**commands));
 	tb__command__init(commands[0]);
-	commands[0]->actor = mem_printf("node:%s", a->request->name);
+	commands[0]->actor = mem_printf("node:%s", name);
 	commands[0]->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	commands[0]->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
 	tb__certificate_add__init(commands[0]->certificate_add);
 	commands[0]->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
-	certificate_fill(commands[0]->certificate_add->certificate, &made, a->request->name, "join",
-			 core_now_ms(c));
+	admit_certificate_row(commands[0]->certificate_add->certificate, &made, secrets->ca_cert,
+			      name, "join", core_now_ms(c));
+	tb__secrets__free_unpacked(secrets, NULL);
 	pki_signed_free(&made);
+	a->reply->node_name = name;
 	proposal_add(c, NULL, commands, 1, admission_recorded, a);
 }
 
-static void admission_open(struct letter *letter)
+static void admission_propose(struct admission *a)
 {
-	struct admission *a = list_entry(letter, struct admission, letter);
 	struct core *c = a->core;
 	struct token_parts token;
-	char text[512] = "";
 	struct identity names = {0};
+	char text[512];
 	Tb__Command **commands;
 	Tb__NodeAdd *add;
 
-	if (c->identity.node_id == 0 || c->store == NULL) {
-		admission_finish(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED,
-				 "the board at that address is in no cluster yet");
-		return;
-	}
-	if (token_parse(a->request->token, &token) != 0) {
-		admission_finish(a, TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN, "that is not a token");
-		return;
-	}
-	if (a->request->name[0] == '\0' || a->request->address[0] == '\0' ||
-	    a->request->qnet_address[0] == '\0' ||
-	    identity_names(c, &names, a->request->name, a->request->address,
-			   a->request->qnet_address, text, sizeof(text)) != 0) {
-		admission_finish(
-			a, TB__REFUSAL__REFUSAL_INVALID,
-			text[0] != '\0' ? text : "name or address of the board is missing");
-		return;
-	}
+	if (token_parse(a->request->token, &token) != 0 ||
+	    admit_names(c, &names, a->request->name, a->request->address, a->request->qnet_address,
+			text, sizeof(text)) != 0)
+		abort(); /* admission_open has checked both */
 	commands = mem_array(1, sizeof(*commands));
 	commands[0] = mem_alloc(sizeof(**commands));
 	tb__command__init(commands[0]);
@@ -764,11 +790,82 @@ static void admission_open(struct letter *letter)
 	tb__node_add__init(add);
 	commands[0]->node_add = add;
 	add->node = mem_alloc(sizeof(*add->node));
-	node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
+	admit_node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
 	add->token_id = mem_strdup(token.id);
 	add->token_secret_sha256.len = sizeof(token.secret_sha256);
 	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
 	proposal_add(c, NULL, commands, 1, admission_added, a);
+}
+
+static void admission_may_replace(void *arg, int error, const Tb__PeerAnswer *answer)
+{
+	struct admission *a = arg;
+
+	if (error == 0)
+		admission_propose(a);
+	else
+		admission_finish(a, TB__REFUSAL__REFUSAL_CONFLICT,
+				 answer != NULL && answer->message[0] != '\0'
+					 ? answer->message
+					 : "the cluster has no leader at the moment; try again");
+}
+
+/* The board whose place the token gives, 0: none. */
+static uint64_t admission_replaces(struct core *c, const char *token_id)
+{
+	Tb__Token *token;
+	uint64_t replaces;
+
+	if (store_token_get(c->store, token_id, &token) != 0)
+		return 0; /* apply will refuse it */
+	replaces = token->replaces;
+	tb__token__free_unpacked(token, NULL);
+	return replaces;
+}
+
+static void admission_open(struct letter *letter)
+{
+	struct admission *a = list_entry(letter, struct admission, letter);
+	struct core *c = a->core;
+	struct token_parts token;
+	char text[512] = "";
+	struct identity names = {0};
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
+
+	if (c->identity.node_id == 0 || c->store == NULL) {
+		admission_finish(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED,
+				 "the board at that address is in no cluster yet");
+		return;
+	}
+	if ((a->request->level != 0 ? a->request->level : LEVEL_FIRST) < core_level(c)) {
+		admission_finish(a, TB__REFUSAL__REFUSAL_LEVEL,
+				 "the board runs a release of witnessd that is too old for this "
+				 "cluster; upgrade it first");
+		return;
+	}
+	if (token_parse(a->request->token, &token) != 0) {
+		admission_finish(a, TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN, "that is not a token");
+		return;
+	}
+	if (a->request->name[0] == '\0' || a->request->address[0] == '\0' ||
+	    a->request->qnet_address[0] == '\0' ||
+	    admit_names(c, &names, a->request->name, a->request->address, a->request->qnet_address,
+			text, sizeof(text)) != 0) {
+		admission_finish(
+			a, TB__REFUSAL__REFUSAL_INVALID,
+			text[0] != '\0' ? text : "name or address of the board is missing");
+		return;
+	}
+	replace.node_id = admission_replaces(c, token.id);
+	if (replace.node_id == 0) {
+		admission_propose(a);
+		return;
+	}
+	/* The token may be an hour old: is the board still dead, and are the others here? */
+	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
+	query.replace = &replace;
+	core_query(c, &c->mailbox, &query, admission_may_replace, a);
 }
 
 void core_admit(struct core *c, struct mailbox *home, const Tb__JoinRequest *request,

@@ -84,6 +84,15 @@ static struct route_search route_find(const char *method, const char *path)
 	return found;
 }
 
+size_t api_body_max(struct api *a, const struct api_request *request)
+{
+	const struct api_route *route = route_find(request->method, request->path).route;
+
+	(void)a;
+	/* So much only of who is an administrator without any token. */
+	return route != NULL && request->local ? route->raw_max : 0;
+}
+
 static int call_route(struct api_call *call, const struct api_request *request)
 {
 	struct route_search found = route_find(request->method, request->path);
@@ -161,6 +170,9 @@ static int call_authorize(struct api_call *call)
 			    "this is only answered on the Unix socket of the board");
 	else if (call->who.role == TB__ROLE__ROLE_NONE)
 		api_answer_unauthorized(call, "this needs a token or a client certificate");
+	else if (call->who.tenant[0] != '\0' && !call->route->tenant)
+		api_problem(call, 403, "use a token that is not limited to a tenant",
+			    "this token is for the sites of tenant %s only", call->who.tenant);
 	else
 		api_problem(call, 403, "use a token or a certificate with that role",
 			    "this needs the role %s", role_word(call->route));
@@ -169,12 +181,34 @@ static int call_authorize(struct api_call *call)
 
 /* --- what --- */
 
+/* A tenant's lists are narrowed to its own sites. */
+static void call_narrow(struct api_call *call)
+{
+	const struct api_param *params = call->route->params;
+
+	for (size_t i = 0; params != NULL && params[i].name != NULL; i++) {
+		struct api_value *value = &call->params[i];
+		char *text;
+
+		if (strcmp(params[i].name, "label") != 0)
+			continue;
+		text = mem_printf("tenant=%s%s%s", call->who.tenant, value->set ? "," : "",
+				  value->set ? value->text : "");
+		free(value->text);
+		value->text = text;
+		value->set = true;
+	}
+}
+
 static int call_params(struct api_call *call, const struct api_request *request)
 {
 	struct api_query_problem problem = {0};
 
-	if (api_query_parse(request->query, call->route->params, call->params, &problem) == 0)
+	if (api_query_parse(request->query, call->route->params, call->params, &problem) == 0) {
+		if (call->who.tenant[0] != '\0')
+			call_narrow(call);
 		return 0;
+	}
 	api_problem_field(call, 400, problem.name, problem.message);
 	return -EINVAL;
 }
@@ -223,6 +257,10 @@ static int call_decode(struct api_call *call)
 
 static int call_body(struct api_call *call, const struct api_request *request)
 {
+	if (call->route->raw_max != 0) {
+		buf_append(&call->body, request->body, request->body_len);
+		return 0;
+	}
 	if (call->route->request == NULL) {
 		if (request->body_len == 0)
 			return 0;

@@ -36,6 +36,12 @@ struct api_backend {
 	void (*join_cluster)(struct core *c, struct mailbox *home,
 			     const Tb__ClusterJoinRequest *request, core_controlled done,
 			     void *arg);
+	void (*restore_cluster)(struct core *c, struct mailbox *home,
+				const Tb__ClusterInitRequest *request, const uint8_t *backup,
+				size_t len, core_controlled done, void *arg);
+	void (*recover_cluster)(struct core *c, struct mailbox *home,
+				const Tb__ClusterRecoverRequest *request, core_recovered done,
+				void *arg);
 	Tb__LocalStatus *(*local_status)(struct core *c);
 };
 extern const struct api_backend api_backend_core;
@@ -110,6 +116,8 @@ void api_gone(struct api_call *call);
 /* Would this request's credentials let it in anywhere? Nothing is answered or counted; asked at the
  * head of a request, before its body is taken in. */
 bool api_knows(struct api *a, const struct api_request *request);
+/* How much body this request may have, asked at its head; 0: as the server decides. */
+size_t api_body_max(struct api *a, const struct api_request *request);
 /* What stream_write had queued has gone. */
 void api_drained(struct api_call *call);
 

@@ -267,6 +267,7 @@ static int refusal_status(const struct api_call *call, Tb__Refusal refusal)
 	case TB__REFUSAL__REFUSAL_EXISTS:
 	case TB__REFUSAL__REFUSAL_LIMIT:
 	case TB__REFUSAL__REFUSAL_INITIALISED:
+	case TB__REFUSAL__REFUSAL_LEVEL:
 		return 409;
 	case TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN:
 	case TB__REFUSAL__REFUSAL_TOKEN_EXPIRED:

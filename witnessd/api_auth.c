@@ -9,6 +9,7 @@
 
 #include "lib/hash.h"
 #include "lib/mem.h"
+#include "witnessd/agent_session.h"
 #include "witnessd/api_call.h"
 #include "witnessd/token.h"
 
@@ -113,6 +114,14 @@ static const char *token_problem(const struct api *a, const Tb__Token *token)
 	return NULL;
 }
 
+/* The CA that the token was made for is the cluster's, or was and is still believed. */
+static bool token_is_of(const Tb__Cluster *cluster, const char *ca_sha256)
+{
+	return strcasecmp(cluster->ca_sha256, ca_sha256) == 0 ||
+	       (cluster->old_ca_sha256[0] != '\0' &&
+		strcasecmp(cluster->old_ca_sha256, ca_sha256) == 0);
+}
+
 static int identify_token(struct api *a, const char *text, struct api_principal *ret,
 			  const char **ret_why)
 {
@@ -129,7 +138,7 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 	*ret_why = "this cluster does not know that token";
 	if (s == NULL || store_cluster_get(s, &cluster) != 0)
 		return -ENOENT;
-	if (strcasecmp(cluster->ca_sha256, parts.ca_sha256) != 0) {
+	if (!token_is_of(cluster, parts.ca_sha256)) {
 		*ret_why = "this token belongs to another cluster";
 	} else if (store_token_get(s, parts.id, &token) != 0) {
 		rv = -ENOENT;
@@ -142,6 +151,7 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 			snprintf(ret->actor, sizeof(ret->actor), "token:%s", token->id);
 			snprintf(ret->token, sizeof(ret->token), "%s", token->id);
 			snprintf(ret->site, sizeof(ret->site), "%s", token->site);
+			snprintf(ret->tenant, sizeof(ret->tenant), "%s", token->tenant);
 			rv = 0;
 		} else {
 			*ret_why = problem;
@@ -189,12 +199,35 @@ static int certificate_holds(struct api *a, const char *serial, const char **ret
 	return rv;
 }
 
+/* An agent may have its certificate made anew, nothing else. */
+static int identify_agent(struct api *a, const struct tls_peer *peer, struct api_principal *ret,
+			  const char **ret_why)
+{
+	char *site;
+	int rv = agent_uri_parse(peer->uri, &site, &ret->agent_node);
+
+	if (rv != 0)
+		return rv;
+	rv = certificate_holds(a, peer->serial, ret_why);
+	if (rv == 0) {
+		ret->role = TB__ROLE__ROLE_AGENT;
+		snprintf(ret->site, sizeof(ret->site), "%s", site);
+		snprintf(ret->actor, sizeof(ret->actor), "agent:%s/%u", site, ret->agent_node);
+		snprintf(ret->serial, sizeof(ret->serial), "%s", peer->serial);
+	}
+	free(site);
+	return rv;
+}
+
 static int identify_certificate(struct api *a, const struct tls_peer *peer,
 				struct api_principal *ret, const char **ret_why)
 {
 	Tb__Role role;
 	int rv;
 
+	rv = identify_agent(a, peer, ret, ret_why);
+	if (rv != -EINVAL)
+		return rv;
 	if (client_role(peer->uri, &role) != 0) {
 		*ret_why = "this client certificate is not one for the API";
 		return -EACCES;
@@ -266,8 +299,12 @@ bool api_allowed(const struct api_principal *who, const struct api_route *route,
 	case API_ADMIN:
 		break;
 	}
+	if (who->tenant[0] != '\0' && !route->tenant)
+		return false;
 	if (who->role == TB__ROLE__ROLE_SITE)
 		return route->own_site && strcmp(who->site, arg) == 0;
+	if (who->role == TB__ROLE__ROLE_AGENT)
+		return route->own_agent && strcmp(who->site, arg) == 0;
 	if (who->role < TB__ROLE__ROLE_VIEWER || who->role > TB__ROLE__ROLE_ADMIN)
 		return false;
 	return (int)who->role - TB__ROLE__ROLE_VIEWER >= (int)route->role - API_VIEWER;

@@ -8,5 +8,7 @@ const struct api_backend api_backend_core = {
 	.query = core_query,
 	.init_cluster = core_init_cluster,
 	.join_cluster = core_join_cluster,
+	.restore_cluster = core_restore_cluster,
+	.recover_cluster = core_recover_cluster,
 	.local_status = core_local_status,
 };

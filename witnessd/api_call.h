@@ -40,8 +40,11 @@ struct api_route {
 	const char *method;
 	const char *path; /* "/v1/sites/{name}:enroll": at most one argument, in the last segment */
 	enum api_role role;
+	bool tenant; /* also for a tenant's token; the handler shows it its own sites only */
 	bool own_site; /* also for ROLE_SITE, if the argument is its site */
+	bool own_agent; /* the same for ROLE_AGENT */
 	bool before_init; /* needs no model */
+	size_t raw_max; /* 0, or: the body is not JSON but up to so many bytes for the handler */
 	bool merge; /* the body is a merge patch of `request`, read by the handler */
 	const ProtobufCMessageDescriptor *request; /* NULL: no body */
 	const ProtobufCMessageDescriptor *answer; /* NULL: text */
@@ -59,7 +62,9 @@ extern const size_t api_route_count;
 struct api_principal {
 	Tb__Role role; /* NONE: nobody that we know */
 	char actor[160]; /* "root@name", "token:ID", "cert:CN" */
-	char site[LIMIT_NAME + 1]; /* ROLE_SITE */
+	char site[LIMIT_NAME + 1]; /* ROLE_SITE, ROLE_AGENT */
+	char tenant[LIMIT_NAME + 1]; /* "", or: that tenant's sites are all it sees */
+	uint32_t agent_node; /* of an agent's certificate; else 0 */
 	char token[17]; /* "" or the token's id */
 	char serial[64]; /* "" or the certificate's serial */
 };
@@ -101,6 +106,7 @@ struct api_call {
 	void (*applied)(struct api_call *call, const Tb__CommandResult *result);
 	void (*answered)(struct api_call *call, int error, const Tb__PeerAnswer *answer);
 	void (*controlled)(struct api_call *call);
+	void (*recovered)(struct api_call *call, const Tb__ClusterRecovery *recovery);
 	bool refusal_wanted;
 };
 
@@ -190,6 +196,11 @@ void api_init_cluster(struct api_call *call, const Tb__ClusterInitRequest *reque
 		      void (*done)(struct api_call *call));
 void api_join_cluster(struct api_call *call, const Tb__ClusterJoinRequest *request,
 		      void (*done)(struct api_call *call));
+/* The backup is the call's body. */
+void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *request,
+			 void (*done)(struct api_call *call));
+void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
+			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery));
 
 /* --- lists in pages (api_page.c) --- */
 
@@ -289,8 +300,13 @@ void api_site_set_query(const struct api_site_set *set, Tb__PeerQuery *query,
 			Tb__SiteStatusQuery *sites);
 /* Fills in what the leader said; without an answer the state is unknown and the reason says so. */
 void api_site_set_fill(struct api_site_set *set, int error, const Tb__PeerAnswer *answer);
+/* May the caller see it? A tenant sees its own sites. */
+bool api_site_visible(const struct api_call *call, const Tb__Site *site);
 /* One site with its grant, in `status`. As store_site_find. */
 int api_site_read(struct store *s, const char *name, Tb__Site **ret);
+
+/* A board by name or id (api_cluster.c). -ENOENT: the call is over. */
+int api_node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret);
 
 /* --- certificates (api_tokens.c) --- */
 
@@ -324,6 +340,8 @@ void api_watch_gone(struct api_call *call);
 /* Keeps connections alive through whatever is between, and ends those whose token or certificate no
  * longer holds; the watch's own timer calls it, and tests do. */
 void api_watch_beat(struct api_watch *w);
+/* The second half of that alone, more often. */
+void api_watch_check(struct api_watch *w);
 size_t api_watch_count(const struct api_watch *w);
 
 /* --- the end of a call (api.c) --- */
@@ -341,11 +359,20 @@ void api_local(struct api_call *call);
 void api_cluster_init(struct api_call *call);
 void api_cluster_join(struct api_call *call);
 void api_cluster_get(struct api_call *call);
+void api_cluster_backup(struct api_call *call);
+void api_cluster_restore(struct api_call *call);
+void api_cluster_recover(struct api_call *call);
 void api_cluster_set(struct api_call *call);
 void api_cluster_transfer(struct api_call *call);
+void api_cluster_rotate_ca(struct api_call *call);
+void api_certificate_renew(struct api_call *call);
 void api_nodes_list(struct api_call *call);
 void api_node_get(struct api_call *call);
 void api_node_delete(struct api_call *call);
+void api_node_set(struct api_call *call);
+void api_node_drain(struct api_call *call);
+void api_node_undrain(struct api_call *call);
+void api_node_replace(struct api_call *call);
 void api_tokens_list(struct api_call *call);
 void api_token_create(struct api_call *call);
 void api_token_revoke(struct api_call *call);
@@ -357,6 +384,9 @@ void api_site_patch(struct api_call *call);
 void api_site_delete(struct api_call *call);
 void api_sites_bulk(struct api_call *call);
 void api_site_enroll(struct api_call *call);
+void api_site_enroll_agent(struct api_call *call);
+void api_tenants_list(struct api_call *call);
+void api_tenant_set(struct api_call *call);
 void api_events_list(struct api_call *call);
 void api_certificates_list(struct api_call *call);
 void api_certificate_create(struct api_call *call);

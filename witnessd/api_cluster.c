@@ -24,6 +24,8 @@ void api_ready(struct api_call *call)
 		api_answer_plain(call, 503, "not in a cluster\n");
 	else if (until_ms <= clock_boottime_ms())
 		api_answer_plain(call, 503, "no lease: a majority of the boards is out of reach\n");
+	else if (view->drained)
+		api_answer_plain(call, 503, "drained: this board takes no site nodes\n");
 	else
 		api_answer_plain(call, 200, "ready\n");
 }
@@ -80,6 +82,7 @@ static void cluster_answered(struct api_call *call, int error, const Tb__PeerAns
 	name = api_node_name(call->api);
 	api_field_set(&status->node, name);
 	api_field_set(&status->version, TIEBREAK_VERSION);
+	status->level_here = LEVEL_HERE;
 	free(name);
 	tb__cluster_status__free_unpacked(cluster->status, NULL);
 	cluster->status = status;
@@ -117,22 +120,65 @@ static void cluster_applied(struct api_call *call, const Tb__CommandResult *resu
 	cluster_answer(call);
 }
 
+/* Settings that go into the log by commands of their own, one after the other. */
+static void cluster_life_set(struct api_call *call, const Tb__CommandResult *result)
+{
+	const Tb__ClusterSetRequest *wanted = call->state;
+	Tb__Command *command = api_command(call, 1);
+
+	(void)result;
+	command->op_case = TB__COMMAND__OP_CLUSTER_CERTIFICATES;
+	command->cluster_certificates = mem_alloc(sizeof(*command->cluster_certificates));
+	tb__cluster_certificates__init(command->cluster_certificates);
+	command->cluster_certificates->life_ms = wanted->certificate_life_ms;
+	api_propose(call, command, cluster_applied);
+}
+
+static void wanted_free(void *state)
+{
+	tb__cluster_set_request__free_unpacked(state, NULL);
+}
+
 void api_cluster_set(struct api_call *call)
 {
-	const Tb__ClusterSetRequest *request = (const Tb__ClusterSetRequest *)call->request;
-	Tb__Command *command = api_command(call, 0);
+	Tb__ClusterSetRequest *wanted = mem_alloc(sizeof(*wanted));
+	struct json_error error = {0};
+	Tb__Command *command;
+	Tb__Cluster *cluster;
+	bool life;
 
+	tb__cluster_set_request__init(wanted);
+	call->state = wanted;
+	call->state_free = wanted_free;
+	if (store_cluster_get(api_store(call->api), &cluster) != 0) {
+		api_store_failed(call);
+		return;
+	}
+	wanted->auto_register = cluster->auto_register;
+	wanted->certificate_life_ms = cluster->certificate_life_ms;
+	if (json_merge(&wanted->base, (const char *)call->body.data, call->body.len, &error) != 0) {
+		tb__cluster__free_unpacked(cluster, NULL);
+		api_problem_json(call, &error);
+		return;
+	}
+	life = wanted->certificate_life_ms != cluster->certificate_life_ms;
+	if (life && wanted->auto_register == cluster->auto_register) {
+		tb__cluster__free_unpacked(cluster, NULL);
+		cluster_life_set(call, NULL);
+		return;
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+	command = api_command(call, 0);
 	command->op_case = TB__COMMAND__OP_CLUSTER_SET;
 	command->cluster_set = mem_alloc(sizeof(*command->cluster_set));
 	tb__cluster_set__init(command->cluster_set);
-	command->cluster_set->auto_register = request->auto_register;
-	api_propose(call, command, cluster_applied);
+	command->cluster_set->auto_register = wanted->auto_register;
+	api_propose(call, command, life ? cluster_life_set : cluster_applied);
 }
 
 /* --- boards --- */
 
-/* By name or id. -ENOENT: the call is over. */
-static int node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret)
+int api_node_find(struct api_call *call, const char *name_or_id, Tb__Node **ret)
 {
 	struct store *s = api_store(call->api);
 	int rv = store_node_find(s, name_or_id, ret);
@@ -165,7 +211,7 @@ void api_cluster_transfer(struct api_call *call)
 	Tb__Node *node;
 
 	if (request->node[0] != '\0') {
-		if (node_find(call, request->node, &node) != 0)
+		if (api_node_find(call, request->node, &node) != 0)
 			return;
 		transfer.node_id = node->id;
 		tb__node__free_unpacked(node, NULL);
@@ -256,7 +302,7 @@ static void node_answered(struct api_call *call, int error, const Tb__PeerAnswer
 {
 	Tb__Node *node;
 
-	if (node_find(call, call->arg, &node) != 0)
+	if (api_node_find(call, call->arg, &node) != 0)
 		return;
 	node_fill(node, error == 0 ? answer : NULL);
 	api_answer_message(call, &node->base);
@@ -270,6 +316,60 @@ void api_node_get(struct api_call *call)
 	query.what_case = TB__PEER_QUERY__WHAT_CLUSTER;
 	query.cluster = true;
 	api_query(call, &query, node_answered);
+}
+
+/* The board is marked at once; its site nodes leave one after the other. */
+static void node_drained(struct api_call *call, const Tb__CommandResult *result)
+{
+	(void)result;
+	api_node_get(call);
+}
+
+static void node_drain(struct api_call *call, Tb__Drain drain)
+{
+	Tb__Command *command;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	command = api_command(call, 0);
+	command->op_case = TB__COMMAND__OP_NODE_DRAIN;
+	command->node_drain = mem_alloc(sizeof(*command->node_drain));
+	tb__node_drain__init(command->node_drain);
+	command->node_drain->id = node->id;
+	command->node_drain->drain = drain;
+	tb__node__free_unpacked(node, NULL);
+	api_propose(call, command, node_drained);
+}
+
+void api_node_set(struct api_call *call)
+{
+	const Tb__NodeSetRequest *request = (const Tb__NodeSetRequest *)call->request;
+	Tb__Command *command;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	command = api_command(call, 0);
+	command->op_case = TB__COMMAND__OP_NODE_ZONE;
+	command->node_zone = mem_alloc(sizeof(*command->node_zone));
+	tb__node_zone__init(command->node_zone);
+	command->node_zone->id = node->id;
+	command->node_zone->zone = mem_strdup(request->zone);
+	tb__node__free_unpacked(node, NULL);
+	api_propose(call, command, node_drained);
+}
+
+void api_node_drain(struct api_call *call)
+{
+	const Tb__NodeDrainRequest *request = (const Tb__NodeDrainRequest *)call->request;
+
+	node_drain(call, request->now ? TB__DRAIN__DRAIN_NOW : TB__DRAIN__DRAIN_GENTLE);
+}
+
+void api_node_undrain(struct api_call *call)
+{
+	node_drain(call, TB__DRAIN__DRAIN_OFF);
 }
 
 static void node_removed(struct api_call *call, int error, const Tb__PeerAnswer *answer)
@@ -288,7 +388,7 @@ void api_node_delete(struct api_call *call)
 	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
 	Tb__Node *node;
 
-	if (node_find(call, call->arg, &node) != 0)
+	if (api_node_find(call, call->arg, &node) != 0)
 		return;
 	remove.node_id = node->id;
 	remove.actor = call->who.actor;

@@ -46,6 +46,8 @@ Tb__Command *api_command(struct api_call *call, unsigned ordinal)
 		rng_fill(command->id.data, 16);
 	command->time_ms = api_now_ms(call->api);
 	command->actor = mem_strdup(call->who.actor);
+	if (call->who.tenant[0] != '\0')
+		command->tenant = mem_strdup(call->who.tenant);
 	return command;
 }
 
@@ -135,4 +137,36 @@ void api_join_cluster(struct api_call *call, const Tb__ClusterJoinRequest *reque
 
 	call->controlled = done;
 	config->backend->join_cluster(config->core, config->home, request, controlled, call);
+}
+
+void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *request,
+			 void (*done)(struct api_call *call))
+{
+	const struct api_config *config = &call->api->config;
+
+	call->controlled = done;
+	config->backend->restore_cluster(config->core, config->home, request, call->body.data,
+					 call->body.len, controlled, call);
+}
+
+static void recovered(void *arg, int error, const char *message,
+		      const Tb__ClusterRecovery *recovery)
+{
+	struct api_call *call = arg;
+
+	if (call_is_over(call))
+		return;
+	if (error != 0)
+		api_problem_error(call, error, message);
+	else
+		call->recovered(call, recovery);
+}
+
+void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
+			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery))
+{
+	const struct api_config *config = &call->api->config;
+
+	call->recovered = done;
+	config->backend->recover_cluster(config->core, config->home, request, recovered, call);
 }

@@ -213,20 +213,28 @@ static void enrolment_answer(struct api_call *call, struct enrolment *e)
 	buf_free(&p12);
 }
 
-static void enrolled(struct api_call *call, const Tb__CommandResult *result)
+/* False, and the call is over: the certificate of this very call was not recorded. */
+static bool enrolment_recorded(struct api_call *call, const struct enrolment *e)
 {
-	struct enrolment *e = call->state;
 	Tb__Certificate *row;
 
-	(void)result;
 	if (store_certificate_get(api_store(call->api), e->cert.serial, &row) != 0) {
 		api_problem(call, 409, "take a new Idempotency-Key",
 			    "an earlier request with this Idempotency-Key enrolled the site; the "
 			    "certificate was given out then");
-		return;
+		return false;
 	}
 	tb__certificate__free_unpacked(row, NULL);
-	enrolment_answer(call, e);
+	return true;
+}
+
+static void enrolled(struct api_call *call, const Tb__CommandResult *result)
+{
+	struct enrolment *e = call->state;
+
+	(void)result;
+	if (enrolment_recorded(call, e))
+		enrolment_answer(call, e);
 }
 
 static int enrolment_sign(struct api_call *call, struct enrolment *e)
@@ -258,6 +266,8 @@ void api_site_enroll(struct api_call *call)
 	call->state = e;
 	call->state_free = enrolment_free;
 	rv = store_site_find(s, call->arg, &e->site);
+	if (rv == 0 && !api_site_visible(call, e->site))
+		rv = -ENOENT;
 	if (rv == -ENOENT) {
 		api_problem(call, 404, "POST /v1/sites creates one", "there is no site \"%s\"",
 			    call->arg);
@@ -275,6 +285,103 @@ void api_site_enroll(struct api_call *call)
 	if (enrolment_sign(call, e) == 0)
 		api_certificate_propose(
 			call, api_certificate_row(call, &e->cert, e->site->name, "site"), enrolled);
+}
+
+/* --- witness-agent --- */
+
+static int board_address_visit(void *arg, const Tb__Node *row)
+{
+	Tb__AgentEnrollment *e = arg;
+
+	if (e->n_boards < LIMIT_NODES && row->address[0] != '\0')
+		e->boards[e->n_boards++] = mem_strdup(row->address);
+	return 0;
+}
+
+static void agent_enrolled(struct api_call *call, const Tb__CommandResult *result)
+{
+	const Tb__AgentEnrollRequest *request = (const Tb__AgentEnrollRequest *)call->request;
+	Tb__AgentEnrollment enrollment = TB__AGENT_ENROLLMENT__INIT;
+	struct enrolment *e = call->state;
+	char *boards[LIMIT_NODES];
+
+	(void)result;
+	if (!enrolment_recorded(call, e))
+		return;
+	enrollment.site = e->site->name;
+	enrollment.node = request->node;
+	enrollment.certificate = e->cert.pem;
+	enrollment.ca_certificate = e->secrets->ca_cert;
+	enrollment.serial = e->cert.serial;
+	enrollment.boards = boards;
+	store_nodes(api_store(call->api), board_address_visit, &enrollment);
+	api_answer_message(call, &enrollment.base);
+	while (enrollment.n_boards > 0)
+		free(boards[--enrollment.n_boards]);
+}
+
+static int agent_sign(struct api_call *call, struct enrolment *e, uint32_t node)
+{
+	int64_t now_ms = api_now_ms(call->api);
+	char *uri = mem_printf("tiebreak:agent/%s/%u", e->site->name, node);
+	struct pki_sign how = {.ca_cert = e->secrets->ca_cert,
+			       .ca_key = e->secrets->ca_key,
+			       .request = e->request.data,
+			       .request_len = e->request.len,
+			       .common_name = e->site->name,
+			       .uri = uri,
+			       .use = PKI_CLIENT,
+			       .now_ms = now_ms,
+			       .not_after_ms = now_ms + SITE_DAYS * 24LL * 3600 * 1000};
+	const char *message = "";
+	int rv = pki_sign(&how, &e->cert, &message);
+
+	if (rv != 0)
+		api_problem_field(call, 422, "csr", message);
+	free(uri);
+	return rv;
+}
+
+void api_site_enroll_agent(struct api_call *call)
+{
+	const Tb__AgentEnrollRequest *request = (const Tb__AgentEnrollRequest *)call->request;
+	struct store *s = api_store(call->api);
+	struct enrolment *e = mem_zalloc(sizeof(*e));
+	int rv;
+
+	call->state = e;
+	call->state_free = enrolment_free;
+	rv = store_site_find(s, call->arg, &e->site);
+	if (rv == -ENOENT) {
+		api_problem(call, 404, "POST /v1/sites creates one", "there is no site \"%s\"",
+			    call->arg);
+		return;
+	}
+	if (rv != 0 || store_secrets_get(s, &e->secrets) != 0) {
+		api_store_failed(call);
+		return;
+	}
+	if (request->node == 0) {
+		api_problem_field(call, 422, "node",
+				  "give the node id that the agent has within its site, from 1");
+		return;
+	}
+	if (call->who.agent_node != 0 && call->who.agent_node != request->node) {
+		api_problem(call, 403, "enrol the other node with a token",
+			    "an agent may renew the certificate of its own node only");
+		return;
+	}
+	if (request->csr[0] == '\0' || request_read(request->csr, &e->request) != 0) {
+		api_problem_field(call, 422, "csr",
+				  "must be a PKCS#10 request: PEM text, or base64 of DER");
+		return;
+	}
+	if (agent_sign(call, e, request->node) == 0) {
+		Tb__Certificate *row = api_certificate_row(call, &e->cert, e->site->name, "agent");
+
+		row->node = request->node;
+		api_certificate_propose(call, row, agent_enrolled);
+	}
 }
 
 void api_qnet_ca(struct api_call *call)

@@ -29,9 +29,14 @@ static void on_head(struct http_request *request, void *arg)
 	struct api_http *h = arg;
 	struct api_request r;
 
+	size_t max;
+
 	request_fill(request, &r);
+	max = api_body_max(h->api, &r);
 	if (!api_knows(h->api, &r))
 		request->body_limit = BODY_UNKNOWN;
+	else if (max != 0)
+		request->body_limit = max;
 }
 
 static void on_request(struct http_request *request, void *arg)

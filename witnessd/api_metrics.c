@@ -1,5 +1,6 @@
 /* api_metrics.c: the numbers of this board for Prometheus. The registry has what is counted; what
  * the core and the leader know is asked for at each scrape. */
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/clock.h"
@@ -76,6 +77,58 @@ static void sites_write(const Tb__ClusterStatus *c, bool open, struct buf *out)
 	      c->nodes_reachable);
 }
 
+/* From the model, which is there without a leader too. */
+static void alarms_write(struct api *a, bool open, struct buf *out)
+{
+	struct store *s = api_store(a);
+	Tb__Cluster *cluster;
+
+	if (s == NULL || store_cluster_get(s, &cluster) != 0)
+		return;
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_alarms",
+		     "What would make the witness useless when it is needed, by kind.");
+	/* They are sorted by kind. */
+	for (size_t i = 0, next; i < cluster->n_alarms; i = next) {
+		char label[LIMIT_NAME + 16];
+
+		for (next = i + 1;
+		     next < cluster->n_alarms &&
+		     strcmp(cluster->alarms[next]->kind, cluster->alarms[i]->kind) == 0;)
+			next++;
+		snprintf(label, sizeof(label), "kind=\"%s\"", cluster->alarms[i]->kind);
+		metrics_sample(out, open, METRIC_GAUGE, "tiebreak_alarms", label,
+			       (double)(next - i));
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void boards_write(const Tb__PeerAnswer *answer, bool open, struct buf *out)
+{
+	static const struct {
+		const char *name, *help;
+	} gauges[] = {
+		{"tiebreak_node_clock_skew_seconds", "Of a board's clock against the leader's."},
+		{"tiebreak_node_round_trip_seconds", "Longest renewal of a lease lately."},
+		{"tiebreak_node_log_write_seconds", "Longest write of the log lately."},
+		{"tiebreak_node_wear_ratio", "Used life of a board's card, 0 if it does not say."},
+	};
+
+	for (size_t g = 0; g < sizeof(gauges) / sizeof(gauges[0]); g++) {
+		metrics_head(out, open, METRIC_GAUGE, gauges[g].name, gauges[g].help);
+		for (size_t i = 0; i < answer->n_nodes; i++) {
+			const Tb__NodeStatus *n = answer->nodes[i]->status;
+			const double values[] = {
+				(double)n->skew_ms / 1000, (double)n->rtt_ms / 1000,
+				(double)n->disk_ms / 1000, (double)n->wear_percent / 100};
+			char label[48];
+
+			snprintf(label, sizeof(label), "node=\"%llu\"",
+				 (unsigned long long)answer->nodes[i]->node_id);
+			metrics_sample(out, open, METRIC_GAUGE, gauges[g].name, label, values[g]);
+		}
+	}
+}
+
 static void metrics_answered(struct api_call *call, int error, const Tb__PeerAnswer *answer)
 {
 	static const char open_type[] =
@@ -87,6 +140,9 @@ static void metrics_answered(struct api_call *call, int error, const Tb__PeerAns
 	board_write(config->backend->view(config->core), open, &text);
 	if (error == 0 && answer->cluster != NULL)
 		sites_write(answer->cluster, open, &text);
+	if (error == 0)
+		boards_write(answer, open, &text);
+	alarms_write(call->api, open, &text);
 	gauge(&text, open, "tiebreak_api_streams", "Open watches of this board.",
 	      (double)api_watch_count(call->api->watch));
 	metrics_write(config->metrics, open, &text);

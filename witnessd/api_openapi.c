@@ -151,6 +151,8 @@ static void body_write(const struct api_route *route, struct buf *out)
 			   ",\"requestBody\":{\"content\":{\"application/%sjson\":{\"schema\":"
 			   "{\"$ref\":\"#/components/schemas/%s\"}}}}",
 			   route->merge ? "merge-patch+" : "", route->request->short_name);
+	else if (route->raw_max != 0)
+		buf_puts(out, ",\"requestBody\":{\"content\":{\"application/octet-stream\":{}}}");
 }
 
 static void content_write(const struct api_route *route, struct buf *out)
@@ -176,7 +178,9 @@ static const char *role_text(const struct api_route *route)
 		return route->own_site ? "Needs the role viewer, or a token of this site."
 				       : "Needs the role viewer.";
 	case API_OPERATOR:
-		return "Needs the role operator.";
+		return route->own_agent
+			       ? "Needs the role operator, or a token of the site's agents."
+			       : "Needs the role operator.";
 	case API_ADMIN:
 		return "Needs the role admin.";
 	case API_SOCKET:
@@ -286,8 +290,13 @@ void api_manual(struct buf *out)
 		for (const struct api_param *p = r->params; p != NULL && p->name != NULL; p++)
 			buf_printf(out, "%c%s=", p == r->params ? '?' : '&', p->name);
 		buf_printf(out, "` | %s | %s | %s%s | %s |\n",
-			   r->request != NULL ? r->request->short_name : "",
+			   r->request != NULL ? r->request->short_name
+			   : r->raw_max != 0  ? "bytes"
+					      : "",
 			   r->answer != NULL ? r->answer->short_name : "text", roles[r->role],
-			   r->own_site ? ", or the site's own token" : "", r->summary);
+			   r->own_site	  ? ", or the site's own token"
+			   : r->own_agent ? ", or a token of its agents"
+					  : "",
+			   r->summary);
 	}
 }

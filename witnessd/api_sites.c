@@ -14,6 +14,27 @@ static void site_absent(struct api_call *call)
 		    call->arg);
 }
 
+bool api_site_visible(const struct api_call *call, const Tb__Site *site)
+{
+	return call->who.tenant[0] == '\0' || strcmp(site_tenant(site), call->who.tenant) == 0;
+}
+
+/* What a tenant makes is its own, without saying so. Another label than that is refused by the
+ * model. */
+static void site_claim(const struct api_call *call, Tb__Site *site)
+{
+	Tb__Site__LabelsEntry *label;
+
+	if (call->who.tenant[0] == '\0' || site_tenant(site)[0] != '\0')
+		return;
+	label = mem_alloc(sizeof(*label));
+	tb__site__labels_entry__init(label);
+	label->key = mem_strdup("tenant");
+	label->value = mem_strdup(call->who.tenant);
+	site->labels = mem_realloc(site->labels, (site->n_labels + 1) * sizeof(*site->labels));
+	site->labels[site->n_labels++] = label;
+}
+
 /* What a client sends back of an answer, and what is not its to say. */
 static void site_clean(Tb__Site *site)
 {
@@ -146,6 +167,12 @@ void api_sites_list(struct api_call *call)
 	const struct api_value *limit = api_param(call, "limit");
 	struct site_list *l;
 
+	if (api_param(call, "watch")->number != 0 && call->who.tenant[0] != '\0') {
+		api_problem(
+			call, 403, "read the list from time to time",
+			"a tenant's token cannot watch: deleted sites of others would be named");
+		return;
+	}
 	if (api_param(call, "watch")->number != 0) {
 		api_watch_start(call, true);
 		return;
@@ -190,6 +217,10 @@ void api_site_get(struct api_call *call)
 	Tb__Site *site;
 	int rv = api_site_read(api_store(call->api), call->arg, &site);
 
+	if (rv == 0 && !api_site_visible(call, site)) {
+		tb__site__free_unpacked(site, NULL);
+		rv = -ENOENT;
+	}
 	if (rv != 0) {
 		if (rv == -ENOENT)
 			site_absent(call);
@@ -272,6 +303,7 @@ void api_site_create(struct api_call *call)
 	Tb__Site *site = (Tb__Site *)call->request;
 
 	site_clean(site);
+	site_claim(call, site);
 	if (site_checked(call, site) != 0)
 		return;
 	api_propose(call,
@@ -306,6 +338,7 @@ void api_site_replace(struct api_call *call)
 	Tb__Site *site = (Tb__Site *)call->request;
 
 	site_clean(site);
+	site_claim(call, site);
 	if (site_named(call, site) != 0 || site_checked(call, site) != 0)
 		return;
 	api_propose(call,
@@ -364,6 +397,10 @@ static void site_patch_try(struct api_call *call)
 	Tb__Site *site;
 	int rv = store_site_find(api_store(call->api), call->arg, &site);
 
+	if (rv == 0 && !api_site_visible(call, site)) {
+		tb__site__free_unpacked(site, NULL);
+		rv = -ENOENT;
+	}
 	p->tries++;
 	if (rv == -ENOENT)
 		site_absent(call);
@@ -452,6 +489,7 @@ static int bulk_check(struct api_call *call, const Tb__SiteBulk *bulk)
 	}
 	for (size_t i = 0; i < bulk->n_sites; i++) {
 		site_clean(bulk->sites[i]);
+		site_claim(call, bulk->sites[i]);
 		if (site_check(bulk->sites[i], &problem) != 0)
 			return bulk_problem(call, i, problem.field, problem.message);
 	}
@@ -513,6 +551,12 @@ static void bulk_rehearse(struct api_call *call, const Tb__SiteBulk *bulk)
 			result.created++;
 		if (rv != 0)
 			continue;
+		if (!api_site_visible(call, old)) {
+			tb__site__free_unpacked(old, NULL);
+			api_problem(call, 409, "choose another name", "the name %s is taken",
+				    bulk->sites[i]->name);
+			return;
+		}
 		if (site_same(old, bulk->sites[i]))
 			result.unchanged++;
 		else

@@ -9,6 +9,7 @@
 #include "lib/mem.h"
 #include "lib/rng.h"
 #include "witnessd/api_call.h"
+#include "witnessd/core.h"
 #include "witnessd/pki.h"
 #include "witnessd/token.h"
 
@@ -149,11 +150,18 @@ static int token_check(struct api_call *call, const Tb__TokenRequest *request)
 	}
 	if (request->role == TB__ROLE__ROLE_NONE) {
 		api_problem_field(call, 422, "role",
-				  "is needed: viewer, operator, admin, node or site");
+				  "is needed: viewer, operator, admin, node, site or agent");
 		return -EINVAL;
 	}
-	if ((request->role == TB__ROLE__ROLE_SITE) != (request->site[0] != '\0')) {
-		api_problem_field(call, 422, "site", "belongs to the role site, and to no other");
+	if ((request->role == TB__ROLE__ROLE_SITE || request->role == TB__ROLE__ROLE_AGENT) !=
+	    (request->site[0] != '\0')) {
+		api_problem_field(call, 422, "site",
+				  "belongs to the roles site and agent, and to no other");
+		return -EINVAL;
+	}
+	if (request->tenant[0] != '\0' && request->role != TB__ROLE__ROLE_VIEWER &&
+	    request->role != TB__ROLE__ROLE_OPERATOR) {
+		api_problem_field(call, 422, "tenant", "belongs to the roles viewer and operator");
 		return -EINVAL;
 	}
 	if (request->ttl_ms > 100ULL * 365 * day_ms) {
@@ -170,9 +178,9 @@ static int token_check(struct api_call *call, const Tb__TokenRequest *request)
 	return 0;
 }
 
-static Tb__Token *token_new(const struct api_call *call, const struct new_token *made)
+static Tb__Token *token_new(const struct api_call *call, const Tb__TokenRequest *request,
+			    const struct new_token *made)
 {
-	const Tb__TokenRequest *request = (const Tb__TokenRequest *)call->request;
 	Tb__Token *token = mem_alloc(sizeof(*token));
 
 	tb__token__init(token);
@@ -186,18 +194,18 @@ static Tb__Token *token_new(const struct api_call *call, const struct new_token 
 	token->expires_ms = request->ttl_ms != 0 ? token->created_ms + (int64_t)request->ttl_ms : 0;
 	token->max_uses = request->max_uses;
 	token->site = mem_strdup(request->site);
+	token->tenant = mem_strdup(request->tenant);
 	token->created_by = mem_strdup(call->who.actor);
 	return token;
 }
 
-void api_token_create(struct api_call *call)
+/* `replaces`: the board whose place it gives, 0: none. */
+static void token_propose(struct api_call *call, const Tb__TokenRequest *request, uint64_t replaces)
 {
 	struct new_token *made;
 	Tb__Command *command;
 	uint8_t id[TOKEN_ID_HEX / 2];
 
-	if (token_check(call, (const Tb__TokenRequest *)call->request) != 0)
-		return;
 	made = mem_zalloc(sizeof(*made));
 	rng_fill(id, sizeof(id));
 	hex_encode(id, sizeof(id), made->id);
@@ -208,8 +216,56 @@ void api_token_create(struct api_call *call)
 	command->op_case = TB__COMMAND__OP_TOKEN_ADD;
 	command->token_add = mem_alloc(sizeof(*command->token_add));
 	tb__token_add__init(command->token_add);
-	command->token_add->token = token_new(call, made);
+	command->token_add->token = token_new(call, request, made);
+	command->token_add->token->replaces = replaces;
 	api_propose(call, command, token_added);
+}
+
+void api_token_create(struct api_call *call)
+{
+	const Tb__TokenRequest *request = (const Tb__TokenRequest *)call->request;
+
+	if (token_check(call, request) == 0)
+		token_propose(call, request, 0);
+}
+
+/* --- the place of a dead board --- */
+
+enum { REPLACE_TTL_MS = 3600000 };
+
+static void replace_allowed(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	const Tb__NodeReplaceRequest *wanted = (const Tb__NodeReplaceRequest *)call->request;
+	Tb__TokenRequest request = TB__TOKEN_REQUEST__INIT;
+	Tb__Node *node;
+
+	if (error != 0) {
+		api_problem_error(call, error, answer != NULL ? answer->message : NULL);
+		return;
+	}
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	request.role = TB__ROLE__ROLE_NODE;
+	request.ttl_ms = wanted->ttl_ms != 0 ? wanted->ttl_ms : REPLACE_TTL_MS;
+	request.max_uses = 1;
+	if (token_check(call, &request) == 0)
+		token_propose(call, &request, node->id);
+	tb__node__free_unpacked(node, NULL);
+}
+
+void api_node_replace(struct api_call *call)
+{
+	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Tb__Node *node;
+
+	if (api_node_find(call, call->arg, &node) != 0)
+		return;
+	replace.node_id = node->id;
+	tb__node__free_unpacked(node, NULL);
+	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
+	query.replace = &replace;
+	api_query(call, &query, replace_allowed);
 }
 
 static void done_empty(struct api_call *call, const Tb__CommandResult *result)
@@ -307,7 +363,7 @@ static void certificate_added(struct api_call *call, const Tb__CommandResult *re
 	tb__certificate__free_unpacked(row, NULL);
 }
 
-enum { CLIENT_DAYS_DEFAULT = 90, CLIENT_DAYS_MAX = 825 };
+enum { CLIENT_DAYS_MAX = 825 };
 
 static int certificate_check(struct api_call *call, const Tb__CertificateRequest *request)
 {
@@ -327,55 +383,154 @@ static int certificate_check(struct api_call *call, const Tb__CertificateRequest
 	return -EINVAL;
 }
 
-static int certificate_sign(struct api_call *call, struct new_certificate *made)
+/* `life_ms` 0: as the cluster says. */
+static int certificate_sign(struct api_call *call, const Tb__CertificateRequest *request,
+			    struct new_certificate *made)
 {
-	const Tb__CertificateRequest *request = (const Tb__CertificateRequest *)call->request;
-	uint64_t ttl_ms = request->ttl_ms != 0 ? request->ttl_ms : CLIENT_DAYS_DEFAULT * day_ms;
 	struct pki_sign how = {.request = request->csr,
 			       .request_len = strlen(request->csr),
 			       .common_name = request->name,
 			       .use = PKI_CLIENT,
-			       .now_ms = api_now_ms(call->api),
-			       .not_after_ms = api_now_ms(call->api) + (int64_t)ttl_ms};
+			       .now_ms = api_now_ms(call->api)};
+	uint64_t life_ms = request->ttl_ms;
 	const char *message = "";
 	char word[64];
 	char uri[96];
+	Tb__Cluster *cluster;
 	Tb__Secrets *secrets;
 	int rv;
 
+	if (store_cluster_get(api_store(call->api), &cluster) != 0) {
+		api_store_failed(call);
+		return -EIO;
+	}
+	if (life_ms == 0)
+		life_ms = cluster->certificate_life_ms;
+	if (life_ms == 0)
+		life_ms = LIMIT_CERTIFICATE_LIFE_MS;
+	tb__cluster__free_unpacked(cluster, NULL);
 	if (store_secrets_get(api_store(call->api), &secrets) != 0) {
 		api_store_failed(call);
 		return -EIO;
 	}
+	how.not_after_ms = how.now_ms + (int64_t)life_ms;
 	snprintf(uri, sizeof(uri), "tiebreak:client/%s",
 		 json_enum_word(&tb__role__descriptor, (int)request->role, word));
 	how.uri = uri;
 	how.ca_cert = secrets->ca_cert;
 	how.ca_key = secrets->ca_key;
 	rv = pki_sign(&how, &made->cert, &message);
-	made->ca_cert = mem_strdup(secrets->ca_cert);
+	/* All that are believed: a client goes on through a rotation. */
+	made->ca_cert =
+		mem_printf("%s%s%s", secrets->ca_cert, secrets->next_ca_cert, secrets->old_ca_cert);
 	tb__secrets__free_unpacked(secrets, NULL);
 	if (rv != 0)
 		api_problem_field(call, 422, "csr", message);
 	return rv;
 }
 
-void api_certificate_create(struct api_call *call)
+/* Signs, records, answers. */
+static void certificate_make(struct api_call *call, const Tb__CertificateRequest *request)
 {
-	const Tb__CertificateRequest *request = (const Tb__CertificateRequest *)call->request;
-	struct new_certificate *made;
+	struct new_certificate *made = mem_zalloc(sizeof(*made));
 	Tb__Certificate *row;
 
-	if (certificate_check(call, request) != 0)
-		return;
-	made = mem_zalloc(sizeof(*made));
 	call->state = made;
 	call->state_free = new_certificate_free;
-	if (certificate_sign(call, made) != 0)
+	if (certificate_sign(call, request, made) != 0)
 		return;
 	row = api_certificate_row(call, &made->cert, request->name, "client");
 	row->role = request->role;
 	api_certificate_propose(call, row, certificate_added);
+}
+
+void api_certificate_create(struct api_call *call)
+{
+	const Tb__CertificateRequest *request = (const Tb__CertificateRequest *)call->request;
+
+	if (certificate_check(call, request) == 0)
+		certificate_make(call, request);
+}
+
+/* Of the one who asks, for as long as its certificate was made for. */
+void api_certificate_renew(struct api_call *call)
+{
+	const Tb__CertificateRenewRequest *wanted =
+		(const Tb__CertificateRenewRequest *)call->request;
+	Tb__CertificateRequest request = TB__CERTIFICATE_REQUEST__INIT;
+	Tb__Certificate *own;
+
+	if (call->who.serial[0] == '\0' ||
+	    store_certificate_get(api_store(call->api), call->who.serial, &own) != 0) {
+		api_problem(call, 409, "ask with the certificate that is to be renewed",
+			    "a client certificate renews itself only");
+		return;
+	}
+	request.name = own->subject;
+	request.role = own->role;
+	request.csr = wanted->csr;
+	request.ttl_ms = (uint64_t)(own->not_after_ms - own->issued_ms);
+	if (certificate_check(call, &request) == 0)
+		certificate_make(call, &request);
+	tb__certificate__free_unpacked(own, NULL);
+}
+
+/* --- a new CA --- */
+
+static void ca_applied(struct api_call *call, const Tb__CommandResult *result)
+{
+	(void)result;
+	api_cluster_get(call);
+}
+
+static int ca_make(struct api_call *call, Tb__CaRotate *op)
+{
+	struct pki_signed made = {0};
+	int64_t now = api_now_ms(call->api);
+	Tb__Secrets *secrets;
+	char *name = NULL;
+	int rv = store_secrets_get(api_store(call->api), &secrets);
+
+	if (rv == 0) {
+		/* Of the same name: pki_bridge says why. */
+		rv = pki_common_name(secrets->ca_cert, &name);
+		if (rv == 0)
+			rv = pki_key_new(&op->next_ca_key);
+		if (rv == 0)
+			rv = pki_ca_new(name, op->next_ca_key, now, CORE_CA_DAYS, &made);
+		if (rv == 0) {
+			op->next_ca_cert = mem_strdup(made.pem);
+			rv = pki_bridge(secrets->ca_cert, secrets->ca_key, made.pem, now,
+					&op->bridge_cert);
+			pki_signed_free(&made);
+		}
+		tb__secrets__free_unpacked(secrets, NULL);
+	}
+	free(name);
+	return rv;
+}
+
+void api_cluster_rotate_ca(struct api_call *call)
+{
+	const Tb__ClusterRotateCaRequest *request =
+		(const Tb__ClusterRotateCaRequest *)call->request;
+	Tb__Command *command = api_command(call, 0);
+
+	if (request->finish) {
+		command->op_case = TB__COMMAND__OP_CA_FINISH;
+		command->ca_finish = mem_alloc(sizeof(*command->ca_finish));
+		tb__ca_finish__init(command->ca_finish);
+	} else {
+		command->op_case = TB__COMMAND__OP_CA_ROTATE;
+		command->ca_rotate = mem_alloc(sizeof(*command->ca_rotate));
+		tb__ca_rotate__init(command->ca_rotate);
+		if (ca_make(call, command->ca_rotate) != 0) {
+			tb__command__free_unpacked(command, NULL);
+			api_problem(call, 500, NULL, "the new CA could not be made");
+			return;
+		}
+	}
+	api_propose(call, command, ca_applied);
 }
 
 Tb__Certificate *api_certificate_row(const struct api_call *call, const struct pki_signed *cert,

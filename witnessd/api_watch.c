@@ -22,7 +22,8 @@ enum {
 	RING = 1024, /* texts kept by a feed */
 	BATCH = 256, /* events made into text in one go */
 	STREAM_QUEUE = 256 << 10, /* bytes */
-	HEARTBEAT_MS = 15000,
+	CHECK_MS = 3000, /* of who listens: a revoked certificate is out within 5 s */
+	CHECKS_PER_BEAT = 5,
 };
 
 /* What is sent for one event. */
@@ -72,6 +73,7 @@ struct api_watch {
 	struct feed events;
 	struct feed sites;
 	uv_timer_t heartbeat;
+	unsigned checks;
 	void (*closed)(struct api *a);
 };
 
@@ -561,9 +563,24 @@ void api_watch_beat(struct api_watch *w)
 	}
 }
 
+void api_watch_check(struct api_watch *w)
+{
+	list_for_each_safe (at, &w->streams) {
+		struct api_stream *s = list_entry(at, struct api_stream, link);
+
+		if (!api_principal_holds(w->api, &s->call->who))
+			stream_end(s);
+	}
+}
+
 static void heartbeat(uv_timer_t *timer)
 {
-	api_watch_beat(timer->data);
+	struct api_watch *w = timer->data;
+
+	if (++w->checks % CHECKS_PER_BEAT == 0)
+		api_watch_beat(w);
+	else
+		api_watch_check(w);
 }
 
 struct api_watch *api_watch_new(struct api *a)
@@ -578,7 +595,7 @@ struct api_watch *api_watch_new(struct api *a)
 	w->sites.sites = true;
 	uv_timer_init(a->config.loop, &w->heartbeat);
 	w->heartbeat.data = w;
-	uv_timer_start(&w->heartbeat, heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+	uv_timer_start(&w->heartbeat, heartbeat, CHECK_MS, CHECK_MS);
 	return w;
 }
 

@@ -10,10 +10,9 @@
 #include <unistd.h>
 
 #include "lib/buf.h"
+#include "lib/ini.h"
 #include "lib/mem.h"
 #include "lib/text.h"
-
-enum { CONFIG_FILE_MAX = 64 * 1024, CONFIG_VALUE_MAX = 256 };
 
 struct config_key {
 	const char *name; /* "section.key" */
@@ -119,8 +118,10 @@ static const struct config_key config_keys[] = {
 	{"sites.advertise", set_text, FIELD(sites_advertise)},
 	{"sites.tls", set_tls, 0},
 	{"sites.client-certificate", set_switch, FIELD(client_certificate)},
-	{"sites.sessions-max", set_number, FIELD(sessions_max), 1, 100000},
+	{"sites.threads", set_number, FIELD(threads), 0, 16},
+	{"sites.sessions-max", set_number, FIELD(sessions_max), 0, 100000},
 	{"sites.sessions-per-address-max", set_number, FIELD(sessions_per_address_max), 0, 100000},
+	{"sites.pending-per-address-max", set_number, FIELD(pending_per_address_max), 0, 100000},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -136,7 +137,7 @@ void config_init(struct config *c)
 		.sites_listen = mem_strdup("*:5403"),
 		.tls = CONFIG_TLS_ON,
 		.client_certificate = true,
-		.sessions_max = 25000,
+		.pending_per_address_max = 2048,
 	};
 }
 
@@ -152,172 +153,48 @@ void config_free(struct config *c)
 	*c = (struct config){0};
 }
 
-static const char *config_nearest(const char *name)
+static int config_apply(void *arg, unsigned key, const char *value, char **ret_why)
 {
+	return config_keys[key].set(arg, &config_keys[key], value, ret_why);
+}
+
+/* The names of the settings, as the reader of such files wants them. */
+struct config_names {
 	const char *names[CONFIG_KEYS + 1];
+};
 
+static struct ini config_ini(struct config *c, struct config_names *names)
+{
 	for (unsigned i = 0; i < CONFIG_KEYS; i++)
-		names[i] = config_keys[i].name;
-	names[CONFIG_KEYS] = NULL;
-	return text_nearest(name, names);
-}
-
-static int config_key_find(const char *name, unsigned *ret, char **ret_message)
-{
-	const char *nearest;
-
-	for (unsigned i = 0; i < CONFIG_KEYS; i++) {
-		if (strcmp(config_keys[i].name, name) == 0) {
-			*ret = i;
-			return 0;
-		}
-	}
-	nearest = config_nearest(name);
-	if (nearest != NULL)
-		*ret_message =
-			mem_printf("unknown setting \"%s\"; did you mean \"%s\"?", name, nearest);
-	else
-		*ret_message = mem_printf("unknown setting \"%s\"; see witnessd.conf(5)", name);
-	return -EINVAL;
-}
-
-static int config_apply(struct config *c, unsigned index, const char *value, char **ret_message)
-{
-	char *why = NULL;
-	int rv = config_keys[index].set(c, &config_keys[index], value, &why);
-
-	if (rv != 0)
-		*ret_message = mem_printf("%s %s", config_keys[index].name, why);
-	free(why);
-	return rv;
+		names->names[i] = config_keys[i].name;
+	names->names[CONFIG_KEYS] = NULL;
+	return (struct ini){
+		.keys = names->names, .manual = "witnessd.conf(5)", .set = config_apply, .arg = c};
 }
 
 int config_set(struct config *c, const char *name, const char *value, char **ret_message)
 {
-	unsigned index;
-	int rv = config_key_find(name, &index, ret_message);
+	struct config_names names;
+	struct ini ini = config_ini(c, &names);
 
-	return rv != 0 ? rv : config_apply(c, index, value, ret_message);
-}
-
-static char *trim(char *text)
-{
-	size_t len;
-
-	text += strspn(text, " \t");
-	len = strlen(text);
-	while (len > 0 && strchr(" \t\r", text[len - 1]) != NULL)
-		text[--len] = '\0';
-	return text;
-}
-
-struct config_reader {
-	char section[32];
-	bool seen[CONFIG_KEYS];
-};
-
-static int config_line(struct config *c, struct config_reader *r, char *line, char **why)
-{
-	char name[80];
-	char *equals;
-	unsigned index;
-	int rv;
-
-	line = trim(line);
-	if (*line == '\0' || *line == '#')
-		return 0;
-	if (*line == '[') {
-		char *end = strchr(line, ']');
-
-		if (end == NULL || end[1] != '\0' || end - line - 1 >= (long)sizeof(r->section) ||
-		    end == line + 1) {
-			*why = mem_strdup("a section is written [node], [api] or [sites]");
-			return -EINVAL;
-		}
-		*end = '\0';
-		snprintf(r->section, sizeof(r->section), "%s", line + 1);
-		return 0;
-	}
-	equals = strchr(line, '=');
-	if (equals == NULL) {
-		*why = mem_strdup("expected \"key = value\", \"[section]\" or \"# comment\"");
-		return -EINVAL;
-	}
-	*equals = '\0';
-	if (strlen(equals + 1) > CONFIG_VALUE_MAX) {
-		*why = mem_printf("value longer than %d bytes", CONFIG_VALUE_MAX);
-		return -EINVAL;
-	}
-	if (r->section[0] == '\0') {
-		*why = mem_strdup("a setting before any [section]");
-		return -EINVAL;
-	}
-	snprintf(name, sizeof(name), "%s.%.40s", r->section, trim(line));
-	rv = config_key_find(name, &index, why);
-	if (rv != 0)
-		return rv;
-	if (r->seen[index]) {
-		*why = mem_printf("%s is set twice in this file", name);
-		return -EINVAL;
-	}
-	r->seen[index] = true;
-	return config_apply(c, index, trim(equals + 1), why);
+	return ini_set(&ini, name, value, ret_message);
 }
 
 int config_parse(struct config *c, const char *file_name, const char *text, size_t len,
 		 char **ret_message)
 {
-	struct config_reader reader = {0};
-	char *copy;
-	char *rest;
-	unsigned number = 0;
-	int rv = 0;
+	struct config_names names;
+	struct ini ini = config_ini(c, &names);
 
-	if (len > CONFIG_FILE_MAX || !text_is_utf8(text, len)) {
-		*ret_message =
-			mem_printf("%s: not a configuration file: %s", file_name,
-				   len > CONFIG_FILE_MAX ? "larger than 64 KiB" : "not UTF-8 text");
-		return -EINVAL;
-	}
-	copy = mem_strndup(text, len);
-	rest = copy;
-	while (rv == 0 && rest != NULL) {
-		char *line = strsep(&rest, "\n");
-		char *why = NULL;
-
-		number++;
-		rv = config_line(c, &reader, line, &why);
-		if (rv != 0)
-			*ret_message = mem_printf("%s:%u: %s", file_name, number, why);
-		free(why);
-	}
-	free(copy);
-	return rv;
+	return ini_parse(&ini, file_name, text, len, ret_message);
 }
 
 int config_read(struct config *c, const char *path, char **ret_message)
 {
-	FILE *file = fopen(path, "re");
-	struct buf text = {0};
-	size_t got;
-	int rv;
+	struct config_names names;
+	struct ini ini = config_ini(c, &names);
 
-	if (file == NULL) {
-		rv = -errno;
-		*ret_message = mem_printf("%s: %s", path, strerror(-rv));
-		return rv;
-	}
-	buf_reserve(&text, CONFIG_FILE_MAX + 1);
-	got = fread(text.data, 1, CONFIG_FILE_MAX + 1, file);
-	if (ferror(file)) {
-		rv = -EIO;
-		*ret_message = mem_printf("%s: cannot read (is it a directory?)", path);
-	} else {
-		rv = config_parse(c, path, (const char *)text.data, got, ret_message);
-	}
-	fclose(file);
-	buf_free(&text);
-	return rv;
+	return ini_read(&ini, path, ret_message);
 }
 
 /* Splits "host:port"; 0 or -EINVAL. Brackets of an IPv6 address stay in the host. */

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { SESSIONS_MAX_DEFAULT = 25000 };
+
 enum config_tls { CONFIG_TLS_OFF, CONFIG_TLS_ON, CONFIG_TLS_REQUIRED };
 
 struct config {
@@ -26,8 +28,13 @@ struct config {
 	char *sites_advertise; /* default: host of `advertise`, port of sites_listen */
 	enum config_tls tls; /* on */
 	bool client_certificate; /* on */
-	uint64_t sessions_max; /* 25000 */
+	uint64_t threads; /* of the site door; 0: one fewer than the cores, at least one */
+	/* 0: as many as the limit of open files has room for, at most SESSIONS_MAX_DEFAULT;
+	 * resolved by main before the door starts */
+	uint64_t sessions_max;
+	uint64_t agents_max; /* not a setting: resolved with sessions_max */
 	uint64_t sessions_per_address_max; /* 0: no limit */
+	uint64_t pending_per_address_max; /* 2048; 0: no limit */
 };
 
 /* All defaults; strings are owned by the config. */

@@ -92,6 +92,18 @@ Tb__LocalStatus *core_local_status(struct core *c)
 	return status;
 }
 
+unsigned core_level(struct core *c)
+{
+	Tb__Cluster *cluster;
+	unsigned level;
+
+	if (c->store == NULL || store_cluster_get(c->store, &cluster) != 0)
+		return LEVEL_HERE;
+	level = cluster->level != 0 ? cluster->level : LEVEL_FIRST;
+	tb__cluster__free_unpacked(cluster, NULL);
+	return level;
+}
+
 /* --- links made by the front --- */
 
 uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,
@@ -116,7 +128,7 @@ static void core_dialed(struct core *c, uint64_t id, int fd)
 		list_remove(&d->link);
 		if (d->raft != NULL)
 			engine_dialed(d->raft, fd);
-		else if (c->engine != NULL && !c->stopping)
+		else if (c->engine != NULL && !c->stopping && !c->retiring)
 			peer_dialed(c, fd);
 		else if (fd >= 0)
 			close(fd);
@@ -146,7 +158,7 @@ static void core_accepted(struct core *c, const char *alpn, uint64_t node, int f
 	const char *address;
 	unsigned count;
 
-	if (c->engine == NULL || c->stopping) {
+	if (c->engine == NULL || c->stopping || c->retiring) {
 		close(fd);
 		return;
 	}
@@ -175,7 +187,51 @@ static void core_identity_check(struct core *c)
 		return;
 	tb__secrets__free_unpacked(secrets, NULL);
 	c->secrets_seen = true;
+	lead_lease_changed(c);
 	c->listeners.identity_changed(c->listeners.arg);
+}
+
+static void core_version_told(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct core *c = arg;
+
+	(void)results;
+	(void)count;
+	if (error == 0 || c->stopping)
+		return;
+	/* Looked at again in the next turn; a proposal waits for a leader by itself. */
+	c->version_told = false;
+	c->model_dirty = true;
+	c->nodes_dirty = true;
+}
+
+/* After an upgrade: what runs here is for people to see. */
+static void core_version_check(struct core *c, const Tb__Node *self)
+{
+	Tb__Command *command;
+
+	if (c->version_told || strcmp(self->version, TIEBREAK_VERSION) == 0)
+		return;
+	c->version_told = true;
+	command = proposal_command(mem_printf("node:%s", self->name));
+	command->op_case = TB__COMMAND__OP_NODE_SET;
+	command->node_set = mem_alloc(sizeof(Tb__NodeSet));
+	tb__node_set__init(command->node_set);
+	command->node_set->id = self->id;
+	command->node_set->version = mem_strdup(TIEBREAK_VERSION);
+	proposal_one(c, command, core_version_told, c);
+}
+
+static void core_drained_check(struct core *c, const Tb__Node *self)
+{
+	bool drained = self->drain != TB__DRAIN__DRAIN_OFF;
+
+	if (drained == atomic_load(&c->view.drained))
+		return;
+	atomic_store(&c->view.drained, drained);
+	log_notice(drained ? "drained" : "undrained", "this board takes %s site nodes",
+		   drained ? "no more" : "new");
+	c->listeners.door_admit(c->listeners.arg, !drained);
 }
 
 /* A board that was removed must stop, not linger as a voter in its own eyes. */
@@ -184,11 +240,13 @@ static void core_removed_check(struct core *c)
 	Tb__Node *self;
 	int rv;
 
-	if (!c->secrets_seen || c->init != NULL)
+	if (!c->secrets_seen || c->init != NULL || c->restoration != NULL)
 		return;
 	rv = store_node_get(c->store, c->identity.node_id, &self);
 	if (rv == 0) {
 		c->self_seen = true;
+		core_drained_check(c, self);
+		core_version_check(c, self);
 		tb__node__free_unpacked(self, NULL);
 	} else if (rv == -ENOENT && c->self_seen) {
 		log_error("removed",
@@ -292,10 +350,11 @@ static void core_changed(void *arg, enum engine_state state, uint64_t term, uint
 	atomic_store(&c->view.leader_id, leader);
 	if (state != ENGINE_LEADER || (c->fleet != NULL && c->fleet_term != term))
 		lead_stop(c);
+	if (c->stopping || c->retiring)
+		return;
 	if (state == ENGINE_LEADER)
 		core_barrier(c);
-	if (!c->stopping)
-		peer_dial_leader(c);
+	peer_dial_leader(c);
 }
 
 static void core_engine_dial(void *arg, struct engine_dial *dial, uint64_t id, const char *address)
@@ -394,6 +453,7 @@ int core_serve(struct core *c, bool bootstrap, const char **ret_message)
 		c->engine = NULL;
 		return rv;
 	}
+	c->led_ms = clock_boottime_ms();
 	core_identity_show(c);
 	atomic_store(&c->view.node_id, c->identity.node_id);
 	core_set_state(c, c->join != NULL ? CORE_JOINING : CORE_NO_QUORUM,
@@ -420,7 +480,7 @@ static void core_flush(uv_prepare_t *handle)
 {
 	struct core *c = handle->data;
 
-	if (c->engine == NULL)
+	if (c->engine == NULL || c->retiring)
 		return;
 	if (c->model_dirty) {
 		c->model_dirty = false;
@@ -446,11 +506,14 @@ static void core_tick(uv_timer_t *timer)
 
 	admit_tick(c, now);
 	proposals_tick(c, now);
-	if (c->engine == NULL || c->stopping)
+	if (c->engine == NULL || c->stopping || c->retiring)
 		return;
+	if (engine_leader(c->engine) != 0)
+		c->led_ms = now;
 	if (engine_state(c->engine) == ENGINE_LEADER)
 		core_barrier(c);
 	peer_drop_silent(c);
+	certify_tick(c, now);
 	lead_tick(c);
 	peer_dial_leader(c);
 	peer_renew(c);
@@ -469,8 +532,30 @@ struct door_letter {
 
 void core_door_ask(struct core *c)
 {
-	c->reports_due++;
+	c->reports_due[0]++;
+	c->reports_due[1]++;
 	c->listeners.door_report(c->listeners.arg);
+}
+
+bool core_reports_due(const struct core *c)
+{
+	return c->reports_due[0] > 0 || c->reports_due[1] > 0;
+}
+
+void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (c->reports_due[orders[i]->session >> 63] > 0)
+			tb__door_order__free_unpacked(orders[i], NULL);
+		else
+			orders[kept++] = orders[i];
+	}
+	if (kept > 0)
+		c->listeners.door_orders(c->listeners.arg, orders, kept);
+	else
+		free(orders);
 }
 
 /* Drops what a door said before the last reset that it was asked for. Not before the last: orders
@@ -481,9 +566,11 @@ static size_t core_door_filter(struct core *c, Tb__DoorEvent **events, size_t co
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET && c->reports_due > 0)
-			c->reports_due--;
-		if (c->reports_due > 0)
+		unsigned *due = &c->reports_due[events[i]->session >> 63];
+
+		if (events[i]->what_case == TB__DOOR_EVENT__WHAT_RESET && *due > 0)
+			--*due;
+		if (*due > 0)
 			tb__door_event__free_unpacked(events[i], NULL);
 		else
 			events[kept++] = events[i];
@@ -495,7 +582,7 @@ static void core_door_open(struct letter *letter)
 {
 	struct door_letter *l = list_entry(letter, struct door_letter, letter);
 	struct core *c = l->core;
-	bool was_due = c->reports_due > 0;
+	bool was_due = core_reports_due(c);
 
 	l->count = core_door_filter(c, l->events, l->count);
 	if (c->fleet != NULL) {
@@ -505,7 +592,7 @@ static void core_door_open(struct letter *letter)
 	} else if (c->up != NULL && l->count > 0) {
 		peer_send_events(c, l->events, l->count);
 	}
-	if (was_due && c->reports_due == 0 && c->engine != NULL) {
+	if (was_due && !core_reports_due(c) && c->engine != NULL) {
 		peer_renew(c);
 		lead_lease_changed(c);
 	}
@@ -655,7 +742,7 @@ static void core_close_handles(struct core *c)
 	mailbox_close(&c->mailbox, core_mailbox_closed);
 }
 
-static void core_engine_closed(void *arg)
+void core_engine_closed(void *arg)
 {
 	struct core *c = arg;
 
@@ -664,16 +751,12 @@ static void core_engine_closed(void *arg)
 	core_close_handles(c);
 }
 
-static void core_shut(struct core *c)
+void core_let_go(struct core *c)
 {
-	if (c->shut)
-		return;
-	c->shut = true;
 	lead_stop(c);
 	c->lease.until_ms = 0;
 	lead_lease_changed(c);
 	peer_close_all(c);
-	admit_cancel(c);
 	list_for_each_safe (at, &c->dials) {
 		struct dial *d = list_entry(at, struct dial, link);
 
@@ -682,6 +765,18 @@ static void core_shut(struct core *c)
 			engine_dialed(d->raft, -ECANCELED);
 		free(d);
 	}
+	c->up_dial = 0;
+}
+
+static void core_shut(struct core *c)
+{
+	if (c->shut)
+		return;
+	c->shut = true;
+	core_let_go(c);
+	admit_cancel(c);
+	if (c->retiring)
+		return; /* history.c goes on when the engine is closed */
 	if (c->engine != NULL)
 		engine_close(c->engine, core_engine_closed, c);
 	else

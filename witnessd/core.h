@@ -16,6 +16,8 @@
 
 struct core;
 
+enum { CORE_CA_DAYS = 36500 }; /* life of a CA */
+
 /* A clock outside 2026 .. 2056 is wrong, not early or late: it neither stamps commands nor makes
  * certificates (DESIGN S6). */
 #define CORE_CLOCK_FIRST_MS INT64_C(1767225600000)
@@ -33,6 +35,7 @@ struct core_view {
 	_Atomic int state; /* enum core_state */
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
+	_Atomic bool drained; /* this board takes no new site nodes */
 };
 /* STARTING: it has an identity and reads its log. */
 enum core_state {
@@ -70,6 +73,17 @@ void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterIn
 		       core_controlled done, void *arg);
 void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
 		       core_controlled done, void *arg);
+/* A new cluster of this board from a backup (copied); a name in the request must be the backup's.
+ */
+void core_restore_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterInitRequest *request, const uint8_t *backup, size_t len,
+			  core_controlled done, void *arg);
+/* A new cluster of this board from its own log, after the majority is lost for good. `recovery` is
+ * valid during `done`, NULL with an error. */
+typedef void (*core_recovered)(void *arg, int error, const char *message,
+			       const Tb__ClusterRecovery *recovery);
+void core_recover_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterRecoverRequest *request, core_recovered done, void *arg);
 /* GET /v1/local. The caller owns the answer. */
 Tb__LocalStatus *core_local_status(struct core *c);
 
@@ -92,6 +106,8 @@ struct core_listeners {
 	uint32_t (*door_sessions)(void *arg);
 	/* The lease was gained (open the socket) or lost (close all sessions and the socket). */
 	void (*door_serve)(void *arg, bool on);
+	/* The board was drained (refuse new sessions, keep those that are there) or undrained. */
+	void (*door_admit)(void *arg, bool on);
 	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.
 	 * `request` is taken over; answered by core_join_answered with the same id. */
 	void (*join_dial)(void *arg, uint64_t dial_id, const char *address, const char *pin,

@@ -27,8 +27,12 @@ enum {
 	CORE_JOIN_DEADLINE_MS = 60000,
 	CORE_MAILBOX_LIMIT = 200000,
 	CORE_BATCH = 256, /* grants in one entry */
-	CORE_CERT_DAYS = 825, /* of boards; renewed by joining again */
-	CORE_CA_DAYS = 36500,
+	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
+	CORE_LEVEL_MS = 1000,
+	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
+	/* On their way at once: raft applies all that is committed in one go, and a board must be
+	 * back at its heartbeats before the others miss them. */
+	CORE_GRANTS_MAX = 1024,
 };
 
 struct peer;
@@ -39,6 +43,18 @@ struct board_soft {
 	uint64_t node; /* 0: free */
 	uint64_t applied_index;
 	uint32_t sessions;
+	uint64_t certified_index;
+	int64_t skew_ms; /* of its clock against ours */
+	uint32_t rtt_ms, disk_ms, wear_percent;
+};
+
+/* What a board says of itself, or of another one as the leader. */
+struct board_health {
+	int64_t real_ms;
+	int64_t skew_ms;
+	uint32_t rtt_ms;
+	uint32_t disk_ms;
+	uint32_t wear_percent;
 };
 
 /* One outgoing link that the front is making for us. */
@@ -79,6 +95,7 @@ struct core {
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
 	bool model_dirty; /* since the last flush */
 	bool nodes_dirty;
+	bool version_told; /* the model is being told which release runs here */
 	bool self_seen; /* the model has named this board */
 	bool threaded; /* the thread runs */
 	void (*failed)(void *arg);
@@ -91,18 +108,21 @@ struct core {
 	uint64_t up_dial; /* dial id, 0 none */
 	uint64_t up_node; /* whom we dialed */
 	bool serving;
-	/* Reports that the own door still owes. Until it has begun the last one, what it says
-	 * belongs to the time before and is dropped, and this board gets no more lease: the leader
-	 * counts on the end of the last one for sessions that it does not know (S4). */
-	unsigned reports_due;
+	/* Reports that the own doors (by the top bit of their sessions) still owe. Until it has
+	 * begun the last one, what it says belongs to the time before and is dropped, and this
+	 * board gets no more lease: the leader counts on the end of the last one for sessions that
+	 * it does not know (S4). */
+	unsigned reports_due[2];
 
 	/* as the leader */
 	bool barrier_sent;
 	struct fleet *fleet; /* NULL: not leading (or not ready to) */
 	uint64_t fleet_term;
+	size_t grants_on_way; /* commands of the arbiter, not answered yet */
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	bool membership_busy;
+	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 
 	struct list peers; /* control links, incoming and the outgoing one */
 	struct list dials;
@@ -112,6 +132,20 @@ struct core {
 
 	struct join *join; /* of this board, under way */
 	struct init *init;
+	struct restoration *restoration; /* a new history, being made */
+	bool retiring; /* the engine of the old history is closing */
+	uint64_t led_ms; /* boot clock: a leader was known then */
+	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
+	bool certifying; /* a new one is on its way into the log */
+	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
+	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
+	uint64_t rtt_window_ms;
+	uint32_t wear_percent;
+	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
+	struct watch *watch; /* as the leader */
+	uint64_t level_ms; /* as the leader: the levels are looked at again */
+	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
+	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
 };
 
 uint64_t core_next_id(struct core *c);
@@ -120,8 +154,12 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
-/* Asks the own door for a report: a new leader, or a new link to it. */
+/* Asks the own doors for a report: a new leader, or a new link to it. */
 void core_door_ask(struct core *c);
+bool core_reports_due(const struct core *c);
+/* Orders of the leader for the own doors; taken over. Those for a door that still owes a report are
+ * dropped: the leader makes them again when it has it. */
+void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count);
 int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
 bool core_clock_plausible(void);
 void core_wipe_raft(struct core *c);
@@ -139,6 +177,7 @@ void peer_close_all(struct core *c);
 struct peer *peer_find(struct core *c, uint64_t node); /* incoming, greeted, current term */
 void peer_send(struct peer *p, const Tb__PeerFrame *frame);
 uint64_t peer_node(const struct peer *p);
+unsigned peer_level(struct core *c, uint64_t node); /* as the leader; 0: no link */
 void peer_renew(struct core *c); /* follower: send a lease renewal */
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
@@ -150,12 +189,34 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+
+/* What every board understands; of a log that makes no cluster yet, what this board does. */
+unsigned core_level(struct core *c);
+/* Ends leadership, lease and links; the engine is the caller's to close. */
+void core_let_go(struct core *c);
+/* The engine is closed and the board is stopping: closes the rest. `arg` is the core. */
+void core_engine_closed(void *arg);
+
+/* --- watch.c --- */
+void watch_tick(struct core *c, uint64_t now_ms); /* every tick while leading */
+void watch_stop(struct core *c);
+void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms); /* as a follower */
+void watch_self(struct core *c, struct board_health *ret);
+
+/* --- certify.c --- */
+void certify_tick(struct core *c, uint64_t now_ms);
+void certify_lead(struct core *c, uint64_t now_ms); /* every tick while leading */
 
 /* --- proposal.c --- */
 /* Internal: done in the core's own thread when home is NULL. */
 void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg);
+/* One command of this board's own, as `actor` (taken over); the op is the caller's to fill in. */
+Tb__Command *proposal_command(char *actor);
+/* Proposes it (taken over); `done` may be NULL. */
+void proposal_one(struct core *c, Tb__Command *command, core_proposed done, void *arg);
 /* Tried once, only in this board's own log: what the arbiter of this leadership decided. */
 void proposal_add_once(struct core *c, Tb__Command **commands, size_t count, core_proposed done,
 		       void *arg);

@@ -29,8 +29,16 @@ void door_metrics_write(void *door, bool open, struct buf *out)
 		s.accepted);
 	counter(out, open, "tiebreak_sites_refused",
 		"Connections closed at once because there were too many.", s.refused_limit);
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_sites_waiting",
+		     "Connections of site nodes that wait to be let in.");
+	metrics_sample(out, open, METRIC_GAUGE, "tiebreak_sites_waiting", "", (double)s.waiting);
+	counter(out, open, "tiebreak_sites_sent_away",
+		"Connections closed since they would have waited longer than a client does.",
+		s.sent_away);
 	counter(out, open, "tiebreak_sites_echoes", "Heartbeats answered.", s.echoes);
 	counter(out, open, "tiebreak_sites_silent", "Sessions ended for their silence.", s.silent);
+	counter(out, open, "tiebreak_sites_resumed", "TLS sessions resumed with a ticket.",
+		s.resumed);
 	counter(out, open, "tiebreak_sites_certificates_refused",
 		"Sessions refused for their certificate.", s.certificate_refused);
 	counter(out, open, "tiebreak_leases_lost",

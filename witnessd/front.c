@@ -31,7 +31,8 @@ static _Thread_local char message[512];
 
 /* --- certificates --- */
 
-static const char *const server_alpn[] = {ALPN_HTTP, ALPN_PEER, ALPN_RAFT, ALPN_JOIN, NULL};
+static const char *const server_alpn[] = {ALPN_HTTP, ALPN_PEER,	 ALPN_RAFT,
+					  ALPN_JOIN, ALPN_AGENT, NULL};
 static const char *const peer_alpn[] = {ALPN_PEER, NULL};
 static const char *const raft_alpn[] = {ALPN_RAFT, NULL};
 static const char *const join_alpn[] = {ALPN_JOIN, NULL};
@@ -96,8 +97,9 @@ static int64_t clock_floor(const struct front *f)
 static int contexts_make(struct front *f)
 {
 	const struct identity *id = &f->identity;
-	char *chain = mem_printf("%s%s%s", id->cert,
-				 id->cert[strlen(id->cert) - 1] == '\n' ? "" : "\n", id->ca_cert);
+	char *chain =
+		mem_printf("%s%s%.*s", id->cert, id->cert[strlen(id->cert) - 1] == '\n' ? "" : "\n",
+			   (int)identity_pem_first(id->ca_cert), id->ca_cert);
 	struct tls_options options = {.certificate = chain,
 				      .key = id->key,
 				      .ca = id->ca_cert,
@@ -124,7 +126,7 @@ static int contexts_make(struct front *f)
 
 static unsigned streams_max(const struct front *f)
 {
-	return f->connections_max + FRONT_JOINERS_MAX + 4 * LIMIT_NODES;
+	return f->connections_max + f->agents_max + FRONT_JOINERS_MAX + 4 * LIMIT_NODES;
 }
 
 static void tls_open(struct front *f)
@@ -231,8 +233,10 @@ static void model_open(struct letter *letter)
 	struct front *f = list_entry(letter, struct front, model_letter);
 
 	atomic_flag_clear(&f->model_posted);
-	if (!f->stopping)
-		api_model_changed(f->api);
+	if (f->stopping)
+		return;
+	api_model_changed(f->api);
+	agent_door_model_changed(f->agents);
 }
 
 void front_model_changed(struct front *f, uint64_t applied_index)
@@ -266,6 +270,7 @@ static void tick(uv_timer_t *timer)
 	tls_open(f);
 	floor_raise(f);
 	front_links_expire(f, uv_now(&f->loop));
+	front_links_check(f);
 }
 
 /* --- life --- */
@@ -293,11 +298,18 @@ static void http_gone(void *arg)
 	stream_group_free(f->group, group_gone, f);
 }
 
-static void api_gone_by(void *arg)
+static void agents_gone(void *arg)
 {
 	struct front *f = arg;
 
 	http_server_free(f->http, http_gone, f);
+}
+
+static void api_gone_by(void *arg)
+{
+	struct front *f = arg;
+
+	agent_door_close(f->agents, agents_gone, f);
 }
 
 static void stop_open(struct letter *letter)
@@ -326,6 +338,7 @@ static void front_free(struct front *f)
 	int rv = uv_loop_close(&f->loop);
 
 	assert(rv == 0);
+	agent_door_free(f->agents);
 	api_free(f->api);
 	api_http_free(&f->api_http);
 	api_limiter_free(f->join_limiter);
@@ -342,6 +355,47 @@ static void front_free(struct front *f)
 	free(f);
 }
 
+/* --- the door of agents: the core, and the API's reader of the model --- */
+
+static void agents_events(void *arg, Tb__DoorEvent **events, size_t count)
+{
+	core_door_events(((struct front *)arg)->core, events, count);
+}
+
+static int agents_revoked(void *arg, const char *serial)
+{
+	struct front *f = arg;
+	struct store *s = api_store(f->api);
+	Tb__Certificate *certificate;
+	int rv = s != NULL ? store_certificate_get(s, serial, &certificate) : -ENOTCONN;
+
+	if (rv == -ENOENT)
+		return 0; /* newer than this board's model, or dropped from it by age */
+	if (rv != 0)
+		return rv;
+	rv = certificate->revoked;
+	tb__certificate__free_unpacked(certificate, NULL);
+	return rv;
+}
+
+static const char *agents_board_name(void *arg)
+{
+	return ((struct front *)arg)->identity.node_name;
+}
+
+static struct agent_door *agents_new(struct front *f)
+{
+	const struct agent_door_upcalls upcalls = {
+		.arg = f,
+		.events = agents_events,
+		.view = core_view(f->core),
+		.revoked = agents_revoked,
+		.board_name = agents_board_name,
+	};
+
+	return agent_door_new(&f->loop, &f->mailbox, f->agents_max, &upcalls);
+}
+
 static struct front *front_new(const struct config *config, struct core *core)
 {
 	struct front *f = mem_zalloc(sizeof(*f));
@@ -355,12 +409,14 @@ static struct front *front_new(const struct config *config, struct core *core)
 	f->listen_address = mem_strdup(config->listen);
 	f->socket_path = mem_printf("%s/witnessd.sock", config->run_dir);
 	f->connections_max = (unsigned)config->connections_max;
+	f->agents_max = (unsigned)config->agents_max;
 	f->model_letter.open = model_open;
 	f->identity_letter.open = identity_open;
 	f->stop_letter.open = stop_open;
 	atomic_flag_clear(&f->model_posted);
 	atomic_flag_clear(&f->identity_posted);
 	list_init(&f->links);
+	list_init(&f->pumps);
 	mailbox_init(&f->mailbox, &f->loop, MAILBOX_LIMIT);
 	uv_timer_init(&f->loop, &f->ticker);
 	f->ticker.data = f;
@@ -379,6 +435,8 @@ static struct front *front_new(const struct config *config, struct core *core)
 					      .metrics = f->metrics});
 	api_http_init(&f->api_http, f->api);
 	f->http = http_server_new(f->group, &f->api_http.handler, &limits);
+	f->agents = agents_new(f);
+	metrics_collect(f->metrics, agent_door_metrics, f->agents);
 	return f;
 }
 
@@ -429,6 +487,11 @@ void front_stop(struct front *f)
 struct metrics *front_metrics(struct front *f)
 {
 	return f->metrics;
+}
+
+struct agent_door *front_agents(struct front *f)
+{
+	return f->agents;
 }
 
 unsigned front_port(const struct front *f)

@@ -6,6 +6,7 @@
  *   none, http/1.1                    anyone; the API decides          a connection of http.h
  *   tiebreak-peer/1, tiebreak-raft/1  a board's certificate            a socket for the core
  *   tiebreak-join/1                   anyone; the token decides        JoinRequest, JoinReply
+ *   tiebreak-agent/1                  a certificate of an agent        a session of agent_door.h
  *
  * The Unix socket is there from the start; the TLS port opens once the board has an identity. */
 #pragma once
@@ -17,6 +18,7 @@
 struct config;
 struct core;
 struct front;
+struct agent_door;
 
 /* After core_new, before core_start. 0; other: *ret_message (valid until the next call) says what
  * is wrong, where, and the remedy; a port in use is found here. */
@@ -27,6 +29,8 @@ void front_stop(struct front *f);
 
 /* What others may add their numbers to; lives as long as the front. */
 struct metrics *front_metrics(struct front *f);
+/* The door of agents; lives as long as the front. */
+struct agent_door *front_agents(struct front *f);
 /* The TLS port in use, 0 while closed. Any thread. */
 unsigned front_port(const struct front *f);
 

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "lib/list.h"
+#include "witnessd/agent_door.h"
 #include "witnessd/api_http.h"
 #include "witnessd/config.h"
 #include "witnessd/front.h"
@@ -15,6 +16,7 @@
 #define ALPN_PEER "tiebreak-peer/1"
 #define ALPN_RAFT "tiebreak-raft/1"
 #define ALPN_JOIN "tiebreak-join/1"
+#define ALPN_AGENT "tiebreak-agent/1"
 
 enum {
 	FRONT_DIAL_MS = 5000,
@@ -33,6 +35,8 @@ struct front {
 	char *listen_address;
 	char *socket_path;
 	unsigned connections_max;
+	unsigned agents_max;
+	struct agent_door *agents;
 	struct metrics *metrics;
 	struct metric *handshake_failures;
 
@@ -53,6 +57,7 @@ struct front {
 	struct tls_context *join_context;
 
 	struct list links; /* struct link_end: streams on their way to be links */
+	struct list pumps; /* links that are made (link.h) */
 	unsigned joiners; /* of them, boards that want in */
 
 	struct letter model_letter;
@@ -70,5 +75,7 @@ extern const struct stream_events front_entrant_events;
 void front_accepted(struct stream *s, void *arg);
 /* Ends admissions that take too long. */
 void front_links_expire(struct front *f, uint64_t now_ms);
+/* Ends links of boards that were removed, or whose certificate was revoked. */
+void front_links_check(struct front *f);
 /* Frees what is left; the streams are gone by then. */
 void front_links_free(struct front *f);

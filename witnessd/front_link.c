@@ -3,6 +3,7 @@
  *   accepted --handshake--> by ALPN:  http -------> http.h
  *                                     peer, raft -> certificate of a board? -> pump -> core
  *                                     join -------> JoinRequest -> core_admit -> JoinReply
+ *                                     agent ------> agent_door.h
  *   dialed ----handshake--> the board expected? --> pump -> core
  *                           the CA of the token? -> JoinRequest -> JoinReply -> core
  */
@@ -74,6 +75,18 @@ void front_links_free(struct front *f)
 		end_free(list_entry(at, struct link_end, link));
 }
 
+static bool pump_holds(void *arg, uint64_t node, const char *serial)
+{
+	const char *why;
+
+	return api_board_holds(((struct front *)arg)->api, node, serial, &why) == 0;
+}
+
+void front_links_check(struct front *f)
+{
+	links_check(&f->pumps, pump_holds, f);
+}
+
 void front_links_expire(struct front *f, uint64_t now_ms)
 {
 	list_for_each_safe (at, &f->links) {
@@ -127,8 +140,12 @@ static uint64_t peer_node(const struct tls_peer *peer)
 static int end_pump(struct link_end *e)
 {
 	struct stream *s = e->stream;
+	struct tls_peer peer;
 	int fd;
-	int rv = link_pump(s, &fd);
+	int rv;
+
+	tls_session_peer(stream_tls(s), &peer);
+	rv = link_pump(s, &e->front->pumps, peer_node(&peer), peer.serial, &fd);
 
 	if (rv == 0) {
 		end_release(e);
@@ -197,6 +214,8 @@ static void entrant_ready(struct stream *s)
 		http_server_adopt(f->http, end_release(e));
 	else if (strcmp(alpn, ALPN_JOIN) == 0)
 		entrant_join(e);
+	else if (strcmp(alpn, ALPN_AGENT) == 0)
+		agent_door_adopt(f->agents, end_release(e));
 	else
 		entrant_link(e, alpn);
 }

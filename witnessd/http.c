@@ -144,18 +144,22 @@ static bool is_unix(const struct stream *s)
 static bool over_limit(struct http_server *h, struct http_connection *c)
 {
 	const char *what = NULL;
+	unsigned limit = 0;
 
-	if (c->origin && c->origin->count > h->limits.per_address)
+	if (c->origin && c->origin->count > h->limits.per_address) {
 		what = "from this address";
-	else if ((c->origin ? h->tcp_count : h->unix_count) > h->limits.connections)
-		what = "in all";
+		limit = h->limits.per_address;
+	} else if ((c->origin ? h->tcp_count : h->unix_count) > h->limits.connections) {
+		what = "in all (api.connections-max)";
+		limit = h->limits.connections;
+	}
 	if (!what)
 		return false;
 	uint64_t now = uv_now(stream_group_loop(h->group));
 	if (h->complained_ms == 0 || now - h->complained_ms >= COMPLAIN_EVERY_MS) {
 		h->complained_ms = now;
-		log_warning("http-limit", "client %s turned away: too many connections %s",
-			    stream_peer_address(c->stream), what);
+		log_warning("http-limit", "client %s turned away: more than %u connections %s",
+			    stream_peer_address(c->stream), limit, what);
 	}
 	return true;
 }
@@ -395,6 +399,15 @@ static void connection_refuse(struct http_connection *c, unsigned status, const 
 	connection_close(c);
 }
 
+static void refuse_body(struct http_connection *c)
+{
+	char why[64];
+
+	snprintf(why, sizeof(why), "the body is larger than %zu bytes",
+		 c->exchange->public.body_limit);
+	connection_refuse(c, 413, why);
+}
+
 static void connection_work(struct http_connection *c);
 
 /* Answered at its head, with the body that was announced still to come: what follows cannot be told
@@ -546,7 +559,7 @@ static bool begin_body(struct http_connection *c)
 			return c->state != CLOSING;
 	}
 	if (!x->head.chunked && x->body_left > x->public.body_limit) {
-		connection_refuse(c, 413, "the body is too large");
+		refuse_body(c);
 		return false;
 	}
 	if (x->head.expect_continue && (x->head.chunked || x->body_left > 0) && c->in.len == 0)
@@ -608,9 +621,10 @@ static bool read_body(struct http_connection *c)
 	const struct http_handler *handler = &c->server->handler;
 	int rv = take_body(c);
 
-	if (rv < 0)
-		connection_refuse(c, (unsigned)-rv,
-				  rv == -413 ? "the body is too large" : "a chunk is malformed");
+	if (rv == -413)
+		refuse_body(c);
+	else if (rv < 0)
+		connection_refuse(c, (unsigned)-rv, "a chunk is malformed");
 	if (rv <= 0)
 		return false;
 	c->state = ANSWER;

@@ -52,7 +52,7 @@ static int file_read(const char *path, struct buf *out)
 	return rv;
 }
 
-static int fd_write_all(int fd, const char *data, size_t len)
+static int fd_write_all(int fd, const uint8_t *data, size_t len)
 {
 	while (len > 0) {
 		ssize_t done = write(fd, data, len);
@@ -67,8 +67,8 @@ static int fd_write_all(int fd, const char *data, size_t len)
 	return fsync(fd) == 0 ? 0 : -errno;
 }
 
-/* The whole file or the old one: written beside, flushed, renamed. */
-static int file_write(const char *dir, const char *name, mode_t mode, const char *data, size_t len)
+int identity_file_write(const char *dir, const char *name, mode_t mode, const void *data,
+			size_t len)
 {
 	char *path = mem_printf("%s/%s", dir, name);
 	char *fresh = mem_printf("%s/%s.new", dir, name);
@@ -214,13 +214,15 @@ int identity_save(const char *data_dir, const struct identity *id, const char **
 	file.qnet_address = (char *)id->qnet_address;
 	json_encode(&file.base, &text);
 	buf_putc(&text, '\n');
-	rv = file_write(data_dir, "node.key", 0600, id->key, strlen(id->key));
+	rv = identity_file_write(data_dir, "node.key", 0600, id->key, strlen(id->key));
 	if (rv == 0)
-		rv = file_write(data_dir, "node.crt", 0644, id->cert, strlen(id->cert));
+		rv = identity_file_write(data_dir, "node.crt", 0644, id->cert, strlen(id->cert));
 	if (rv == 0)
-		rv = file_write(data_dir, "ca.crt", 0644, id->ca_cert, strlen(id->ca_cert));
+		rv = identity_file_write(data_dir, "ca.crt", 0644, id->ca_cert,
+					 strlen(id->ca_cert));
 	if (rv == 0)
-		rv = file_write(data_dir, "identity.json", 0644, (const char *)text.data, text.len);
+		rv = identity_file_write(data_dir, "identity.json", 0644, (const char *)text.data,
+					 text.len);
 	if (rv != 0)
 		identity_fail(rv, data_dir, "cannot write the board's identity", ret_message);
 	buf_free(&text);
@@ -241,7 +243,7 @@ int identity_log_mark(const char *raft_dir, const struct identity *id, const cha
 	if (mkdir(raft_dir, 0700) != 0 && errno != EEXIST)
 		rv = -errno;
 	if (rv == 0)
-		rv = file_write(raft_dir, "owner", 0600, owner, strlen(owner));
+		rv = identity_file_write(raft_dir, "owner", 0600, owner, strlen(owner));
 	if (rv != 0)
 		identity_fail(rv, raft_dir, "cannot make the directory of the log", ret_message);
 	free(owner);
@@ -271,6 +273,15 @@ out:
 	free(owner);
 	free(path);
 	return rv;
+}
+
+size_t identity_pem_first(const char *pem)
+{
+	static const char end[] = "-----END CERTIFICATE-----";
+	const char *at = strstr(pem, end);
+	size_t len = at != NULL ? (size_t)(at - pem) + sizeof(end) - 1 : strlen(pem);
+
+	return len + (pem[len] == '\n');
 }
 
 void identity_free(struct identity *id)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/drain.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -54,6 +55,35 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
+/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
+ * one leader has seen the whole time pass. */
+static void lead_hold(struct core *c, uint64_t now)
+{
+	Tb__Cluster *cluster;
+
+	if (store_cluster_get(c->store, &cluster) != 0)
+		return;
+	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
+		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
+		fleet_hold(c->fleet, c->hold_until_ms);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void lead_settle(struct core *c)
+{
+	Tb__Command *command;
+
+	if (c->hold_until_ms == 0 || clock_boottime_ms() < c->hold_until_ms)
+		return;
+	c->hold_until_ms = 0;
+	command = proposal_command(mem_strdup("arbiter"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	command->cluster_settle = mem_alloc(sizeof(Tb__ClusterSettle));
+	tb__cluster_settle__init(command->cluster_settle);
+	proposal_one(c, command, NULL, NULL);
+}
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -63,6 +93,8 @@ void lead_start(struct core *c)
 	lease_table_start(&c->leases, c->identity.node_id, c->fleet_term, now);
 	lead_members(c);
 	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
+	c->hold_until_ms = 0;
+	lead_hold(c, now);
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
@@ -77,6 +109,7 @@ void lead_stop(struct core *c)
 	c->barrier_sent = false;
 	if (c->fleet == NULL)
 		return;
+	watch_stop(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	c->fleet = NULL;
@@ -113,6 +146,14 @@ static struct board_soft *lead_board(struct core *c, uint64_t node)
 	return free_slot;
 }
 
+static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->leases.members[i].node == node)
+			return &c->leases.members[i];
+	return NULL;
+}
+
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 {
 	struct board_soft *board = lead_board(c, node);
@@ -120,6 +161,12 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 	if (board != NULL) {
 		board->applied_index = renew->applied_index;
 		board->sessions = renew->sessions;
+		board->certified_index = renew->certified_index;
+		/* 0: a release that does not say. */
+		board->skew_ms = renew->real_ms != 0 ? renew->real_ms - clock_realtime_ms() : 0;
+		board->rtt_ms = renew->rtt_ms;
+		board->disk_ms = renew->disk_ms;
+		board->wear_percent = renew->wear_percent;
 	}
 	lead_lease_changed(c);
 }
@@ -138,10 +185,11 @@ void lead_lease_changed(struct core *c)
 
 	/* What a majority has promised stays promised: it outlives the leadership (every new leader
 	 * waits for it) and a board that joins and has made no contact yet. */
-	if (own > c->lease.until_ms && c->reports_due == 0)
+	if (own > c->lease.until_ms && !core_reports_due(c))
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
-	valid = now < c->lease.until_ms;
-	atomic_store(&c->view.lease_until_ms, c->lease.until_ms);
+	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
+	valid = now < c->lease.until_ms && c->secrets_seen;
+	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
@@ -208,17 +256,27 @@ struct membership {
 	bool known[LIMIT_NODES]; /* the member is a board of the model */
 };
 
+static int membership_mark(void *arg, const Tb__Node *node)
+{
+	struct membership *m = arg;
+
+	for (unsigned i = 0; i < m->count; i++)
+		m->known[i] |= m->members[i].id == node->id;
+	return 0;
+}
+
 static int membership_visit(void *arg, const Tb__Node *node)
 {
 	struct membership *m = arg;
 	struct core *c = m->c;
 	struct role_change *change;
 
+	if (c->membership_busy)
+		return 1;
 	for (unsigned i = 0; i < m->count; i++) {
 		if (m->members[i].id != node->id)
 			continue;
-		m->known[i] = true;
-		if (c->membership_busy || m->members[i].role != ENGINE_SPARE)
+		if (m->members[i].role != ENGINE_SPARE)
 			return 0;
 		change = mem_zalloc(sizeof(*change));
 		change->c = c;
@@ -227,13 +285,14 @@ static int membership_visit(void *arg, const Tb__Node *node)
 		engine_promote(c->engine, node->id, lead_promoted, change);
 		return 0;
 	}
-	if (!c->membership_busy && m->count < LIMIT_NODES) {
+	if (m->count < LIMIT_NODES) {
 		c->membership_busy = true;
 		engine_add(c->engine, node->id, node->address, lead_member_done, c);
 	}
 	return 0;
 }
 
+/* Who has left goes first: a board that takes another's place may have its address, too. */
 static void lead_membership(struct core *c)
 {
 	struct membership m = {.c = c};
@@ -241,7 +300,7 @@ static void lead_membership(struct core *c)
 	if (c->membership_busy)
 		return;
 	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
-	if (store_nodes(c->store, membership_visit, &m) != 0)
+	if (store_nodes(c->store, membership_mark, &m) != 0)
 		return;
 	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
 		if (m.known[i])
@@ -252,6 +311,124 @@ static void lead_membership(struct core *c)
 		else
 			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
 	}
+	store_nodes(c->store, membership_visit, &m);
+}
+
+/* --- the level --- */
+
+struct levels {
+	struct core *c;
+	unsigned least;
+};
+
+static int levels_visit(void *arg, const Tb__Node *node)
+{
+	struct levels *l = arg;
+	unsigned level =
+		node->id == l->c->identity.node_id ? LEVEL_HERE : peer_level(l->c, node->id);
+
+	if (level < l->least)
+		l->least = level;
+	return 0;
+}
+
+/* Raised once every board of the model is here and says that it understands more. */
+static void lead_level(struct core *c)
+{
+	struct levels l = {.c = c, .least = LEVEL_HERE};
+	uint64_t now = clock_boottime_ms();
+	Tb__Command *command;
+
+	if (now < c->level_ms || !c->secrets_seen)
+		return;
+	c->level_ms = now + CORE_LEVEL_MS;
+	if (core_level(c) >= LEVEL_HERE || store_nodes(c->store, levels_visit, &l) != 0 ||
+	    l.least <= core_level(c))
+		return;
+	command = proposal_command(mem_strdup("upgrade"));
+	command->op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	command->cluster_level = mem_alloc(sizeof(Tb__ClusterLevel));
+	tb__cluster_level__init(command->cluster_level);
+	command->cluster_level->level = l.least;
+	proposal_one(c, command, NULL, NULL);
+}
+
+/* --- drained boards --- */
+
+struct drain_view {
+	struct core *c;
+	struct drain_board boards[LIMIT_NODES];
+	Tb__Drain drains[LIMIT_NODES];
+	unsigned count;
+};
+
+static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
+{
+	const struct lease_member *member = lead_lease_of(c, node);
+
+	return node == c->identity.node_id || (member != NULL && member->renewed_ms != 0 &&
+					       now - member->renewed_ms < LEASE_LENGTH_MS);
+}
+
+bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	if (node == c->identity.node_id) {
+		watch_self(c, ret);
+		ret->rtt_ms = 0; /* of a time when it followed */
+		return true;
+	}
+	*ret = (struct board_health){0};
+	if (board != NULL) {
+		ret->skew_ms = board->skew_ms;
+		ret->rtt_ms = board->rtt_ms;
+		ret->disk_ms = board->disk_ms;
+		ret->wear_percent = board->wear_percent;
+	}
+	return lead_reaches(c, node, clock_boottime_ms());
+}
+
+static int drain_visit(void *arg, const Tb__Node *node)
+{
+	struct drain_view *v = arg;
+	const struct board_soft *soft;
+
+	if (v->count == LIMIT_NODES)
+		return 1;
+	soft = lead_board(v->c, node->id);
+	v->drains[v->count] = node->drain;
+	v->boards[v->count++] = (struct drain_board){
+		.node = node->id,
+		.voter = node->role == TB__NODE_ROLE__NODE_ROLE_VOTER,
+		.reachable = lead_reaches(v->c, node->id, clock_boottime_ms()),
+		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
+		.applied = soft != NULL ? soft->applied_index : 0,
+	};
+	return 0;
+}
+
+/* Sends the site nodes of drained boards away, and the leadership with them. */
+static void lead_drain(struct core *c)
+{
+	struct drain_view v = {.c = c};
+	uint64_t now = clock_boottime_ms();
+	uint64_t heir;
+
+	if (store_nodes(c->store, drain_visit, &v) != 0)
+		return;
+	for (unsigned i = 0; i < v.count; i++)
+		if (v.boards[i].drained)
+			fleet_drain(c->fleet, v.boards[i].node, v.drains[i] == TB__DRAIN__DRAIN_NOW,
+				    CORE_DRAIN_BATCH, now);
+	heir = drain_heir(v.boards, v.count, c->identity.node_id);
+	if (heir == 0 || c->membership_busy || now < c->hand_over_ms)
+		return;
+	c->hand_over_ms = now + CORE_HAND_OVER_MS;
+	c->membership_busy = true;
+	log_notice("hand-over", "this board is drained: board %llu is to lead",
+		   (unsigned long long)heir);
+	engine_transfer(c->engine, heir, lead_member_done, c);
 }
 
 /* --- the arbiter's output --- */
@@ -268,6 +445,7 @@ static void lead_batch_done(void *arg, int error, Tb__CommandResult *const *resu
 	struct grant_batch *b = arg;
 	struct core *c = b->c;
 
+	c->grants_on_way -= b->count;
 	/* Results of an earlier leadership concern nobody any more. */
 	for (size_t i = 0; i < b->count; i++) {
 		bool failed = error != 0 || i >= count || results[i]->refusal != 0;
@@ -284,7 +462,7 @@ static void lead_batch_done(void *arg, int error, Tb__CommandResult *const *resu
 
 static void lead_flush_commands(struct core *c)
 {
-	for (;;) {
+	while (c->grants_on_way < CORE_GRANTS_MAX) {
 		Tb__Command *command = fleet_next_command(c->fleet);
 		Tb__Command **copies;
 		struct grant_batch *b;
@@ -304,6 +482,7 @@ static void lead_flush_commands(struct core *c)
 		copies = mem_array(b->count, sizeof(*copies));
 		for (size_t i = 0; i < b->count; i++)
 			copies[i] = (Tb__Command *)message_copy(&b->commands[i]->base);
+		c->grants_on_way += b->count;
 		proposal_add_once(c, copies, b->count, lead_batch_done, b);
 	}
 }
@@ -324,21 +503,18 @@ static void lead_send_orders(struct core *c, struct order_batch *b)
 	if (b->count == 0)
 		return;
 	if (b->door == c->identity.node_id) {
-		if (c->reports_due == 0) {
-			c->listeners.door_orders(c->listeners.arg, b->orders, b->count);
-			*b = (struct order_batch){0};
-			return;
-		}
-	} else {
-		p = peer_find(c, b->door);
-		if (p != NULL) {
-			orders.term = c->fleet_term;
-			orders.n_orders = b->count;
-			orders.orders = b->orders;
-			frame.what_case = TB__PEER_FRAME__WHAT_ORDERS;
-			frame.orders = &orders;
-			peer_send(p, &frame);
-		}
+		core_door_orders(c, b->orders, b->count);
+		*b = (struct order_batch){0};
+		return;
+	}
+	p = peer_find(c, b->door);
+	if (p != NULL) {
+		orders.term = c->fleet_term;
+		orders.n_orders = b->count;
+		orders.orders = b->orders;
+		frame.what_case = TB__PEER_FRAME__WHAT_ORDERS;
+		frame.orders = &orders;
+		peer_send(p, &frame);
 	}
 	/* An order that cannot be sent is made again when the door reports. */
 	for (size_t i = 0; i < b->count; i++)
@@ -414,6 +590,9 @@ void lead_applied(struct core *c, const struct apply_result *result)
 		fleet_site_changed(c->fleet, result->sites[i], now);
 	if (result->nodes_changed)
 		lead_members(c);
+	/* A restore ends under the leader that began it. */
+	if (result->cluster_changed)
+		lead_hold(c, now);
 }
 
 bool lead_has_others(struct core *c)
@@ -436,6 +615,11 @@ void lead_tick(struct core *c)
 		return;
 	lead_members(c);
 	lead_membership(c);
+	lead_drain(c);
+	lead_settle(c);
+	lead_level(c);
+	certify_lead(c, clock_boottime_ms());
+	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
 
@@ -452,6 +636,9 @@ static void answer_sites(struct core *c, struct query *q)
 		tb__site_status_row__init(rows[i]);
 		rows[i]->name = sites->names[i];
 		rows[i]->status = fleet_site_status(c->fleet, sites->names[i], NULL);
+		if (rows[i]->status->lease != NULL && rows[i]->status->lease->holder != 0)
+			rows[i]->status->lease->until_ms =
+				core_now_ms(c) + rows[i]->status->lease->left_ms;
 	}
 	answer.n_rows = sites->n_names;
 	answer.rows = rows;
@@ -470,16 +657,9 @@ struct node_rows {
 	Tb__NodeStatus statuses[LIMIT_NODES];
 	unsigned count;
 	unsigned reachable;
+	unsigned drained;
 	char *leader_name;
 };
-
-static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
-{
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
-		if (c->leases.members[i].node == node)
-			return &c->leases.members[i];
-	return NULL;
-}
 
 static int node_rows_visit(void *arg, const Tb__Node *node)
 {
@@ -488,12 +668,21 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	uint64_t now = clock_boottime_ms();
 	const struct lease_member *member = lead_lease_of(c, node->id);
 	struct board_soft *board = lead_board(c, node->id);
+	struct board_health health;
 	Tb__NodeStatus *status;
 
 	if (r->count == LIMIT_NODES)
 		return 1;
 	status = &r->statuses[r->count];
 	tb__node_status__init(status);
+	lead_health(c, node->id, &health);
+	status->skew_ms = (int32_t)(health.skew_ms > INT32_MAX	 ? INT32_MAX
+				    : health.skew_ms < INT32_MIN ? INT32_MIN
+								 : health.skew_ms);
+	status->rtt_ms = health.rtt_ms;
+	status->disk_ms = health.disk_ms;
+	status->wear_percent = health.wear_percent;
+	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -511,6 +700,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 		}
 	}
 	r->reachable += status->reachable;
+	r->drained += node->drain != TB__DRAIN__DRAIN_OFF;
 	tb__node_status_row__init(&r->rows[r->count]);
 	r->rows[r->count].node_id = node->id;
 	r->rows[r->count].status = status;
@@ -537,6 +727,8 @@ static void answer_cluster(struct core *c, struct query *q)
 	status.applied_index = engine_applied(c->engine);
 	status.nodes = rows.count;
 	status.nodes_reachable = rows.reachable;
+	status.nodes_drained = rows.drained;
+	status.level = core_level(c);
 	status.sites = (uint32_t)sites;
 	here = status.sites_whole + status.sites_degraded + status.sites_split +
 	       status.sites_undecided;
@@ -576,7 +768,9 @@ static void answer_removed(void *arg, int error, Tb__CommandResult *const *resul
 	struct query *q = arg;
 
 	if (error == 0 && count == 1 && results[0]->refusal != 0)
-		query_refuse(q, -ENOENT, results[0]->message);
+		query_refuse(
+			q, results[0]->refusal == TB__REFUSAL__REFUSAL_NOT_FOUND ? -ENOENT : -EPERM,
+			results[0]->message);
 	else
 		query_refuse(q, error, "");
 }
@@ -613,7 +807,7 @@ static bool lead_removal_safe(struct core *c, uint64_t leaving, const char **ret
 static void answer_remove(struct core *c, struct query *q)
 {
 	const Tb__PeerRemove *remove = q->query->remove;
-	Tb__Command **commands;
+	Tb__Command *command;
 	Tb__Node *node;
 	const char *why;
 
@@ -626,16 +820,50 @@ static void answer_remove(struct core *c, struct query *q)
 		query_refuse(q, -EPERM, why);
 		return;
 	}
-	commands = mem_array(1, sizeof(*commands));
-	commands[0] = mem_alloc(sizeof(**commands));
-	tb__command__init(commands[0]);
-	commands[0]->actor = mem_strdup(remove->actor);
-	commands[0]->op_case = TB__COMMAND__OP_NODE_REMOVE;
-	commands[0]->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
-	tb__node_remove__init(commands[0]->node_remove);
-	commands[0]->node_remove->id = remove->node_id;
+	command = proposal_command(mem_strdup(remove->actor));
+	command->op_case = TB__COMMAND__OP_NODE_REMOVE;
+	command->node_remove = mem_alloc(sizeof(Tb__NodeRemove));
+	tb__node_remove__init(command->node_remove);
+	command->node_remove->id = remove->node_id;
 	q->held = true;
-	proposal_add(c, NULL, commands, 1, answer_removed, q);
+	proposal_one(c, command, answer_removed, q);
+}
+
+/* Only a board that is gone can be replaced, and only while a majority of the rest is here. */
+static void answer_replace(struct core *c, struct query *q)
+{
+	uint64_t id = q->query->replace->node_id;
+	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
+	const char *why;
+	Tb__Node *node;
+
+	/* Removed meanwhile: its place is free. */
+	if (store_node_get(c->store, id, &node) != 0) {
+		query_finish(q, 0, &done);
+		return;
+	}
+	tb__node__free_unpacked(node, NULL);
+	if (lead_reaches(c, id, clock_boottime_ms()))
+		query_refuse(q, -EPERM,
+			     "that board is alive; only a dead one can be replaced (stop it for "
+			     "good first, or join the new board and remove the old one with "
+			     "\"witnessctl cluster remove\")");
+	else if (!lead_removal_safe(c, id, &why))
+		query_refuse(q, -EPERM, why);
+	else
+		query_finish(q, 0, &done);
+}
+
+static bool lead_drained(struct core *c, uint64_t id)
+{
+	Tb__Node *node;
+	bool drained;
+
+	if (store_node_get(c->store, id, &node) != 0)
+		return false;
+	drained = node->drain != TB__DRAIN__DRAIN_OFF;
+	tb__node__free_unpacked(node, NULL);
+	return drained;
 }
 
 void lead_answer(struct core *c, struct query *q)
@@ -659,12 +887,21 @@ void lead_answer(struct core *c, struct query *q)
 			query_finish(q, 0, &done);
 			break;
 		}
+		if (lead_drained(c, q->query->transfer->node_id)) {
+			query_refuse(q, -EPERM,
+				     "that board is drained; undrain it first (witnessctl node "
+				     "undrain)");
+			break;
+		}
 		q->held = true;
 		c->membership_busy = true;
 		engine_transfer(c->engine, q->query->transfer->node_id, answer_transferred, q);
 		break;
 	case TB__PEER_QUERY__WHAT_REMOVE:
 		answer_remove(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_REPLACE:
+		answer_replace(c, q);
 		break;
 	default:
 		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");

@@ -1,14 +1,19 @@
 #include "witnessd/link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "lib/log.h"
 #include "lib/mem.h"
 
 /* Freed when both ends have closed. */
 struct link {
 	struct stream *ends[2]; /* NULL: closed */
+	struct list of_set;
+	uint64_t node;
+	char serial[64]; /* of the other board's certificate */
 };
 
 static struct stream **end_of(struct link *l, const struct stream *s)
@@ -49,6 +54,7 @@ static void link_closed(struct stream *s, enum stream_end end, const char *detai
 		stream_resume(other); /* to throw away what it still says */
 		stream_close(other);
 	} else {
+		list_remove(&l->of_set);
 		free(l);
 	}
 }
@@ -59,13 +65,33 @@ static const struct stream_events link_events = {
 	.closed = link_closed,
 };
 
-int link_pump(struct stream *tls, int *ret_fd)
+void links_check(struct list *links, bool (*holds)(void *arg, uint64_t node, const char *serial),
+		 void *arg)
+{
+	list_for_each_safe (at, links) {
+		struct link *l = list_entry(at, struct link, of_set);
+
+		if (l->ends[0] == NULL || holds(arg, l->node, l->serial))
+			continue;
+		log_notice("link-ended", "board %llu: its certificate no longer holds",
+			   (unsigned long long)l->node);
+		stream_abort(l->ends[0]);
+	}
+}
+
+int link_pump(struct stream *tls, struct list *links, uint64_t node, const char *serial,
+	      int *ret_fd)
 {
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return -errno;
 	struct link *l = mem_zalloc(sizeof(*l));
+	list_init(&l->of_set);
+	if (links != NULL)
+		list_append(links, &l->of_set);
+	l->node = node;
+	snprintf(l->serial, sizeof(l->serial), "%s", serial);
 	l->ends[0] = tls;
 	l->ends[1] = stream_adopt(stream_group_of(tls), pair[0], &link_events, l);
 	stream_set_events(tls, &link_events, l);

@@ -2,6 +2,7 @@
  * to other boards without ever doing TLS. Bytes go both ways with back-pressure: neither side
  * makes the pump hold more than LINK_QUEUE_MAX and one read for it. */
 #pragma once
+#include "lib/list.h"
 #include "witnessd/stream.h"
 
 enum {
@@ -14,5 +15,9 @@ enum {
 /* Joins a stream that is ready (and of which nothing was read) with one end of a new socketpair;
  * *ret_fd is the other end, non-blocking, the caller's. From here on the pump owns the stream.
  * When either side ends, what it sent before is still passed on, and the other side is closed.
- * 0; -EMFILE and the like: the stream stays the caller's. */
-int link_pump(struct stream *tls, int *ret_fd);
+ * 0; -EMFILE and the like: the stream stays the caller's. `links` (NULL: none) outlives it. */
+int link_pump(struct stream *tls, struct list *links, uint64_t node, const char *serial,
+	      int *ret_fd);
+/* Resets the links of boards whose certificate no longer holds. */
+void links_check(struct list *links, bool (*holds)(void *arg, uint64_t node, const char *serial),
+		 void *arg);

@@ -18,6 +18,7 @@
 
 enum {
 	ACCEPTS_PER_TURN = 32,
+	TAKES_PER_TURN = 512, /* costs next to nothing, and the queue of the kernel is short */
 	BACKLOG_DEFAULT = 1024,
 	COMPLAIN_EVERY_MS = 10 * 1000,
 };
@@ -216,6 +217,10 @@ static void turn_away(struct stream_listener *l, int error)
 
 static void take_client(struct stream_listener *l, int fd, const struct sockaddr *peer)
 {
+	if (l->taken) {
+		l->taken(fd, peer, l->arg);
+		return;
+	}
 	if (l->limit > 0 && l->open >= l->limit) {
 		close(fd);
 		l->over_limit++;
@@ -234,7 +239,9 @@ static void clients_wait(uv_poll_t *poll, int status, int events)
 
 	(void)status; /* an error shows again in accept */
 	(void)events;
-	for (int i = 0; i < ACCEPTS_PER_TURN && !uv_is_closing((uv_handle_t *)poll); i++) {
+	int most = l->taken ? TAKES_PER_TURN : ACCEPTS_PER_TURN;
+
+	for (int i = 0; i < most && !uv_is_closing((uv_handle_t *)poll); i++) {
 		struct sockaddr_storage peer = {.ss_family = AF_UNIX};
 		socklen_t len = sizeof(peer);
 		int fd = accept4(l->fd, (struct sockaddr *)&peer, &len,
@@ -273,6 +280,7 @@ int stream_listen(struct stream_group *g, const struct stream_listen *how,
 		.limit = how->limit,
 		.events = how->events,
 		.accepted = how->accepted,
+		.taken = how->taken,
 		.arg = how->arg,
 	};
 	if (address.socket.any.sa_family == AF_UNIX)

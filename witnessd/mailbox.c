@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdbool.h>
 
+enum { SLICE_US = 10000 };
+
 static struct letter *letter_take(struct mailbox *m)
 {
 	struct letter *letter = NULL;
@@ -25,7 +27,8 @@ static struct letter *letter_take(struct mailbox *m)
 
 /* One by one, so that a letter which closes the mailbox finds the rest still in order. Letters
  * that come in meanwhile wait for the next turn of the loop: two mailboxes answering each other
- * must not starve the sockets. */
+ * must not starve the sockets. Neither must a storm: after SLICE_US the rest waits too, for raft's
+ * heartbeats have the same loop. */
 static void letters_open(uv_async_t *wake)
 {
 	struct mailbox *m = wake->data;
@@ -33,11 +36,14 @@ static void letters_open(uv_async_t *wake)
 	pthread_mutex_lock(&m->lock);
 	size_t batch = m->count;
 	pthread_mutex_unlock(&m->lock);
+	uint64_t end = uv_hrtime() + SLICE_US * UINT64_C(1000);
 	while (batch-- > 0) {
 		struct letter *letter = letter_take(m);
 		if (!letter)
 			return;
 		letter->open(letter);
+		if (uv_hrtime() >= end)
+			break;
 	}
 	pthread_mutex_lock(&m->lock);
 	if (m->count > 0 && !m->closed)

@@ -1,9 +1,9 @@
 /* mailbox.h: the only way from one thread's loop to another's.
  *
  * A letter is a job with its data: posted from any thread, opened once, in order, in the thread
- * of the mailbox's loop. The sender allocates it (usually embedded in a bigger struct); the
- * opener frees it or posts it back as the answer. Bounded: a sender that outruns the reader gets
- * -EAGAIN and keeps the letter. */
+ * of the mailbox's loop; many take turns with the loop's other work. The sender allocates it
+ * (usually embedded in a bigger struct); the opener frees it or posts it back as the answer.
+ * Bounded: a sender that outruns the reader gets -EAGAIN and keeps the letter. */
 #pragma once
 #include <pthread.h>
 #include <stddef.h>

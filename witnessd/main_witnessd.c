@@ -8,18 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/text.h"
+#include "witnessd/agent_door.h"
+#include "witnessd/capacity.h"
 #include "witnessd/config.h"
 #include "witnessd/core.h"
 #include "witnessd/directory.h"
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
-#include "witnessd/notify.h"
+#include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
 enum { EXIT_USAGE = 2, CONFIG_OVERRIDES = 16 };
@@ -193,10 +194,12 @@ static void config_print(const struct config *c)
 	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
 	       c->advertise, (unsigned long long)c->connections_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
-	       "sessions-max = %llu\nsessions-per-address-max = %llu\n",
+	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
+	       "pending-per-address-max = %llu\n",
 	       c->sites_listen, c->sites_advertise, tls[c->tls],
-	       c->client_certificate ? "on" : "off", (unsigned long long)c->sessions_max,
-	       (unsigned long long)c->sessions_per_address_max);
+	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
+	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
+	       (unsigned long long)c->pending_per_address_max);
 }
 
 /* --- the parts of the daemon, and who tells whom --- */
@@ -225,27 +228,54 @@ static void on_identity_changed(void *arg)
 	qnet_door_identity(d->door);
 }
 
+/* Two doors look like one to the core; the top bit of a session says whose it is. */
 static void on_door_orders(void *arg, Tb__DoorOrder **orders, size_t count)
 {
-	qnet_door_orders(((struct daemon *)arg)->door, orders, count);
+	struct daemon *d = arg;
+	Tb__DoorOrder **agents = mem_array(count, sizeof(Tb__DoorOrder *));
+	size_t agent_count = 0;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if ((orders[i]->session & AGENT_SESSION) != 0)
+			agents[agent_count++] = orders[i];
+		else
+			orders[kept++] = orders[i];
+	}
+	agent_door_orders(front_agents(d->front), agents, agent_count);
+	qnet_door_orders(d->door, orders, kept);
 }
 
 static void on_door_report(void *arg)
 {
-	qnet_door_report(((struct daemon *)arg)->door);
+	struct daemon *d = arg;
+
+	agent_door_report(front_agents(d->front));
+	qnet_door_report(d->door);
 }
 
 static uint32_t on_door_sessions(void *arg)
 {
+	struct daemon *d = arg;
+	struct agent_door_stats agents;
 	struct qnet_door_stats stats;
 
-	qnet_door_stats(((struct daemon *)arg)->door, &stats);
-	return (uint32_t)stats.sessions[QNET_OPEN];
+	agent_door_stats(front_agents(d->front), &agents);
+	qnet_door_stats(d->door, &stats);
+	return (uint32_t)(stats.sessions[QNET_OPEN] + agents.sessions);
 }
 
 static void on_door_serve(void *arg, bool on)
 {
-	qnet_door_serve(((struct daemon *)arg)->door, on);
+	struct daemon *d = arg;
+
+	agent_door_serve(front_agents(d->front), on);
+	qnet_door_serve(d->door, on);
+}
+
+static void on_door_admit(void *arg, bool on)
+{
+	qnet_door_admit(((struct daemon *)arg)->door, on);
 }
 
 static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const char *pin,
@@ -268,29 +298,6 @@ static void on_core_failed(void *arg)
 	kill(getpid(), SIGTERM);
 }
 
-/* A site session is a descriptor; take as many as the system lets us have. */
-static void limits_raise(const struct config *config)
-{
-	struct rlimit files;
-	uint64_t wanted = config->sessions_max + config->connections_max + 256;
-
-	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
-		return;
-	if (files.rlim_max < wanted && files.rlim_max != RLIM_INFINITY) {
-		struct rlimit more = {wanted, wanted};
-
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-			return;
-		log_warning(
-			"few-descriptors",
-			"the limit of open files is %llu, sessions-max and connections-max ask for "
-			"%llu; raise LimitNOFILE= of the service",
-			(unsigned long long)files.rlim_max, (unsigned long long)wanted);
-	}
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-}
-
 static int daemon_start(struct daemon *d, const struct config *config, const char **ret_message)
 {
 	const struct core_config core_config = {
@@ -308,6 +315,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.door_report = on_door_report,
 		.door_sessions = on_door_sessions,
 		.door_serve = on_door_serve,
+		.door_admit = on_door_admit,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
 	};
@@ -372,8 +380,9 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	limits_raise(&config);
-	rv = daemon_start(&d, &config, &message);
+	rv = capacity_take(&config, &message);
+	if (rv == 0)
+		rv = daemon_start(&d, &config, &message);
 	if (rv == 0) {
 		log_notice("started", "witnessd %s on board %s, sites at %s, API at %s",
 			   TIEBREAK_VERSION, config.name, config.sites_listen, config.listen);

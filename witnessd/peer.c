@@ -36,6 +36,7 @@ struct peer {
 	uv_pipe_t pipe;
 	uint64_t node;
 	uint64_t term; /* of the leadership that the link serves; 0: not greeted yet */
+	unsigned level; /* as its hello says; 0: not yet */
 	bool outgoing;
 	bool greeted; /* its hello was good, but this board was not ready to lead */
 	bool closing;
@@ -125,6 +126,7 @@ static void peer_hello(struct peer *p, uint64_t term)
 	hello.node_id = p->core->identity.node_id;
 	hello.version = (char *)TIEBREAK_VERSION;
 	hello.term = term;
+	hello.level = LEVEL_HERE;
 	hello.cluster_id = p->core->identity.cluster_id;
 	frame.what_case = TB__PEER_FRAME__WHAT_HELLO;
 	frame.hello = &hello;
@@ -142,6 +144,13 @@ struct peer *peer_find(struct core *c, uint64_t node)
 	return NULL;
 }
 
+unsigned peer_level(struct core *c, uint64_t node)
+{
+	struct peer *p = peer_find(c, node);
+
+	return p != NULL ? p->level : 0;
+}
+
 /* --- what a leader hears --- */
 
 static void peer_greet(struct peer *p);
@@ -155,6 +164,15 @@ static void peer_greeted_by_follower(struct peer *p, const Tb__PeerHello *hello)
 			    "board %llu presents itself as board %llu of cluster %s",
 			    (unsigned long long)p->node, (unsigned long long)hello->node_id,
 			    hello->cluster_id);
+		peer_close(p);
+		return;
+	}
+	p->level = hello->level != 0 ? hello->level : LEVEL_FIRST;
+	if (p->level < core_level(c)) {
+		log_warning("peer-refused",
+			    "board %llu runs a release that is too old for this cluster (%s, level "
+			    "%u of %u): upgrade it",
+			    (unsigned long long)p->node, hello->version, p->level, core_level(c));
 		peer_close(p);
 		return;
 	}
@@ -287,12 +305,12 @@ static void peer_orders(struct peer *p, const Tb__PeerOrders *orders)
 	struct core *c = p->core;
 	Tb__DoorOrder **copies;
 
-	if (orders->term != p->term || p->term < engine_term(c->engine) || c->reports_due > 0)
+	if (orders->term != p->term || p->term < engine_term(c->engine))
 		return;
 	copies = mem_array(orders->n_orders, sizeof(Tb__DoorOrder *));
 	for (size_t i = 0; i < orders->n_orders; i++)
 		copies[i] = (Tb__DoorOrder *)message_copy(&orders->orders[i]->base);
-	c->listeners.door_orders(c->listeners.arg, copies, orders->n_orders);
+	core_door_orders(c, copies, orders->n_orders);
 }
 
 /* While the door owes its report the leader's clock is noted, to be echoed, but the lease is not
@@ -300,9 +318,12 @@ static void peer_orders(struct peer *p, const Tb__PeerOrders *orders)
 static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 {
 	struct core *c = p->core;
+	uint64_t now = clock_boottime_ms();
 
+	if (grant->sent_ms <= now)
+		watch_renewed(c, now - grant->sent_ms, now);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
-		      grant->leader_ms, c->reports_due == 0 ? grant->length_ms : 0);
+		      grant->leader_ms, !core_reports_due(c) ? grant->length_ms : 0);
 	/* A leader without a lease of its own yet needs our echo of its clock first. */
 	if (grant->length_ms == 0 && !p->echoed) {
 		p->echoed = true;
@@ -497,6 +518,7 @@ void peer_renew(struct core *c)
 {
 	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
 	Tb__LeaseRenew renew = TB__LEASE_RENEW__INIT;
+	struct board_health health;
 
 	if (c->up == NULL)
 		return;
@@ -504,6 +526,12 @@ void peer_renew(struct core *c)
 	renew.sent_ms = clock_boottime_ms();
 	renew.leader_ms = c->lease.term == renew.term ? c->lease.leader_ms : 0;
 	renew.applied_index = engine_applied(c->engine);
+	renew.certified_index = c->certified_index;
+	watch_self(c, &health);
+	renew.real_ms = health.real_ms;
+	renew.rtt_ms = health.rtt_ms;
+	renew.disk_ms = health.disk_ms;
+	renew.wear_percent = health.wear_percent;
 	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;

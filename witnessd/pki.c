@@ -316,6 +316,53 @@ int pki_request_new(const char *common_name, const char *key_pem, char **ret_req
 	return rv;
 }
 
+static bool bridge_fill(X509 *cert, X509 *old_ca, EVP_PKEY *old_key, X509 *new_ca, int64_t now_ms)
+{
+	char serial[64];
+
+	return X509_set_version(cert, X509_VERSION_3) == 1 && serial_set(cert, serial) &&
+	       validity_set(cert, now_ms, time_ms(X509_get0_notAfter(old_ca))) &&
+	       X509_set_subject_name(cert, X509_get_subject_name(new_ca)) == 1 &&
+	       X509_set_issuer_name(cert, X509_get_subject_name(old_ca)) == 1 &&
+	       X509_set_pubkey(cert, X509_get0_pubkey(new_ca)) == 1 &&
+	       extension_add(cert, old_ca, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
+	       extension_add(cert, old_ca, NID_key_usage, "critical,keyCertSign,cRLSign") &&
+	       extension_add(cert, old_ca, NID_subject_key_identifier, "hash") &&
+	       extension_add(cert, old_ca, NID_authority_key_identifier, "keyid:always") &&
+	       X509_sign(cert, old_key, EVP_sha256()) > 0;
+}
+
+int pki_bridge(const char *old_ca_pem, const char *old_key_pem, const char *new_ca_pem,
+	       int64_t now_ms, char **ret_pem)
+{
+	X509 *old_ca = certificate_read(old_ca_pem);
+	EVP_PKEY *old_key = key_read(old_key_pem);
+	X509 *new_ca = certificate_read(new_ca_pem);
+	struct pki_signed made = {0};
+	X509 *cert = NULL;
+	int rv = 0;
+
+	/* Of the same name, it is self-issued and no step of the path that the old CA forbids. */
+	if (old_ca == NULL || old_key == NULL || new_ca == NULL ||
+	    X509_NAME_cmp(X509_get_subject_name(old_ca), X509_get_subject_name(new_ca)) != 0) {
+		rv = fail(-EINVAL, NULL, "the CAs' certificates and key cannot be used");
+		goto out;
+	}
+	cert = X509_new();
+	if (cert == NULL || !bridge_fill(cert, old_ca, old_key, new_ca, now_ms)) {
+		rv = fail_openssl(NULL, "sign a CA certificate");
+	} else {
+		signed_fill(cert, &made);
+		*ret_pem = made.pem;
+	}
+out:
+	X509_free(cert);
+	X509_free(new_ca);
+	EVP_PKEY_free(old_key);
+	X509_free(old_ca);
+	return rv;
+}
+
 /* --- signing --- */
 
 static const struct {
@@ -524,5 +571,39 @@ int pki_not_after_ms(const char *pem, int64_t *ret)
 		return -EINVAL;
 	*ret = time_ms(X509_get0_notAfter(cert));
 	X509_free(cert);
+	return 0;
+}
+
+int pki_serial(const char *pem, char serial[64])
+{
+	X509 *cert = certificate_read(pem);
+	uint8_t bytes[SERIAL_LEN];
+	BIGNUM *number = NULL;
+	int rv = -EINVAL;
+
+	if (cert != NULL)
+		number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+	if (number != NULL && BN_bn2binpad(number, bytes, sizeof(bytes)) == SERIAL_LEN) {
+		hex_encode(bytes, sizeof(bytes), serial);
+		rv = 0;
+	}
+	BN_free(number);
+	X509_free(cert);
+	return rv != 0 ? fail(rv, NULL, "the certificate cannot be read") : 0;
+}
+
+int pki_common_name(const char *pem, char **ret)
+{
+	X509 *cert = certificate_read(pem);
+	char name[COMMON_NAME_MAX + 1];
+	int len = -1;
+
+	if (cert != NULL)
+		len = X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, name,
+						sizeof(name));
+	X509_free(cert);
+	if (len < 0)
+		return fail(-EINVAL, NULL, "the certificate cannot be read");
+	*ret = mem_strndup(name, (size_t)len);
 	return 0;
 }

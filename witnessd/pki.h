@@ -44,7 +44,15 @@ int pki_sign(const struct pki_sign *how, struct pki_signed *ret, const char **re
 int pki_der(const char *pem, struct buf *ret_der);
 int pki_pkcs12(const char *cert, const char *key, const char *ca_cert, const char *nickname,
 	       struct buf *ret, const char **ret_message);
+/* `new_ca` (PEM, of a CA of the same name) with its name and key signed by the old one, so that who
+ * believes only the old one believes what the new one signs. */
+int pki_bridge(const char *old_ca, const char *old_key, const char *new_ca, int64_t now_ms,
+	       char **ret_pem);
 /* SHA-256 (hex) of the first certificate in the PEM text. */
 int pki_sha256(const char *pem, char hex[65]);
+/* CN of the first certificate; the caller frees it. */
+int pki_common_name(const char *pem, char **ret);
+/* Serial number of the first certificate, as pki_signed has it. */
+int pki_serial(const char *pem, char serial[64]);
 /* End of validity of the first certificate. */
 int pki_not_after_ms(const char *pem, int64_t *ret);

@@ -196,12 +196,44 @@ static void proposal_forward(struct proposal *p)
 	peer_send(p->core->up, &frame);
 }
 
+/* A board that does not understand an entry stops, so nothing is proposed that one might not. */
+static bool proposal_refuse(struct proposal *p)
+{
+	unsigned level = core_level(p->core);
+	unsigned needed = LEVEL_FIRST;
+
+	for (size_t i = 0; i < p->count; i++)
+		if (command_level(p->commands[i]) > needed)
+			needed = command_level(p->commands[i]);
+	/* What raises the level was checked by whoever proposes it. */
+	if (needed <= level ||
+	    (p->count == 1 && p->commands[0]->op_case == TB__COMMAND__OP_CLUSTER_LEVEL))
+		return false;
+	p->results = mem_array(p->count, sizeof(*p->results));
+	for (size_t i = 0; i < p->count; i++) {
+		p->results[i] = mem_alloc(sizeof(*p->results[i]));
+		tb__command_result__init(p->results[i]);
+		p->results[i]->refusal = TB__REFUSAL__REFUSAL_LEVEL;
+		p->results[i]->message = mem_printf("a board of the cluster runs an older release "
+						    "that does not know this (level %u "
+						    "is needed, every board understands %u); "
+						    "upgrade them all first: witnessctl "
+						    "node list",
+						    needed, level);
+	}
+	return true;
+}
+
 static void proposal_push(struct proposal *p)
 {
 	struct core *c = p->core;
 
 	if (c->engine == NULL)
 		return;
+	if (proposal_refuse(p)) {
+		proposal_finish(p, 0);
+		return;
+	}
 	if (engine_state(c->engine) == ENGINE_LEADER)
 		proposal_propose(p);
 	else if (p->remote != NULL)
@@ -244,6 +276,23 @@ void proposal_add(struct core *c, struct mailbox *home, Tb__Command **commands, 
 		proposal_finish(p, -EAGAIN);
 	else
 		proposal_push(p);
+}
+
+Tb__Command *proposal_command(char *actor)
+{
+	Tb__Command *command = mem_alloc(sizeof(*command));
+
+	tb__command__init(command);
+	command->actor = actor;
+	return command;
+}
+
+void proposal_one(struct core *c, Tb__Command *command, core_proposed done, void *arg)
+{
+	Tb__Command **commands = mem_array(1, sizeof(*commands));
+
+	commands[0] = command;
+	proposal_add(c, NULL, commands, 1, done, arg);
 }
 
 void proposal_add_once(struct core *c, Tb__Command **commands, size_t count, core_proposed done,

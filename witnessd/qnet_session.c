@@ -49,7 +49,7 @@ void qnet_session_init(struct qnet_session *s, uint64_t id, const char *address,
 	*s = (struct qnet_session){.id = id,
 				   .state = QNET_NEW,
 				   .address = mem_strdup(address),
-				   .deadline_ms = now_ms + QNET_INIT_DEADLINE_MS,
+				   .deadline_ms = now_ms + QNET_HELLO_DEADLINE_MS,
 				   .heard_ms = now_ms,
 				   .confirmed = true};
 }
@@ -136,6 +136,7 @@ static Tb__SiteNode *site_node_new(const struct qnet_session *s, const struct qn
 	node->tls = s->tls;
 	node->certificate = s->serial != NULL;
 	node->heartbeat_ms = s->heartbeat_ms;
+	node->rtt_ms = s->rtt_ms;
 	node->algorithm = algorithm_of(s->algorithm);
 	node->tie_breaker = (Tb__TieBreaker)s->tie_breaker;
 	node->tie_breaker_node = s->tie_breaker_node;
@@ -222,6 +223,15 @@ void qnet_session_report(const struct qnet_session *s, const struct qnet_world *
 		tell_report(s, w, out);
 	else if (s->state == QNET_ASKED)
 		tell_open(s, w, out);
+}
+
+void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out)
+{
+	Tb__DoorRtt *rtt = mem_alloc(sizeof(*rtt));
+
+	tb__door_rtt__init(rtt);
+	rtt->rtt_ms = s->rtt_ms;
+	event_new(out, s->id, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
 }
 
 void qnet_out_reset(struct qnet_out *out, uint32_t reports)
@@ -349,6 +359,8 @@ static enum qnet_verdict on_preinit(struct qnet_session *s, const struct qnet_wo
 	s->site = site_name(m->name, m->name_len);
 	if (w->site(w->arg, s->site, &s->policy) != 0)
 		return end(out, QNET_CLOSE, "the model cannot be read");
+	if (s->state == QNET_NEW)
+		s->deadline_ms += QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS;
 	move(s, QNET_GREETED);
 	reply(out, &(struct qnet_message){.type = QNET_PREINIT_REPLY,
 					  .has = (m->has & QNET_HAS(QNET_OPT_SEQ)) |

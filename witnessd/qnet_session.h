@@ -38,6 +38,7 @@ enum qnet_state {
 };
 
 enum {
+	QNET_HELLO_DEADLINE_MS = 5000, /* from connect to PREINIT, which clients send at once */
 	QNET_INIT_DEADLINE_MS = 30000, /* from connect to OPEN */
 	QNET_SITE_NAME_MAX = 64, /* longer names are cut and marked, see qnet_session.site */
 };
@@ -91,6 +92,7 @@ struct qnet_session {
 	uint32_t tie_breaker_node;
 	bool keep_active;
 	uint32_t heartbeat_ms;
+	uint32_t rtt_ms; /* the door's measurement, if it is near the heartbeat; else 0 */
 	/* A shorter interval counts only when an echo shows that the client has it; 0: none. */
 	uint32_t heartbeat_next_ms;
 	int64_t attached_ms;
@@ -160,6 +162,8 @@ void qnet_session_report(const struct qnet_session *s, const struct qnet_world *
 /* The connection is gone, or its end was decided: DoorClosed if the arbiter knows it. */
 void qnet_session_close(struct qnet_session *s, Tb__DoorClosed__Reason reason, uint64_t now_ms,
 			struct qnet_out *out);
+/* Tells rtt_ms. */
+void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out);
 /* Appends DoorReset for so many reports. */
 void qnet_out_reset(struct qnet_out *out, uint32_t reports);
 

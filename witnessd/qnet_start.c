@@ -1,8 +1,10 @@
 /* qnet_start.c: the site door of a running daemon: its upcalls are the core and a reader of the
- * core's model. The reader is opened at first use, since a new board has no model yet. */
+ * core's model, one for each thread. The reader is opened at first use, since a new board has no
+ * model yet. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 #include "cluster/store.h"
 #include "lib/log.h"
@@ -145,6 +147,19 @@ static void surroundings_free(void *arg)
 	free(s);
 }
 
+/* One core is left to the core thread and the front, which do little; a board with one or two cores
+ * has one door thread. */
+static unsigned door_threads(const struct config *config)
+{
+	unsigned cores = uv_available_parallelism();
+
+	if (config->threads != 0)
+		return (unsigned)config->threads;
+	return cores <= 2			   ? 1
+	       : cores - 1 < QNET_DOOR_THREADS_MAX ? cores - 1
+						   : QNET_DOOR_THREADS_MAX;
+}
+
 int qnet_door_start(const struct config *config, struct core *core, struct qnet_door **ret,
 		    const char **ret_message)
 {
@@ -155,21 +170,30 @@ int qnet_door_start(const struct config *config, struct core *core, struct qnet_
 		.listen = config->sites_listen,
 		.tls = tls[config->tls],
 		.client_certificate = config->client_certificate,
+		.threads = door_threads(config),
 		.sessions_max = (unsigned)config->sessions_max,
 		.sessions_per_address_max = (unsigned)config->sessions_per_address_max,
+		.pending_per_address_max = (unsigned)config->pending_per_address_max,
 	};
-	struct surroundings *s = mem_zalloc(sizeof(*s));
-	const struct qnet_door_upcalls upcalls = {
-		.arg = s,
-		.events = core_events,
-		.view = core_view(core),
-		.site = model_site,
-		.revoked = model_revoked,
-		.secrets = model_secrets,
-		.concerns = model_concerns,
-		.stopped = surroundings_free,
-	};
+	struct qnet_door_upcalls *upcalls = mem_array(door_config.threads, sizeof(*upcalls));
+	int rv;
 
-	s->core = core;
-	return qnet_door_start_in(&door_config, &upcalls, ret, ret_message);
+	for (unsigned i = 0; i < door_config.threads; i++) {
+		struct surroundings *s = mem_zalloc(sizeof(*s));
+
+		s->core = core;
+		upcalls[i] = (struct qnet_door_upcalls){
+			.arg = s,
+			.events = core_events,
+			.view = core_view(core),
+			.site = model_site,
+			.revoked = model_revoked,
+			.secrets = model_secrets,
+			.concerns = model_concerns,
+			.stopped = surroundings_free,
+		};
+	}
+	rv = qnet_door_start_in(&door_config, upcalls, ret, ret_message);
+	free(upcalls);
+	return rv;
 }

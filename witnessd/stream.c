@@ -98,6 +98,7 @@ struct stream {
 	enum stream_end end;
 	bool begun; /* the owner knows of it */
 	bool announce; /* `ready` is still to be called */
+	bool in_handshakes; /* `turn` is in group->handshakes */
 	bool paused;
 	bool busy; /* the owner was told that bytes are queued, and wants `drained` */
 	bool reading;
@@ -126,6 +127,7 @@ struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget
 	g->loop = loop;
 	g->budget_ns = handshake_budget_us * UINT64_C(1000);
 	list_init(&g->streams);
+	pool_init(&g->pool, sizeof(struct stream));
 	list_init(&g->listeners);
 	list_init(&g->wakes);
 	list_init(&g->handshakes);
@@ -141,6 +143,11 @@ struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget
 	g->handles = 3;
 	g->ticker.data = g->check.data = g->idle.data = g;
 	return g;
+}
+
+unsigned stream_group_handshakes(const struct stream_group *g)
+{
+	return g->handshake_count;
 }
 
 uv_loop_t *stream_group_loop(const struct stream_group *g)
@@ -194,6 +201,7 @@ void stream_group_maybe_freed(struct stream_group *g)
 		close(g->spare_fd);
 	buf_free(&g->plain);
 	buf_free(&g->wire);
+	pool_free(&g->pool);
 	free(g->read_buffer);
 	free(g);
 	freed(arg);
@@ -222,6 +230,14 @@ static void clear_deadline(struct stream *s)
 	list_remove(&s->waiting);
 }
 
+static void leave_turn(struct stream *s)
+{
+	list_remove(&s->turn);
+	if (s->in_handshakes)
+		s->group->handshake_count--;
+	s->in_handshakes = false;
+}
+
 static void wake_soon(struct stream *s)
 {
 	if (!list_empty(&s->turn))
@@ -235,6 +251,8 @@ static void handshake_soon(struct stream *s)
 	if (!list_empty(&s->turn))
 		return;
 	list_append(&s->group->handshakes, &s->turn);
+	s->in_handshakes = true;
+	s->group->handshake_count++;
 	start_turns(s->group);
 }
 
@@ -252,7 +270,7 @@ static void stream_closed(uv_handle_t *handle)
 		stream_listener_left(s->listener);
 	list_remove(&s->link);
 	free(s->detail);
-	free(s);
+	pool_put(&g->pool, s);
 	stream_group_maybe_freed(g);
 }
 
@@ -300,7 +318,7 @@ static void finish(struct stream *s)
 		return;
 	s->state = CLOSED;
 	s->reading = false;
-	list_remove(&s->turn);
+	leave_turn(s);
 	clear_deadline(s);
 	drop_dial(s);
 	drop_buffers(s);
@@ -574,7 +592,7 @@ static void close_in_order(struct stream *s, enum stream_end end, const char *de
 		s->tls = NULL;
 	}
 	s->state = FLUSHING;
-	list_remove(&s->turn);
+	leave_turn(s);
 	buf_free(&s->inbox);
 	buf_free(&s->held);
 	expect_flush(s);
@@ -760,7 +778,7 @@ static struct stream *next_turn(struct list *queue)
 {
 	struct stream *s = list_entry(queue->next, struct stream, turn);
 
-	list_remove(&s->turn);
+	leave_turn(s);
 	return s;
 }
 
@@ -837,7 +855,7 @@ static void tick(uv_timer_t *timer)
 static struct stream *stream_new(struct stream_group *g, bool local,
 				 const struct stream_events *events, void *arg)
 {
-	struct stream *s = mem_zalloc(sizeof(*s));
+	struct stream *s = pool_get(&g->pool);
 	int rv = local ? uv_pipe_init(g->loop, &s->uv.pipe, 0) : uv_tcp_init(g->loop, &s->uv.tcp);
 
 	assert(rv == 0);
@@ -1106,6 +1124,18 @@ void stream_silence_limit(struct stream *s, unsigned ms)
 
 	if (s->uv.handle.type == UV_TCP && uv_fileno(&s->uv.handle, &fd) == 0)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
+unsigned stream_rtt_ms(const struct stream *s)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	uv_os_fd_t fd;
+
+	if (s->uv.handle.type != UV_TCP || uv_fileno(&s->uv.handle, &fd) < 0 ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return 0;
+	return (info.tcpi_rtt + 4 * info.tcpi_rttvar) / 1000;
 }
 
 void stream_pause(struct stream *s)

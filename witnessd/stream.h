@@ -43,6 +43,8 @@ void stream_group_free(struct stream_group *g, void (*freed)(void *arg), void *a
 /* Ends what is past its deadline at `now_ms` (of uv_now). The group's own timer calls it, and
  * tests do. */
 void stream_group_expire(struct stream_group *g, uint64_t now_ms);
+/* Streams that have ciphertext of a handshake and wait for their turn. */
+unsigned stream_group_handshakes(const struct stream_group *g);
 uv_loop_t *stream_group_loop(const struct stream_group *g);
 
 /* TCP "host:port" ("[::1]:5403", "*:5403", "0.0.0.0:0") or "unix:/path". The TLS context may be
@@ -57,6 +59,9 @@ struct stream_listen {
 	unsigned mode; /* unix: permission bits of the socket file */
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
+	/* Instead of all that: who connects becomes no stream here, its socket (owned by the
+	 * callee) may be adopted by another loop. NULL: as above. */
+	void (*taken)(int fd, const struct sockaddr *peer, void *arg);
 	void *arg;
 };
 int stream_listen(struct stream_group *g, const struct stream_listen *how,
@@ -85,6 +90,8 @@ struct stream_group *stream_group_of(const struct stream *s);
 const char *stream_peer_address(const struct stream *s);
 /* NULL while in the clear. */
 struct tls_session *stream_tls(struct stream *s);
+/* The kernel's estimate of the longest usual round trip (mean and four deviations); 0: not TCP. */
+unsigned stream_rtt_ms(const struct stream *s);
 /* Peer of a Unix socket: uid, or -ENOTSUP. */
 int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
 /* Ends the stream when the peer has acknowledged no byte of what was written for `ms`, which TCP

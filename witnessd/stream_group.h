@@ -1,7 +1,8 @@
 /* stream_group.h: what stream.c and listener.c share; for nobody else. */
 #pragma once
 #include "lib/list.h"
-#include "witnessd/address.h"
+#include "lib/address.h"
+#include "lib/pool.h"
 #include "witnessd/stream.h"
 
 struct stream_group {
@@ -12,10 +13,12 @@ struct stream_group {
 	unsigned handles; /* of the three above, not closed yet */
 	uint64_t budget_ns;
 	struct list streams;
+	struct pool pool; /* of their memory */
 	struct list listeners;
 	struct list wakes; /* streams to be woken once in this turn of the loop */
 	struct list
 		handshakes; /* streams with ciphertext of a handshake, served within the budget */
+	unsigned handshake_count; /* of these */
 	struct list deadlines; /* streams with a deadline */
 	struct buf plain; /* scratch of the call in progress */
 	struct buf wire;
@@ -55,6 +58,7 @@ struct stream_listener {
 	uint64_t over_limit;
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
+	void (*taken)(int fd, const struct sockaddr *peer, void *arg);
 	void *arg;
 	bool resting; /* not polled: no descriptor was free */
 	bool closed; /* the poll handle is gone; freed with the last stream */

@@ -4,13 +4,19 @@
  * tls_session_receive and writes to the caller's `wire`. What OpenSSL keeps itself it gives back
  * while idle (SSL_MODE_RELEASE_BUFFERS), so that a sleeping session costs a few kilobytes.
  *
- * No resumption in either direction: every handshake looks at the certificate anew, so an expired
- * or removed client never comes back by a ticket. */
+ * Resumption by stateless tickets (RFC 8446, 2.2), where a server asks for it: nothing is kept here
+ * for a client that has gone, and a board can open the tickets of another. Their key follows from
+ * the server's own and changes with time, so there is nothing to distribute. The certificate in a
+ * ticket was verified when it was made; its validity is looked at again each time, its revocation
+ * by the owner as after any handshake. Only TLS 1.3: an older ticket holds what opens a recorded
+ * session. Clients of ours never resume. */
 #include "witnessd/tls.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/hmac.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -26,12 +32,16 @@
 #include "lib/clock.h"
 #include "lib/hex.h"
 #include "lib/mem.h"
+#include "lib/rng.h"
 #include "witnessd/core.h"
 
 enum {
 	PEER_CHAIN_BYTES = 32 * 1024, /* what a peer may send as certificates */
 	PEER_CHAIN_DEPTH = 4,
 	RECORD_MAX = 16 * 1024,
+	TICKET_KEY_S = 12 * 3600, /* a new key each; one before is still taken */
+	TICKET_SECRET = 32,
+	TICKET_NAME = 16, /* bytes of a key's name (RFC 5077, 4) */
 };
 
 struct tls_context {
@@ -42,6 +52,7 @@ struct tls_context {
 	bool verify;
 	char *server_name; /* NULL: none */
 	_Atomic int64_t clock_floor_ms;
+	uint8_t ticket_secret[TICKET_SECRET]; /* of a server with tickets */
 	uint8_t *alpn; /* wire form, in order of preference; NULL: none */
 	unsigned alpn_len;
 };
@@ -57,6 +68,7 @@ struct tls_session {
 	struct tls_context *context;
 	SSL *ssl;
 	enum session_state state;
+	bool forgotten; /* the peer's certificate */
 	bool has_root;
 	uint8_t root_sha256[32]; /* topmost certificate sent, if has_root */
 	const uint8_t *in; /* during tls_session_receive only */
@@ -64,7 +76,7 @@ struct tls_session {
 	struct buf *wire; /* during a call only */
 	struct buf pending; /* plaintext to send once the handshake is over */
 	char *error; /* NULL: none */
-	char alpn[16]; /* as negotiated */
+	char alpn[20]; /* as negotiated */
 };
 
 /* --- the BIO: bytes of the current call --- */
@@ -292,6 +304,129 @@ static void set_policy(struct tls_context *c)
 	SSL_CTX_set_verify_depth(c->ssl, PEER_CHAIN_DEPTH);
 }
 
+/* The time that certificates are checked against (tls_options.clock_floor_ms). */
+static int64_t context_now_ms(struct tls_context *c)
+{
+	int64_t floor_ms = atomic_load(&c->clock_floor_ms);
+	int64_t now = clock_realtime_ms();
+
+	return now < floor_ms || (floor_ms > 0 && now >= CORE_CLOCK_LAST_MS) ? floor_ms : now;
+}
+
+/* --- tickets --- */
+
+struct ticket_key {
+	uint8_t name[TICKET_NAME];
+	uint8_t cipher[32];
+	uint8_t mac[32];
+};
+
+/* The secret is the key of HMAC as a pseudo-random function (as in RFC 5869, 2.3). */
+static void ticket_derive(const struct tls_context *c, const char *use, uint64_t period,
+			  uint8_t *out, size_t len)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	char text[64];
+	int text_len = snprintf(text, sizeof(text), "tiebreak ticket %s %llu", use,
+				(unsigned long long)period);
+
+	HMAC(EVP_sha256(), c->ticket_secret, TICKET_SECRET, (const uint8_t *)text, (size_t)text_len,
+	     digest, NULL);
+	memcpy(out, digest, len);
+	mem_wipe(digest, sizeof(digest));
+}
+
+static struct ticket_key ticket_key_of(const struct tls_context *c, uint64_t period)
+{
+	struct ticket_key key;
+
+	ticket_derive(c, "name", period, key.name, sizeof(key.name));
+	ticket_derive(c, "cipher", period, key.cipher, sizeof(key.cipher));
+	ticket_derive(c, "mac", period, key.mac, sizeof(key.mac));
+	return key;
+}
+
+static bool ticket_key_use(struct ticket_key *key, const uint8_t *iv, EVP_CIPHER_CTX *cipher,
+			   EVP_MAC_CTX *mac, bool seal)
+{
+	char sha256[] = "SHA256";
+	const OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key->mac, sizeof(key->mac)),
+		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, sha256, 0),
+		OSSL_PARAM_construct_end(),
+	};
+	bool ok = EVP_MAC_CTX_set_params(mac, params) == 1 &&
+		  EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->cipher, iv, seal) == 1;
+
+	mem_wipe(key, sizeof(*key));
+	return ok;
+}
+
+/* SSL_CTX_set_tlsext_ticket_key_evp_cb(3): 1 a key, 2 the same and a new ticket is due, 0 none. */
+static int ticket_key_choose(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher,
+			     EVP_MAC_CTX *mac, int seal)
+{
+	struct tls_context *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+	uint64_t period = (uint64_t)context_now_ms(c) / 1000 / TICKET_KEY_S;
+
+	if (SSL_version(ssl) < TLS1_3_VERSION)
+		return 0;
+	if (seal) {
+		struct ticket_key key = ticket_key_of(c, period);
+
+		memcpy(name, key.name, sizeof(key.name));
+		rng_fill(iv, (size_t)EVP_CIPHER_get_iv_length(EVP_aes_256_cbc()));
+		return ticket_key_use(&key, iv, cipher, mac, true) ? 1 : -1;
+	}
+	for (uint64_t age = 0; age < 2; age++) {
+		struct ticket_key key = ticket_key_of(c, period - age);
+
+		if (memcmp(name, key.name, sizeof(key.name)) == 0)
+			return !ticket_key_use(&key, iv, cipher, mac, false) ? -1
+			       : age == 0				     ? 1
+									     : 2;
+		mem_wipe(&key, sizeof(key));
+	}
+	return 0;
+}
+
+/* A ticket whose certificate is out of its time is no ticket: the client shows its new one. */
+static SSL_TICKET_RETURN ticket_opened(SSL *ssl, SSL_SESSION *session, const uint8_t *name,
+				       size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+	const X509 *peer = session ? SSL_SESSION_get0_peer(session) : NULL;
+	time_t now = (time_t)(context_now_ms(arg) / 1000);
+
+	(void)ssl;
+	(void)name;
+	(void)name_len;
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	if (peer && (X509_cmp_time(X509_get0_notBefore(peer), &now) > 0 ||
+		     X509_cmp_time(X509_get0_notAfter(peer), &now) < 0))
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	/* A ticket serves once (RFC 8446, C.4): a new one comes with each session. */
+	return SSL_TICKET_RETURN_USE_RENEW;
+}
+
+static void use_tickets(struct tls_context *c, const struct tls_options *options)
+{
+	/* A server that asks for certificates and one that does not never take each other's. */
+	const uint8_t id[] = {'t', 'b', c->verify};
+	const char *ca = options->ca ? options->ca : "";
+	unsigned len = TICKET_SECRET;
+
+	HMAC(EVP_sha256(), options->key, (int)strlen(options->key), (const uint8_t *)ca, strlen(ca),
+	     c->ticket_secret, &len);
+	SSL_CTX_set_app_data(c->ssl, c);
+	SSL_CTX_set_session_id_context(c->ssl, id, sizeof(id));
+	SSL_CTX_set_tlsext_ticket_key_evp_cb(c->ssl, ticket_key_choose);
+	SSL_CTX_set_session_ticket_cb(c->ssl, NULL, ticket_opened, c);
+	SSL_CTX_set_timeout(c->ssl, TICKET_KEY_S);
+	SSL_CTX_clear_options(c->ssl, SSL_OP_NO_TICKET);
+	SSL_CTX_set_num_tickets(c->ssl, 1);
+}
+
 int tls_context_new(const struct tls_options *options, struct tls_context **ret,
 		    const char **ret_message)
 {
@@ -326,6 +461,8 @@ int tls_context_new(const struct tls_options *options, struct tls_context **ret,
 		c->server_name = mem_strdup(options->server_name);
 	if (options->alpn)
 		use_alpn(c, options->alpn);
+	if (options->tickets)
+		use_tickets(c, options);
 	*ret = c;
 	return 0;
 }
@@ -342,6 +479,7 @@ void tls_context_free(struct tls_context *c)
 		return;
 	SSL_CTX_free(c->ssl);
 	BIO_meth_free(c->wire_method);
+	mem_wipe(c->ticket_secret, sizeof(c->ticket_secret));
 	free(c->server_name);
 	free(c->alpn);
 	free(c);
@@ -373,7 +511,6 @@ struct tls_session *tls_session_new(struct tls_context *c)
 {
 	struct tls_session *s = mem_zalloc(sizeof(*s));
 	BIO *bio = BIO_new(c->wire_method);
-	int64_t floor_ms = atomic_load(&c->clock_floor_ms);
 
 	ERR_clear_error();
 	s->context = tls_context_share(c);
@@ -382,9 +519,8 @@ struct tls_session *tls_session_new(struct tls_context *c)
 	BIO_set_data(bio, s);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(s->ssl, bio, bio);
-	if (clock_realtime_ms() < floor_ms ||
-	    (floor_ms > 0 && clock_realtime_ms() >= CORE_CLOCK_LAST_MS))
-		X509_VERIFY_PARAM_set_time(SSL_get0_param(s->ssl), floor_ms / 1000);
+	if (atomic_load(&c->clock_floor_ms) > 0)
+		X509_VERIFY_PARAM_set_time(SSL_get0_param(s->ssl), context_now_ms(c) / 1000);
 	if (c->server) {
 		SSL_set_accept_state(s->ssl);
 	} else {
@@ -702,7 +838,7 @@ static int64_t not_after_ms(const X509 *certificate)
 
 static const X509 *verified_certificate(const struct tls_session *s)
 {
-	if (!s->context->verify || !tls_session_established(s) ||
+	if (!s->context->verify || s->forgotten || !tls_session_established(s) ||
 	    SSL_get_verify_result(s->ssl) != X509_V_OK)
 		return NULL;
 	return SSL_get0_peer_certificate(s->ssl);
@@ -723,6 +859,32 @@ void tls_session_peer(const struct tls_session *s, struct tls_peer *ret)
 	if (X509_digest(certificate, EVP_sha256(), digest, NULL) == 1)
 		hex_encode(digest, sizeof(digest), ret->sha256);
 	ret->not_after_ms = not_after_ms(certificate);
+}
+
+/* OpenSSL keeps the certificate as long as the session and has no call to drop it, but this copy is
+ * nobody else's, and what has been looked at can be taken out of it: all but some hundred bytes of
+ * five thousand. Its key becomes another reference of our own. */
+void tls_session_forget_peer(struct tls_session *s)
+{
+	X509 *certificate = SSL_get0_peer_certificate(s->ssl);
+	X509_NAME *empty = certificate && !s->forgotten ? X509_NAME_new() : NULL;
+
+	s->forgotten = true;
+	if (!empty)
+		return;
+	X509_set_subject_name(certificate, empty);
+	X509_set_issuer_name(certificate, empty);
+	while (X509_get_ext_count(certificate) > 0)
+		X509_EXTENSION_free(X509_delete_ext(certificate, 0));
+	if (SSL_get_privatekey(s->ssl))
+		X509_set_pubkey(certificate, SSL_get_privatekey(s->ssl));
+	X509_NAME_free(empty);
+	ERR_clear_error();
+}
+
+bool tls_session_resumed(const struct tls_session *s)
+{
+	return SSL_session_reused(s->ssl);
 }
 
 bool tls_session_peer_matches(const struct tls_session *s, const char *host)

@@ -21,6 +21,11 @@ struct tls_options {
 	bool ask_client_certificate; /* server: ask; never require here: doors decide */
 	const char *const *alpn; /* NULL-terminated, in order of preference; NULL: none used */
 	const char *server_name; /* client: SNI and name to verify; NULL: none */
+	/* server: a client may come back with a ticket instead of the whole handshake (TLS 1.3). It
+	 * holds the client's certificate, sealed with a key that follows from `key` and `ca`: every
+	 * server with the same ones can open it, another never. tls_session_peer says what the
+	 * certificate said; an expired one is not taken, so the client has to show its new one. */
+	bool tickets;
 	int64_t clock_floor_ms; /* certificates are checked at max(now, this), or at this if now is
 				   decades ahead (S6); 0: now */
 };
@@ -66,6 +71,11 @@ struct tls_peer {
 	int64_t not_after_ms;
 };
 void tls_session_peer(const struct tls_session *s, struct tls_peer *ret);
+/* The owner has taken what it needs of the peer's certificate: most of its memory is given back,
+ * and from now on the peer counts as not present. */
+void tls_session_forget_peer(struct tls_session *s);
+/* The client came back with a ticket. */
+bool tls_session_resumed(const struct tls_session *s);
 /* Does the peer's certificate name `host` by the rules of TLS host names (SAN before CN,
  * wildcards in the leftmost label, case ignored)? As corosync-qnetd checks cluster names. */
 bool tls_session_peer_matches(const struct tls_session *s, const char *host);

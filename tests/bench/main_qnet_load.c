@@ -363,6 +363,7 @@ static void usage(FILE *out)
 	      "  --heartbeat MS       8000\n"
 	      "  --algorithm WORD     ffsplit | lms\n"
 	      "  --in-flight N        connects under way at once (64; 0: no limit)\n"
+	      "  --sources N          sites connect from N loopback addresses (one)\n"
 	      "  --spread             nodes start with different addresses\n"
 	      "  --hold SEC           let heartbeats run\n"
 	      "  --split | --unplug   of --percent N (100) of the sites, then heal\n"
@@ -389,6 +390,7 @@ enum {
 	OPT_HEARTBEAT,
 	OPT_ALGORITHM,
 	OPT_IN_FLIGHT,
+	OPT_SOURCES,
 	OPT_SPREAD,
 	OPT_HOLD,
 	OPT_SPLIT,
@@ -417,6 +419,7 @@ static const struct option long_options[] = {
 	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
 	{"algorithm", required_argument, NULL, OPT_ALGORITHM},
 	{"in-flight", required_argument, NULL, OPT_IN_FLIGHT},
+	{"sources", required_argument, NULL, OPT_SOURCES},
 	{"spread", no_argument, NULL, OPT_SPREAD},
 	{"hold", required_argument, NULL, OPT_HOLD},
 	{"split", no_argument, NULL, OPT_SPLIT},
@@ -526,6 +529,9 @@ static void take_option(struct load *l, int option, const char **names_path)
 		break;
 	case OPT_IN_FLIGHT:
 		l->options.in_flight = number_option("in-flight", 0, 100000);
+		break;
+	case OPT_SOURCES:
+		l->options.sources = number_option("sources", 0, 60000);
 		break;
 	case OPT_SPREAD:
 		l->options.fair_start = true;

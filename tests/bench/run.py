@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """`run.py BIN [RESULT.json]`: this witness on three boards beside Debian's corosync-qnetd, in one run, with one
-load generator (qnet_load: QNet over TLS, two nodes for each site). Prints both sides and their ratio.
+load generator (qnet_load: two nodes for each site), over TLS and in the clear, at several sizes. Prints both
+sides and their ratio, and writes docs/BENCHMARKS.md (report.py), together with the newest result of scale.py.
 
 No time is asserted: machines differ. A status other than 0 means that a promise was broken (two sides
-of a site held the vote, a board wrote to its disk while nothing happened) or that the run failed.
-docs/BENCHMARKS.md says what each line means."""
+of a site held the vote, a board wrote to its disk while nothing happened) or that the run failed."""
 
 import argparse
+import http.client
 import json
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,39 +20,18 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+import report
 from boards import Cluster, Failure, die_with_parent
-from enroll_all import request_for
-from torture import UnixConnection
+from load import Load, cpu_s, enroll, import_sites, rss_kib, run_quiet
 
-SITES = 1000
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
-PROBE_HEARTBEAT_MS = 2000  # is also a node's limit for a connect
+PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
 IMPORTED = 10000
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE_KB = os.sysconf("SC_PAGESIZE") // 1024
+QNETD_ATTEMPTS = 2
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-# --- processes, seen through /proc ---
-
-def cpu_s(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
-
-
-def rss_kb(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/statm") as statm:
-            total += int(statm.read().split()[1]) * PAGE_KB
-    return total
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def written_bytes(pids):
@@ -78,56 +59,15 @@ def file_times(directories):
     return seen
 
 
-# --- the load ---
-
-class Load:
-    """One qnet_load that takes commands."""
-
-    def __init__(self, binaries, addresses, sites, prefix, tls, heartbeat_ms=8000):
-        self.sites = sites
-        self.process = subprocess.Popen(
-            [os.path.join(binaries, "qnet_load"), "--address", ",".join(addresses), "--sites", str(sites),
-             "--prefix", prefix, "--spread", "--interactive", "--heartbeat", str(heartbeat_ms)] + tls,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=die_with_parent)
-
-    def tell(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        lines = []
-        for line in self.process.stdout:
-            if line.strip() == "ok":
-                return lines
-            lines.append(line.rstrip())
-        raise Failure("qnet_load ended")
-
-    def settle(self, seconds):
-        """The seconds it took until every site was whole or had one side, or None."""
-        words = self.tell(f"wait {seconds}")[0].split()
-        return float(words[-2]) if words[0] == "settled" else None
-
-    def times(self):
-        """{"echo": {"count": N, "p50_us": N...}, ...}"""
-        return {name: {key: int(value) for key, value in (part.split() for part in rest.split(", "))}
-                for name, rest in (line.split(": ", 1) for line in self.tell("times"))}
-
-    def numbers(self):
-        line = self.tell("status")[0].removeprefix("status: ")
-        return {part.rsplit(" ", 1)[0]: int(part.rsplit(" ", 1)[1]) for part in line.split(", ")}
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.stdout.read()
-        self.process.wait(20)
-
+# --- the phases, the same for both sides ---
 
 def attach(name, pids, load, probe, limit):
     """All sites attach at once while the probes' echoes are timed."""
     probe.tell("attach")
     if probe.settle(60) is None:
-        raise Failure(f"{name}: the probes did not attach: {' '.join(probe.tell('status'))}")
+        raise Failure(f"{name}: the probes did not attach: {probe.trouble()}")
     time.sleep(2)
-    rss = rss_kb(pids)
-    cpu = cpu_s(pids)
+    rss, cpu = rss_kib(pids), cpu_s(pids)
     probe.tell("clear")
     load.tell("attach")
     # The probes run only while they are waited on: their wait ends with the load's.
@@ -145,8 +85,8 @@ def attach(name, pids, load, probe, limit):
     time.sleep(3)
     return {"settled": seconds is not None, "seconds": seconds or took, "sites_whole": whole,
             # Of a server that died or let hardly anybody in, nothing can be said per attach.
-            "cpu_ms_per_attach": used * 1e3 / (2 * whole) if whole > 100 else None,
-            "kb_per_session": (rss_kb(pids) - rss) / (2 * whole) if whole > 100 else None,
+            "cpu_ms_per_attach": used * 1e3 / (2 * whole) if whole >= 50 else None,
+            "kib_per_session": (rss_kib(pids) - rss) / (2 * whole) if whole >= 50 else None,
             "attach": load.times()["attach"], "echo_while_attaching": echo}
 
 
@@ -154,6 +94,17 @@ def keep_going(probe, done):
     while not done.is_set():
         probe.tell("status")
         time.sleep(0.2)
+
+
+def heartbeats(pids, seconds, load):
+    """What keeping the sessions costs: CPU for 1,000 heartbeats, every node sends one in 8 s."""
+    cpu = cpu_s(pids)
+    load.tell("clear")
+    time.sleep(seconds)
+    used = cpu_s(pids) - cpu
+    echo = load.times()["echo"]
+    return {"cpu_s_per_1000": used * 1e3 / max(1, echo["count"]), "core_percent": used * 100 / seconds,
+            "echo": echo}
 
 
 def storm(pids, load, limit):
@@ -169,24 +120,35 @@ def storm(pids, load, limit):
     return result
 
 
-def heartbeats(pids, seconds, load):
-    """What keeping the sessions costs: CPU for 1,000 heartbeats, every node sends one in 8 s."""
+def reattach(pids, load, limit):
+    """All connections are reset at the same moment. The nodes come back by their own sleep, all after 2.386 s."""
     cpu = cpu_s(pids)
     load.tell("clear")
+    load.tell("reset")
+    seconds = load.settle(limit)
+    return {"settled": seconds is not None, "seconds": seconds,
+            "cpu_ms_per_session": (cpu_s(pids) - cpu) * 1e3 / (2 * load.sites), "attach": load.times()["attach"]}
+
+
+def phases(name, pids, load, probe, limit, result):
+    """Fills `result`, which holds what was measured if the server dies."""
+    result["attach"] = attach(name, pids, load, probe, limit)
+    probe.end()
+    if not result["attach"]["settled"]:
+        return
+    result["heartbeats"] = heartbeats(pids, 10, load)
+    result["storm"] = storm(pids, load, limit)
+    result["reattach"] = reattach(pids, load, limit)
+
+
+def idle_without_sites(pids, seconds=5):
+    cpu = cpu_s(pids)
     time.sleep(seconds)
-    used = cpu_s(pids) - cpu
-    echo = load.times()["echo"]
-    return {"cpu_s_per_1000": used * 1e3 / max(1, echo["count"]), "core_percent": used * 100 / seconds,
-            "echo": echo}
+    return {"rss_kib_each": rss_kib(pids) / len(pids),
+            "core_percent_each": (cpu_s(pids) - cpu) * 100 / seconds / len(pids)}
 
 
 # --- corosync-qnetd ---
-
-def run_quiet(command, text=None, **how):
-    done = subprocess.run(command, input=text, capture_output=True, text=True, **how)
-    if done.returncode != 0:
-        raise Failure(f"{' '.join(command)}: {done.stderr.strip()}")
-
 
 def nss_database(directory):
     """A CA and a server certificate as corosync-qnetd-certutil -i makes them, but in a folder of our
@@ -209,33 +171,31 @@ def nss_database(directory):
     return db, ["--tls", "--ca", ca, "--ca-key", key]
 
 
-def measure_qnetd(cluster, limit):
-    directory = os.path.join(cluster.dir, "qnetd")
-    os.makedirs(directory)
-    db, tls = nss_database(directory)
+def qnetd_case(cluster, db, tls, sites, limit):
     host = f"{cluster.net}.100"
+    directory = tempfile.mkdtemp(prefix="qnetd.", dir=cluster.dir)
     with open(os.path.join(directory, "log"), "wb") as log:
         server = subprocess.Popen(
-            ["corosync-qnetd", "-4", "-f", "-l", host, "-p", "5403", "-s", "req", "-c", "on", "-S",
+            ["corosync-qnetd", "-4", "-f", "-l", host, "-p", "5403", "-s", "req" if tls else "off",
+             "-c", "on" if tls else "off", "-S",
              f"nss_db_dir={db},lock_file={directory}/pid,local_socket_file={directory}/sock,listen_backlog=4096"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
     cluster.cleanups.append(lambda: server.poll() is not None or server.kill())
-    pids = [server.pid]
     time.sleep(2)
     if server.poll() is not None:
         raise Failure(f"corosync-qnetd ended with {server.returncode}")
-    result = {"idle": idle_without_sites(pids)}
-    load = Load(cluster.bin, [f"{host}:5403"], SITES, "site-", tls)
+    pids = [server.pid]
+    idle = idle_without_sites(pids)
+    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls)
     probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
-    say(f"corosync-qnetd: {SITES} sites attach")
-    result["attach"] = attach("corosync-qnetd", pids, load, probe, limit)
-    probe.end()
-    if result["attach"]["settled"]:
-        say("corosync-qnetd: heartbeats, then all sites split")
-        result["heartbeats"] = heartbeats(pids, 10, load)
-        result["storm"] = storm(pids, load, limit)
-    result["alive"] = server.poll() is None
-    result["violations"] = load.numbers()["violations"]
+    result = {"idle": idle}
+    try:
+        phases("corosync-qnetd", pids, load, probe, limit, result)
+    except (Failure, FileNotFoundError, ProcessLookupError):
+        if server.poll() is None:
+            raise
+        # A server that dies in a storm is a result, not a failure of the run.
+    result.update({"alive": server.poll() is None, "violations": load.numbers()["violations"]})
     load.end()
     if server.poll() is None:
         server.terminate()
@@ -243,74 +203,47 @@ def measure_qnetd(cluster, limit):
     return result
 
 
+def qnetd_that_lives(cluster, db, tls, sites, limit):
+    """It dies of some orders of events (INIT, INIT, disconnect); it gets two attempts."""
+    for deaths in range(QNETD_ATTEMPTS):
+        result = qnetd_case(cluster, db, tls, sites, limit)
+        result["deaths"] = deaths + (not result["alive"])
+        if result["alive"] or "storm" in result:
+            break
+    return result
+
+
 # --- boards ---
 
-def idle_without_sites(pids, seconds=5):
-    cpu = cpu_s(pids)
-    time.sleep(seconds)
-    return {"rss_kb_each": rss_kb(pids) / len(pids),
-            "core_percent_each": (cpu_s(pids) - cpu) * 100 / seconds / len(pids)}
+def site_names(count):
+    return [f"probe-{number:04d}" for number in range(1, PROBES + 1)] + \
+           [f"site-{number:04d}" for number in range(1, count + 1)]
 
 
-def import_sites(cluster):
-    """As an operator does it: one file, through one board."""
-    path = os.path.join(cluster.dir, "sites.csv")
-    with open(path, "w") as file:
-        file.write("name,label.region,algorithm\n")
-        for number in range(1, PROBES + 1):
-            file.write(f"probe-{number:04d},none,ffsplit\n")
-        for number in range(1, IMPORTED - PROBES + 1):
-            file.write(f"site-{number:04d},{('emea', 'amer', 'apac')[number % 3]},ffsplit\n")
-    pids = [board.pid() for board in cluster.boards.values()]
-    cpu = cpu_s(pids)
-    began = time.monotonic()
-    cluster.board(2).ctl("site", "import", path, timeout=180)
-    seconds = time.monotonic() - began
-    return {"sites": IMPORTED, "seconds": seconds, "per_second": IMPORTED / seconds,
-            "cpu_s_all_boards": cpu_s(pids) - cpu}
-
-
-def enroll(cluster, names):
-    """A certificate of the cluster for each site; one key serves all, as the nodes are simulated."""
-    directory = os.path.join(cluster.dir, "certificates")
-    os.makedirs(directory)
-    key = os.path.join(directory, "key.pem")
-    run_quiet(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key])
-    ask = json.dumps({"csr": request_for("any", key)})
-    connection = UnixConnection(cluster.board(1).socket, 30)
-    for name in names:
-        connection.request("POST", f"/v1/sites/{name}:enroll", ask, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        body = answer.read().decode()
-        if answer.status not in (200, 201):
-            raise Failure(f"enrolment of {name}: {answer.status} {body}")
-        with open(os.path.join(directory, f"{name}.crt"), "w") as file:
-            file.write(json.loads(body)["certificate"])
-        os.link(key, os.path.join(directory, f"{name}.key"))
-    out = os.path.join(cluster.dir, "enrolled")
-    os.makedirs(out)
-    cluster.board(1).ctl("site", "enroll", names[0], "--out", out)
-    return ["--tls", "--ca", os.path.join(out, "qnetd-cacert.crt"), "--cert-dir", directory]
-
-
-def idle_minute(cluster, load, seconds):
-    """Nothing happens but heartbeats. The boards' disks must not notice."""
-    pids = [board.pid() for board in cluster.boards.values()]
-    data = [board.data for board in cluster.boards.values()]
-    wait_for_quiet(data)
-    files, before, cpu, lost = file_times(data), written_bytes(pids), cpu_s(pids), load.numbers()
-    load.tell("clear")
-    time.sleep(seconds)
-    after, used = written_bytes(pids), cpu_s(pids) - cpu
-    now = file_times(data)
-    echo = load.times()["echo"]
-    changed = {os.path.relpath(path, cluster.dir): [files.get(path), now.get(path)]
-               for path in sorted(set(files) | set(now)) if files.get(path) != now.get(path)}
-    return {"seconds": seconds, "bytes_written": after - before, "files_changed": changed,
-            "sites_whole": load.numbers()["whole"],
-            "connections_lost": load.numbers()["connections-lost"] - lost["connections-lost"],
-            "heartbeats": {"cpu_s_per_1000": used * 1e3 / max(1, echo["count"]),
-                           "core_percent": used * 100 / seconds, "echo": echo}}
+def listing_seconds(board):
+    """All sites by pages of 1,000 over HTTPS on one connection, with a token, until the last byte; the best of
+    five."""
+    token = board.json("token", "create", "--role", "viewer", "--ttl", "1h")["secret"]
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # what is timed is the board
+    connection = http.client.HTTPSConnection(board.host, int(board.address.rpartition(":")[2]), context=context)
+    best = None
+    for _ in range(5):
+        page, count, spent = "", 0, 0
+        while True:
+            began = time.monotonic()
+            connection.request("GET", "/v1/sites?limit=1000" + (f"&page={page}" if page else ""),
+                               headers={"Authorization": f"Bearer {token}"})
+            text = connection.getresponse().read()
+            spent += time.monotonic() - began
+            answer = json.loads(text)
+            count, page = count + len(answer["items"]), answer.get("nextPage", "")
+            if not page:
+                break
+        best = min(spent, best or spent)
+    connection.close()
+    return {"sites": count, "seconds": best}
 
 
 def wait_for_quiet(data, limit=30):
@@ -324,115 +257,88 @@ def wait_for_quiet(data, limit=30):
             seen, since = now, time.monotonic()
 
 
-def measure_boards(cluster, limit, idle_s):
-    say("boards: three boards form a cluster")
-    cluster.make(3)
+def idle_attached(cluster, load, seconds):
+    """Nothing happens but heartbeats. The boards' disks must not notice."""
     pids = [board.pid() for board in cluster.boards.values()]
-    cluster.leader()
-    time.sleep(2)
-    result = {"idle": idle_without_sites(pids)}
-    say(f"boards: import of {IMPORTED} sites")
-    result["import"] = import_sites(cluster)
-    say("boards: certificates")
-    tls = enroll(cluster, [f"probe-{number:04d}" for number in range(1, PROBES + 1)] +
-                 [f"site-{number:04d}" for number in range(1, SITES + 1)])
-    addresses = [board.sites_address for board in cluster.boards.values()]
-    load = Load(cluster.bin, addresses, SITES, "site-", tls)
-    probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
-    say(f"boards: {SITES} sites attach")
-    result["attach"] = attach("boards", pids, load, probe, limit)
-    probe.end()
-    say(f"boards: {idle_s} idle seconds")
-    result["idle_minute"] = idle_minute(cluster, load, idle_s)
-    result["heartbeats"] = result["idle_minute"].pop("heartbeats")
-    say("boards: all sites split")
-    result["storm"] = storm(pids, load, limit)
-    result["violations"] = load.numbers()["violations"]
-    load.end()
+    data = [board.data for board in cluster.boards.values()]
+    wait_for_quiet(data)
+    files, before, lost = file_times(data), written_bytes(pids), load.numbers()
+    time.sleep(seconds)
+    after, now = written_bytes(pids), file_times(data)
+    changed = {os.path.relpath(path, cluster.dir): [files.get(path), now.get(path)]
+               for path in sorted(set(files) | set(now)) if files.get(path) != now.get(path)}
+    numbers = load.numbers()
+    return {"seconds": seconds, "bytes_written": after - before, "files_changed": changed,
+            "sites_whole": numbers["whole"],
+            "connections_lost": numbers["connections-lost"] - lost["connections-lost"]}
+
+
+def boards_case(given, sites, with_tls, idle_s):
+    with Cluster(given.bin) as cluster:
+        cluster.make(3)
+        pids = [board.pid() for board in cluster.boards.values()]
+        cluster.leader()
+        time.sleep(2)
+        idle = idle_without_sites(pids)
+        rest = IMPORTED - PROBES - sites
+        names = site_names(sites)
+        cpu = cpu_s(pids)
+        imported = import_sites(cluster, names + [f"other-{number:05d}" for number in range(rest)], 2)
+        used = cpu_s(pids) - cpu
+        listed = listing_seconds(cluster.board(3))
+        tls = enroll(cluster, names) if with_tls else []
+        addresses = [board.sites_address for board in cluster.boards.values()]
+        load = Load(cluster.bin, addresses, sites, "site-", tls)
+        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
+        result = {}
+        phases("boards", pids, load, probe, given.limit, result)
+        if idle_s:
+            result["idle_minute"] = idle_attached(cluster, load, idle_s)
+        result.update({"idle": idle, "violations": load.numbers()["violations"], "list": listed,
+                       "import": {"sites": IMPORTED, "seconds": imported, "cpu_s_all_boards": used}})
+        load.end()
     return result
 
 
-# --- the table ---
-
-def at(tree, path):
-    for key in path.split("/"):
-        if tree is None or key not in tree:
-            return None
-        tree = tree[key]
-    return tree
-
-
-LINES = [  # what, where in the result, factor, unit
-    ("attach 1,000 sites (2,000 TLS connects)", "attach/seconds", 1, "s"),
-    ("CPU per attach", "attach/cpu_ms_per_attach", 1, "ms"),
-    ("memory per session", "attach/kb_per_session", 1, "kB"),
-    ("echo p50 while 1,000 sites attach", "attach/echo_while_attaching/p50_us", 1e-3, "ms"),
-    ("echo p99 while 1,000 sites attach", "attach/echo_while_attaching/p99_us", 1e-3, "ms"),
-    ("CPU for 1,000 heartbeats", "heartbeats/cpu_s_per_1000", 1, "s"),
-    ("echo p50, nothing else to do", "heartbeats/echo/p50_us", 1e-3, "ms"),
-    ("1,000 sites split: decision p50", "storm/split/p50_us", 1e-3, "ms"),
-    ("1,000 sites split: decision p99", "storm/split/p99_us", 1e-3, "ms"),
-    ("1,000 sites split: the last decision", "storm/split/max_us", 1e-3, "ms"),
-    ("CPU per split", "storm/cpu_ms_per_split", 1, "ms"),
-    ("no sites: memory of one server", "idle/rss_kb_each", 1 / 1024, "MB"),
-    ("no sites: CPU of one server, of a core", "idle/core_percent_each", 1, "%"),
-]
+def measure(given):
+    cases = []
+    with Cluster(given.bin) as scratch:
+        db, certificates = None, []
+        if not given.only_boards:
+            db, certificates = nss_database(scratch.dir)
+        for with_tls in (True, False):
+            for sites in given.sizes:
+                case = {"sites": sites, "tls": with_tls}
+                kind = "TLS" if with_tls else "in the clear"
+                if not given.only_boards:
+                    say(f"corosync-qnetd, {sites} sites, {kind}")
+                    case["corosync_qnetd"] = qnetd_that_lives(scratch, db, certificates if with_tls else [], sites,
+                                                              given.limit)
+                say(f"boards, {sites} sites, {kind}")
+                last = with_tls and sites == given.sizes[-1]
+                case["boards"] = boards_case(given, sites, with_tls, given.idle if last else 0)
+                cases.append(case)
+    return cases
 
 
-def number(value, unit):
-    if value is None:
-        return "-"
-    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-def ratio(ours, theirs):
-    if ours is None or theirs is None or ours <= 0 or theirs <= 0:
-        return "-"
-    return f"1 : {theirs / ours:.3g}" if theirs >= ours else f"{ours / theirs:.3g} : 1"
-
-
-def table(result):
-    ours, theirs = result["boards"], result.get("corosync_qnetd")
-    rows = [("", "three boards", "corosync-qnetd", "ours : qnetd")]
-    for what, path, factor, unit in LINES:
-        pair = [None if value is None else value * factor for value in (at(ours, path), at(theirs, path))]
-        rows.append((what, number(pair[0], unit), number(pair[1], unit), ratio(*pair)))
-    for row in rows:
-        print(f"{row[0]:<42}{row[1]:>16}{row[2]:>17}{row[3]:>15}")
-    moved = ours["import"]
-    idle = ours["idle_minute"]
-    print(f"\nimport of {moved['sites']} sites, three boards: {moved['seconds']:.1f} s "
-          f"({moved['per_second']:.0f} sites/s)")
-    print(f"written to disk in {idle['seconds']} idle seconds with {idle['sites_whole']} sites attached: "
-          f"{idle['bytes_written']} bytes, {len(idle['files_changed'])} files changed")
-    for name, side in (("three boards", ours), ("corosync-qnetd", theirs)):
-        if side is None:
-            continue
-        print(f"moments in which two sides of a site held the vote, {name}: {side['violations']}")
-        if side.get("alive") is False:
-            print(f"note: {name} died while the sites attached")
-        for phase in ("attach", "storm"):
-            if not at(side, f"{phase}/settled"):
-                print(f"note: {name} did not come to rest in the phase '{phase}'")
-    print("\nAll CPU and memory of ours is the sum over three boards (lines \"of one server\" aside), every grant is on\n"
-          "the disks of two boards before it is told; corosync-qnetd keeps nothing and runs with listen_backlog=4096\n"
-          "(10 as shipped). Both on this machine, one after the other; the load generator shares its cores.")
-
-
-def broken_promises(result):
-    ours = result["boards"]
+def broken_promises(cases):
     broken = []
-    if ours["violations"] != 0:
-        broken.append(f"two sides of a site held the vote {ours['violations']} times")
-    idle = ours["idle_minute"]
-    if idle["bytes_written"] != 0 or idle["files_changed"]:
-        broken.append(f"boards wrote while idle: {idle['bytes_written']} bytes; {' '.join(idle['files_changed'])}")
+    for case in cases:
+        ours = case["boards"]
+        if ours["violations"] != 0:
+            broken.append(f"two sides of a site held the vote {ours['violations']} times")
+        idle = ours.get("idle_minute")
+        if idle and (idle["bytes_written"] != 0 or idle["files_changed"]):
+            broken.append(f"boards wrote while idle: {idle['bytes_written']} bytes; "
+                          f"{' '.join(idle['files_changed'])}")
     return broken
 
 
 def disk_directory():
     """Where files are on a disk: writes to a memory file system are not counted."""
-    for directory in (os.environ.get("TMPDIR", "/var/tmp"), os.getcwd()):
+    own = os.path.realpath(os.path.join(HERE, "..", "..", "build", "tmp"))
+    os.makedirs(own, exist_ok=True)
+    for directory in (own, os.environ.get("TMPDIR", "/var/tmp")):
         kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True).stdout.strip()
         if kind not in ("tmpfs", "ramfs"):
             return directory
@@ -443,6 +349,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin")
     parser.add_argument("result", nargs="?")
+    parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[100, 500],
+                        help="sites, separated by commas")
     parser.add_argument("--idle", type=int, default=60, help="idle seconds")
     parser.add_argument("--limit", type=int, default=90, help="seconds for each phase")
     parser.add_argument("--only-boards", action="store_true", help="without corosync-qnetd")
@@ -450,20 +358,15 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     tempfile.tempdir = disk_directory()
-    began = time.monotonic()
-    result = {"sites": SITES, "cpus": os.cpu_count(), "load_before": os.getloadavg()[0]}
-    with Cluster(given.bin) as cluster:
-        if not given.only_boards:
-            result["corosync_qnetd"] = measure_qnetd(cluster, given.limit)
-        result["boards"] = measure_boards(cluster, given.limit, given.idle)
-    result["broken_promises"] = broken_promises(result)
-    result["seconds"] = time.monotonic() - began
+    began, load = time.monotonic(), os.getloadavg()[0]
+    cases = measure(given)
+    result = {"cases": cases, "broken_promises": broken_promises(cases), **report.machine(load),
+              "seconds": time.monotonic() - began}
     if given.result:
         with open(given.result, "w") as file:
             json.dump(result, file, indent=1)
-    print(f"\n{os.cpu_count()} CPUs, load {result['load_before']:.1f} when it began; "
-          f"{result['seconds']:.0f} s in all\n")
-    table(result)
+        report.write(os.path.dirname(os.path.abspath(given.result)))
+    print(report.side_by_side(result))
     for promise in result["broken_promises"]:
         print(f"BROKEN PROMISE: {promise}")
     sys.exit(1 if result["broken_promises"] else 0)

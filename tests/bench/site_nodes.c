@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -426,6 +427,20 @@ static unsigned node_first_address(const struct site_nodes *s, const struct node
 	return s->options.fair_start ? (unsigned)(n - s->nodes) % s->address_count : 0;
 }
 
+/* Its site's own source address. The port is the kernel's to choose when it knows where to. */
+static void node_bind(struct site_nodes *s, const struct node *n)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET};
+	int one = 1;
+
+	if (s->options.sources == 0)
+		return;
+	from.sin_addr.s_addr = htonl(0x7f650001u + n->site % s->options.sources);
+	setsockopt(n->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+	if (bind(n->fd, (struct sockaddr *)&from, sizeof(from)) != 0)
+		node_note(s, n, strerror(errno));
+}
+
 /* The next address of the attempt. */
 static void node_try(struct site_nodes *s, struct node *n)
 {
@@ -443,6 +458,7 @@ static void node_try(struct site_nodes *s, struct node *n)
 		return;
 	}
 	setsockopt(n->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	node_bind(s, n);
 	n->state = CONNECTING;
 	n->want_write = true;
 	s->in_flight++;

@@ -37,6 +37,7 @@ struct site_nodes_options {
 	const char *key;
 	uint32_t heartbeat_ms; /* 8000 as corosync-qdevice by default */
 	enum qnet_algorithm algorithm;
+	unsigned sources; /* sites connect from so many addresses, 127.101.0.1 on; 0: from any */
 	unsigned in_flight; /* connects under way at once; 0: no limit */
 	bool fair_start; /* nodes attach to addresses in turn instead of the first */
 	uint64_t seed;

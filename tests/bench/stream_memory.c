@@ -1,7 +1,8 @@
 /* What an idle TLS session costs, and what its handshake does to others on the same loop: a server
  * in this process, clients with certificates in a child. Prints numbers, asserts none.
- * Usage: stream_memory [sessions] [at once] [chain]; "at once": handshakes that clients keep open
- * (300 is the storm after a switch reboot); "chain": clients send their CA too, as NSS does. */
+ * Usage: stream_memory [sessions] [at once] [chain|-] [keep]; "at once": handshakes that clients
+ * keep open (300 is the storm after a switch reboot); "chain": clients send their CA too, as NSS
+ * does; "keep": the server keeps the clients' certificates. */
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ struct bench {
 	unsigned begun;
 	unsigned ready;
 	unsigned closed;
+	bool keep; /* the clients' certificates */
 	uv_timer_t timer; /* something that should not wait, like a heartbeat */
 	uint64_t timer_ns;
 	uint64_t worst_gap_ns;
@@ -51,7 +53,11 @@ static void on_data(struct stream *s, const uint8_t *bytes, size_t len)
 
 static void on_ready(struct stream *s)
 {
-	((struct bench *)stream_arg(s))->ready++;
+	struct bench *b = stream_arg(s);
+
+	b->ready++;
+	if (!b->keep)
+		tls_session_forget_peer(stream_tls(s)); /* as the site door does */
 }
 
 static void on_closed(struct stream *s, enum stream_end end, const char *detail)
@@ -174,6 +180,7 @@ int main(int argc, char **argv)
 	struct stream_listener *l;
 	const char *message;
 
+	b.keep = argc > 4 && strcmp(argv[4], "keep") == 0;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);

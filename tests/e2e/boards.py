@@ -57,13 +57,14 @@ class Board:
         self.socket = os.path.join(self.run, "witnessd.sock")
         self.address = f"{host}:7443"
         self.sites_address = f"{host}:5403"
+        self.bin = cluster.bin
         self.options = []
         self.process = None
         os.makedirs(self.dir)
 
     def start(self, wait=True):
         command = self.prefix + [
-            os.path.join(self.cluster.bin, "witnessd"), "--name", self.name,
+            os.path.join(self.bin, "witnessd"), "--name", self.name,
             "--data-dir", self.data, "--run-dir", self.run, "--listen", self.address,
             "--sites-listen", self.sites_address] + self.options
         with open(self.log, "ab") as log:
@@ -116,6 +117,14 @@ class Board:
         done = subprocess.run(["curl", "-s", "-m", "10", "-w", "\n%{http_code}", "--unix-socket", self.socket,
                                f"http://board{path}"], capture_output=True, text=True)
         text, _, code = done.stdout.rpartition("\n")
+        return int(code or 0), text
+
+    def send(self, method, path, data):
+        """The same with a body of bytes."""
+        done = subprocess.run(["curl", "-s", "-m", "60", "-w", "\n%{http_code}", "-X", method, "--data-binary",
+                               "@-", "-H", "Content-Type: application/octet-stream", "--unix-socket",
+                               self.socket, f"http://board{path}"], input=data, capture_output=True)
+        text, _, code = done.stdout.decode(errors="replace").rpartition("\n")
         return int(code or 0), text
 
     def local(self):
@@ -212,12 +221,21 @@ class Cluster:
         return wait_for(seconds, "the cluster has no leader", look)
 
 
-def main(tests):
-    """Runs the functions of a script in order: `script.py BIN [NAME...]`."""
+def main(tests, long=()):
+    """Runs the functions of a script in order: `script.py BIN [--long] [NAME...]`. Those in `long` take too much
+    time for CI: they run with --long, or if they are named."""
     wanted = sys.argv[2:]
+    everything = "--long" in wanted
+    wanted = [name for name in wanted if name != "--long"]
+    unknown = set(wanted) - {test.__name__ for test in tests}
+    if unknown:
+        sys.exit(f"there is no test {' '.join(sorted(unknown))} in {sys.argv[0]}")
     failed = 0
     for test in tests:
         if wanted and test.__name__ not in wanted:
+            continue
+        if test in long and not everything and not wanted:
+            print(f"left out {test.__name__}, which runs with --long", flush=True)
             continue
         began = time.monotonic()
         try:

@@ -62,6 +62,8 @@ static Tb__Grant *grant_message(const struct log_entry *e)
 	g->nodes = mem_array(SIM_NODES, sizeof(*g->nodes));
 	g->n_nodes = ids_of(e->nodes, g->nodes);
 	g->handover_ms = e->handover_ms;
+	g->lease = e->lease;
+	g->generation = e->generation;
 	return g;
 }
 
@@ -76,6 +78,10 @@ static int model_site(void *arg, const char *name, Tb__Site **ret_site, Tb__Gran
 	tb__site__init(site);
 	site->id = 1;
 	site->name = mem_strdup(name);
+	if (b->policy != NULL) {
+		site->policy = mem_alloc(sizeof(*site->policy));
+		*site->policy = *b->policy;
+	}
 	*ret_site = site;
 	*ret_grant = b->epoch ? grant_message(&b->grant) : NULL;
 	return 0;
@@ -158,7 +164,7 @@ static void link_lost_by_leader(struct world *w, struct board *b, unsigned link)
 	board_flush(w, b);
 }
 
-static void board_propose(struct world *w, struct board *b, Tb__Command *c)
+static void grant_propose(struct world *w, struct board *b, Tb__Command *c)
 {
 	const Tb__Grant *g = c->grant_set->grant;
 	struct log_entry e = {
@@ -168,6 +174,8 @@ static void board_propose(struct world *w, struct board *b, Tb__Command *c)
 		.ring = {g->ring->node, g->ring->seq},
 		.nodes = set_of(g->nodes, g->n_nodes),
 		.handover_ms = g->handover_ms,
+		.lease = g->lease,
+		.generation = g->generation,
 	};
 
 	world_note(w, "board %u: propose epoch %llu ring %u.%llu: %s", b->id,
@@ -183,6 +191,14 @@ static void board_propose(struct world *w, struct board *b, Tb__Command *c)
 	}
 	world_problem(w, "more than one grant of a site under way at a time");
 	tb__command__free_unpacked(c, NULL);
+}
+
+static void board_propose(struct world *w, struct board *b, Tb__Command *c)
+{
+	if (c->op_case == TB__COMMAND__OP_GRANT_SET)
+		grant_propose(w, b, c);
+	else
+		tb__command__free_unpacked(c, NULL); /* a line of the event log */
 }
 
 static struct parcel *order_parcel(Tb__DoorOrder *order, uint64_t term)
@@ -230,6 +246,9 @@ static void board_flush(struct world *w, struct board *b)
 
 	if (b->fleet == NULL)
 		return;
+	for (unsigned i = 1; i <= w->boards; i++)
+		if (w->board[i].drained)
+			fleet_drain(b->fleet, i, w->board[i].drained_now, 9, clock_of_board(w, b));
 	b->fleet_due_ms = fleet_tick(b->fleet, clock_of_board(w, b));
 	while (b->fleet != NULL && (command = fleet_next_command(b->fleet)) != NULL)
 		board_propose(w, b, command);
@@ -279,7 +298,7 @@ static uint64_t board_lease_until(struct world *w, struct board *b)
 /* --- the door --- */
 
 /* An event for whoever leads; lost while there is no link, the reports of the next make up. */
-static void door_emit(struct world *w, struct board *b, Tb__DoorEvent *e)
+void board_emit(struct world *w, struct board *b, Tb__DoorEvent *e)
 {
 	struct parcel *p;
 
@@ -341,7 +360,7 @@ static void door_tell_open(struct world *w, struct board *b, const struct door_s
 	tb__door_open__init(e->open);
 	e->open->site = mem_strdup("a");
 	e->open->node = session_node(w, b, s);
-	door_emit(w, b, e);
+	board_emit(w, b, e);
 }
 
 static void door_tell_report(struct world *w, struct board *b, const struct door_session *s)
@@ -358,7 +377,7 @@ static void door_tell_report(struct world *w, struct board *b, const struct door
 	if (s->vote_number > 0)
 		r->vote_ring = ring_message(s->vote_ring);
 	e->report = r;
-	door_emit(w, b, e);
+	board_emit(w, b, e);
 }
 
 static void door_report(struct world *w, struct board *b)
@@ -369,7 +388,7 @@ static void door_report(struct world *w, struct board *b)
 
 	e->reset = mem_alloc(sizeof(*e->reset));
 	tb__door_reset__init(e->reset);
-	door_emit(w, b, e);
+	board_emit(w, b, e);
 	/* By id: an answer to one may change the list. */
 	for (const struct door_session *s = b->sessions; s != NULL && count < 64; s = s->next)
 		ids[count++] = s->id;
@@ -384,6 +403,8 @@ static void door_report(struct world *w, struct board *b)
 		else if (s != NULL)
 			door_tell_open(w, b, s);
 	}
+	if (w->leases)
+		agents_report(w, b);
 }
 
 static struct door_session *door_find(struct board *b, uint64_t id)
@@ -420,7 +441,7 @@ static void door_end(struct world *w, struct board *b, struct door_session *s,
 	*at = s->next;
 	world_note(w, "board %u: session of node %u ends (%u)", b->id, s->node, reason);
 	free(s);
-	door_emit(w, b, e);
+	board_emit(w, b, e);
 }
 
 static uint64_t door_patience_ms(const struct door_session *s)
@@ -429,17 +450,19 @@ static uint64_t door_patience_ms(const struct door_session *s)
 }
 
 /* S2: without a lease there are no sessions. Looked at before anything else that the door does. */
-static bool door_may_act(struct world *w, struct board *b)
+bool board_may_act(struct world *w, struct board *b)
 {
 	b->serving = clock_of_board(w, b) < board_lease_until(w, b);
 	while (!b->serving && b->sessions != NULL)
 		door_end(w, b, b->sessions, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	if (!b->serving)
+		agents_end(w, b);
 	return b->serving;
 }
 
 bool board_accepts(struct world *w, struct board *b)
 {
-	return b->alive && b->frozen_until_us <= w->now_us &&
+	return b->alive && !b->drained && b->frozen_until_us <= w->now_us &&
 	       clock_of_board(w, b) < board_lease_until(w, b);
 }
 
@@ -493,7 +516,11 @@ static void door_order(struct world *w, struct board *b, const Tb__DoorOrder *o)
 	struct door_session *s = door_find(b, o->session);
 	struct parcel *p;
 
-	if (s == NULL || !door_may_act(w, b))
+	if ((o->session & AGENT_SESSION) != 0) {
+		agents_order(w, b, o);
+		return;
+	}
+	if (s == NULL || !board_may_act(w, b))
 		return;
 	switch (o->what_case) {
 	case TB__DOOR_ORDER__WHAT_INIT_REPLY:
@@ -540,7 +567,7 @@ static void door_list(struct world *w, struct board *b, struct door_session *s,
 		s->has_config = true;
 	}
 	e->list = l;
-	door_emit(w, b, e);
+	board_emit(w, b, e);
 }
 
 static void door_init(struct world *w, struct board *b, unsigned pipe, const struct parcel *p)
@@ -567,8 +594,12 @@ static void door_parcel(struct world *w, struct board *b, unsigned pipe, struct 
 	Tb__DoorEvent *e;
 	struct parcel *reply;
 
-	if (!door_may_act(w, b)) {
+	if (!board_may_act(w, b)) {
 		pipe_close(w, pipe, false, true);
+		return;
+	}
+	if (w->leases) {
+		agents_parcel(w, b, pipe, p);
 		return;
 	}
 	if (p->kind == TCP_INIT) {
@@ -602,7 +633,7 @@ static void door_parcel(struct world *w, struct board *b, unsigned pipe, struct 
 		e->heuristics = mem_alloc(sizeof(*e->heuristics));
 		tb__door_heuristics__init(e->heuristics);
 		e->heuristics->heuristics = p->heuristics;
-		door_emit(w, b, e);
+		board_emit(w, b, e);
 		break;
 	case TCP_VOTE_REPLY:
 		if (p->number != s->vote_number)
@@ -612,7 +643,7 @@ static void door_parcel(struct world *w, struct board *b, unsigned pipe, struct 
 		e->vote_reply = mem_alloc(sizeof(*e->vote_reply));
 		tb__door_vote_reply__init(e->vote_reply);
 		e->vote_reply->ticket = s->ticket;
-		door_emit(w, b, e);
+		board_emit(w, b, e);
 		break;
 	default:
 		break;
@@ -730,6 +761,8 @@ static void board_sleep(struct world *w, struct board *b)
 		if (s->heard_ms + door_patience_ms(s) < ms)
 			ms = s->heard_ms + door_patience_ms(s);
 	}
+	if (agents_due_ms(b) < ms)
+		ms = agents_due_ms(b);
 	if (b->link != 0 && b->renew_ms < ms)
 		ms = b->renew_ms;
 	if (b->link != 0 && w->pipes[b->link].near_heard_ms + LINK_SILENCE_MS < ms)
@@ -753,8 +786,9 @@ void board_tick(struct world *w, struct board *b)
 	if (b->link != 0 && w->pipes[b->link].term < b->raft.term)
 		link_close_by_follower(w, b);
 	raft_tick(w, b);
-	door_may_act(w, b);
+	board_may_act(w, b);
 	door_silence(w, b);
+	agents_silence(w, b);
 	links_silence(w, b);
 	if (b->fleet == NULL && b->link == 0 && b->raft.leader != 0 && b->raft.leader != b->id &&
 	    clock_of_board(w, b) >= b->dial_ms)
@@ -807,6 +841,7 @@ void board_crash(struct world *w, struct board *b, bool resets)
 		b->sessions = s->next;
 		free(s);
 	}
+	agents_free(b);
 	for (unsigned i = 1; i <= w->pipe_count; i++) {
 		struct pipe *p = &w->pipes[i];
 

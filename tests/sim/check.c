@@ -61,3 +61,53 @@ void check_alive(struct world *w)
 		return;
 	}
 }
+
+/* S1 for leases, one holder: at no instant two nodes act by the lease. */
+void check_lease(struct world *w)
+{
+	for (unsigned i = 1; i <= w->nodes; i++) {
+		for (unsigned j = i + 1; w->node[i].acts && j <= w->nodes; j++) {
+			if (w->node[j].acts)
+				world_problem(w,
+					      "S1: nodes %u (epoch %llu) and %u (epoch %llu) act "
+					      "by the lease at once",
+					      i, (unsigned long long)w->node[i].acts_epoch, j,
+					      (unsigned long long)w->node[j].acts_epoch);
+		}
+	}
+}
+
+/* S1 for leases, committed first, and the fencing token: what a node begins to act by is in the
+ * log, for this node alone, and greater than all that anybody acted by before. */
+void check_lease_given(struct world *w, const struct node *n)
+{
+	bool committed = false;
+
+	for (uint64_t i = 0; i < w->committed_count; i++) {
+		const struct log_entry *e = &w->committed[i];
+
+		committed |= e->proposal != 0 && e->lease && e->epoch == n->acts_epoch &&
+			     e->nodes == 1u << n->id;
+	}
+	if (!committed)
+		world_problem(w,
+			      "S1: node %u acts by epoch %llu, which no committed grant gives it",
+			      n->id, (unsigned long long)n->acts_epoch);
+	if (n->acts_epoch <= w->greatest_epoch)
+		world_problem(w, "S1: node %u acts by epoch %llu after epoch %llu", n->id,
+			      (unsigned long long)n->acts_epoch,
+			      (unsigned long long)w->greatest_epoch);
+	w->greatest_epoch = n->acts_epoch;
+}
+
+/* Long after all has healed one of the nodes, which all want the lease, has it. */
+void check_lease_alive(struct world *w)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 1; i <= w->nodes; i++)
+		count += w->node[i].acts;
+	if (count != 1)
+		world_problem(w, "alive: %u nodes act by the lease long after all has healed",
+			      count);
+}

@@ -1,10 +1,11 @@
 /* sim: many small worlds by seed, until one of them breaks a rule.
  *
- * sim [--runs N] [--seed S] [--bug NAME] [--trace]
+ * sim [--leases] [--runs N] [--seed S] [--bug NAME] [--trace]
  *
  * Run i has the seed S + i, so a failure is repeated, and told as a story, by
  * `sim --runs 1 --seed THAT --trace`. Exit: 0 nothing found, 1 a rule was broken, 2 usage.
- * --bug makes the code under test wrong on purpose. */
+ * --bug makes the code under test wrong on purpose. --leases: the site's nodes run witness-agent
+ * and hold a lease, else corosync and hold the vote. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,19 +22,28 @@ static const struct {
 	{"no-refusal-wait", FLEET_FAULT_NO_REFUSAL_WAIT},
 	{"short-handover", FLEET_FAULT_SHORT_HANDOVER},
 	{"ignore-lease", FLEET_FAULT_IGNORE_LEASE},
+	{"closed-is-released", FLEET_FAULT_CLOSED_IS_RELEASED}, /* --leases only */
+	{"drain-forgets", FLEET_FAULT_DRAIN_FORGETS},
 };
+/* --leases only: a mistake of the agent, not of the boards. */
+static const char bug_from_arrival[] = "from-arrival";
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--runs N] [--seed S] [--bug NAME] [--trace]\nbugs:");
+	fprintf(stderr,
+		"usage: sim [--leases] [--runs N] [--seed S] [--bug NAME] [--trace]\nbugs:");
 	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++)
 		fprintf(stderr, " %s", bugs[i].name);
-	fputc('\n', stderr);
+	fprintf(stderr, " %s\n", bug_from_arrival);
 	return 2;
 }
 
 static int bug_set(const char *name)
 {
+	if (strcmp(name, bug_from_arrival) == 0) {
+		claim_fault_from_arrival = true;
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++) {
 		if (strcmp(bugs[i].name, name) != 0)
 			continue;
@@ -53,6 +63,8 @@ int main(int argc, char **argv)
 
 		if (strcmp(argv[i], "--trace") == 0)
 			options.trace = true;
+		else if (strcmp(argv[i], "--leases") == 0)
+			options.leases = true;
 		else if (strcmp(argv[i], "--runs") == 0 &&
 			 text_to_u64(value, 1, UINT32_MAX, &runs) == 0)
 			i++;

@@ -154,6 +154,7 @@ static void parcel_free(struct parcel *p)
 		tb__door_event__free_unpacked(p->event, NULL);
 	if (p->order != NULL)
 		tb__door_order__free_unpacked(p->order, NULL);
+	buf_free(&p->bytes);
 	free(p);
 }
 
@@ -270,7 +271,9 @@ static void pipe_deliver(struct world *w, unsigned pipe, unsigned way, struct pa
 		p->far_heard_ms = clock_of_board(w, b);
 	else if (b != NULL)
 		p->near_heard_ms = clock_of_board(w, b);
-	if (b == NULL)
+	if (b == NULL && w->leases)
+		agent_parcel(w, &w->node[p->near], parcel);
+	else if (b == NULL)
 		node_parcel(w, &w->node[p->near], parcel);
 	else
 		board_parcel(w, b, pipe, parcel);
@@ -394,7 +397,7 @@ static void fault_board(struct world *w, unsigned board)
 {
 	struct board *b = &w->board[board];
 
-	switch (world_below(w, 5)) {
+	switch (world_below(w, 6)) {
 	case 0:
 	case 1:
 		fault_board_crash(w, board, world_chance(w, 50));
@@ -410,6 +413,11 @@ static void fault_board(struct world *w, unsigned board)
 	case 4:
 		if (b->alive && b->raft.role == RAFT_LEADER)
 			raft_step_down(w, b);
+		break;
+	case 5:
+		b->drained = !b->drained;
+		b->drained_now = world_chance(w, 50);
+		world_note(w, "board %u: %s", board, b->drained ? "drained" : "undrained");
 		break;
 	}
 }
@@ -444,7 +452,10 @@ static void fault_paths(struct world *w)
 		world_note(w, "paths of nodes healed");
 		break;
 	case 5:
-		node_break(w, &w->node[n]);
+		if (w->leases)
+			agent_break(w, &w->node[n]);
+		else
+			node_break(w, &w->node[n]);
 		break;
 	}
 }
@@ -482,7 +493,10 @@ static void fault_nodes(struct world *w)
 		if (!w->node[n].alive)
 			break;
 		world_note(w, "node %u: crash", n);
-		node_crash(w, &w->node[n], world_chance(w, 50));
+		if (w->leases)
+			agent_crash(w, &w->node[n], world_chance(w, 50));
+		else
+			node_crash(w, &w->node[n], world_chance(w, 50));
 		world_at(w, w->now_us + 1000000 + world_below(w, 20000000),
 			 (struct moment){.kind = MOMENT_NODE_BOOT, .a = n});
 		break;
@@ -492,14 +506,36 @@ static void fault_nodes(struct world *w)
 	}
 }
 
+static void fault_node_paths(struct world *w, unsigned n, bool cut)
+{
+	for (unsigned i = 1; i <= w->boards; i++)
+		w->node_cut[n][i] = cut;
+}
+
+/* Whoever acts by the lease, or any. */
+static unsigned acting_node(struct world *w)
+{
+	for (unsigned i = 1; i <= w->nodes; i++) {
+		if (w->node[i].acts)
+			return i;
+	}
+	return any_node(w);
+}
+
 /* Several things at once, each of which is likely to break what the others rely on. */
 static void fault_combined(struct world *w)
 {
-	unsigned n = any_node(w);
+	unsigned n = w->leases ? acting_node(w) : any_node(w);
 	unsigned leader = leading_board(w);
 	const struct node *node = &w->node[n];
 
-	switch (world_below(w, 3)) {
+	switch (world_below(w, w->leases ? 5 : 3)) {
+	case 3:
+	case 4:
+		/* The last renewal that is heard, with an answer that is late. */
+		world_note(w, "node %u: its next renewal will be its last", n);
+		w->node[n].last_renewal = true;
+		break;
 	case 0:
 		/* The plug is pulled and the node's board dies: nobody can say when it was heard.
 		 */
@@ -531,6 +567,14 @@ static void fault_combined(struct world *w)
 	}
 }
 
+static void world_node_boot(struct world *w, unsigned n)
+{
+	if (w->leases)
+		agent_boot(w, &w->node[n]);
+	else
+		node_boot(w, &w->node[n]);
+}
+
 /* From here on everything works. */
 static void world_heal(struct world *w)
 {
@@ -541,12 +585,15 @@ static void world_heal(struct world *w)
 	memset(w->node_cut, 0, sizeof(w->node_cut));
 	memset(w->group, 0, sizeof(w->group));
 	for (unsigned i = 1; i <= w->boards; i++) {
+		w->board[i].drained = false;
 		if (!w->board[i].alive)
 			board_boot(w, &w->board[i]);
 	}
 	for (unsigned i = 1; i <= w->nodes; i++) {
 		if (!w->node[i].alive)
-			node_boot(w, &w->node[i]);
+			world_node_boot(w, i);
+		if (w->leases)
+			agent_heal(w, &w->node[i]);
 	}
 	world_partition(w);
 }
@@ -569,7 +616,9 @@ static void world_fault(struct world *w)
 		fault_paths(w);
 		break;
 	case 4:
-		if (w->with_heuristics)
+		if (w->leases)
+			agent_whim(w, &w->node[any_node(w)]);
+		else if (w->with_heuristics)
 			node_heuristics(w, &w->node[any_node(w)]);
 		break;
 	case 5:
@@ -625,11 +674,15 @@ static void world_moment(struct world *w, const struct moment *m)
 		world_board(w, m);
 		break;
 	case MOMENT_NODE:
-		if (w->node[m->a].alive && w->node[m->a].wake == m->number)
-			node_tick(w, &w->node[m->a]);
+		if (w->node[m->a].alive && w->node[m->a].wake == m->number) {
+			if (w->leases)
+				agent_tick(w, &w->node[m->a]);
+			else
+				node_tick(w, &w->node[m->a]);
+		}
 		break;
 	case MOMENT_RING:
-		if (w->node[m->a].ring_generation == m->number)
+		if (!w->leases && w->node[m->a].ring_generation == m->number)
 			node_ring(w, &w->node[m->a], m->ring, m->b);
 		break;
 	case MOMENT_BOARD_BOOT:
@@ -638,11 +691,17 @@ static void world_moment(struct world *w, const struct moment *m)
 		break;
 	case MOMENT_NODE_BOOT:
 		if (!w->node[m->a].alive)
-			node_boot(w, &w->node[m->a]);
+			world_node_boot(w, m->a);
 		break;
 	case MOMENT_BREAK:
-		if (!w->calm)
+		if (!w->calm && w->leases)
+			agent_break(w, &w->node[m->a]);
+		else if (!w->calm)
 			node_break(w, &w->node[m->a]);
+		break;
+	case MOMENT_PATHS:
+		if (!w->calm)
+			fault_node_paths(w, m->a, m->b);
 		break;
 	case MOMENT_FAULT:
 		world_fault(w);
@@ -687,6 +746,26 @@ static void world_init(struct world *w, const struct options *o)
 	}
 }
 
+/* The case of a site with agents. */
+static void world_init_leases(struct world *w)
+{
+	static const uint32_t lengths[] = {3000, 4000, 6000, 10000};
+	static const Tb__LeasePolicy policies[] = {TB__LEASE_POLICY__LEASE_POLICY_ANY,
+						   TB__LEASE_POLICY__LEASE_POLICY_ANY,
+						   TB__LEASE_POLICY__LEASE_POLICY_PREFERRED,
+						   TB__LEASE_POLICY__LEASE_POLICY_GENERATION};
+
+	w->leases = true;
+	w->lease_ms = lengths[world_below(w, 4)];
+	w->stop_ms = w->lease_ms / (3 + (uint32_t)world_below(w, 4));
+	tb__site_policy__init(&w->policy);
+	w->policy.lease = policies[world_below(w, 4)];
+	if (w->policy.lease == TB__LEASE_POLICY__LEASE_POLICY_PREFERRED)
+		w->policy.lease_node = 1 + (uint32_t)world_below(w, w->nodes);
+	for (unsigned i = 1; i <= w->boards; i++)
+		w->board[i].policy = &w->policy;
+}
+
 static void world_free(struct world *w)
 {
 	for (unsigned i = 1; i <= w->boards; i++) {
@@ -703,6 +782,8 @@ static void world_free(struct world *w)
 		pipe_drop(&w->pipes[i], 0);
 		pipe_drop(&w->pipes[i], 1);
 	}
+	for (unsigned i = 1; i <= w->nodes; i++)
+		buf_free(&w->node[i].in);
 	free(w->pipes);
 	free(w->moments);
 	free(w->committed);
@@ -713,12 +794,14 @@ int world_run(const struct options *options, char *problem, size_t size)
 	static struct world w;
 
 	world_init(&w, options);
+	if (options->leases)
+		world_init_leases(&w);
 	world_note(&w, "%u boards, %u nodes, algorithm %u, heartbeat %u ms", w.boards, w.nodes,
 		   w.algorithm, w.heartbeat_ms);
 	for (unsigned i = 1; i <= w.boards; i++)
 		board_boot(&w, &w.board[i]);
 	for (unsigned i = 1; i <= w.nodes; i++)
-		node_boot(&w, &w.node[i]);
+		world_node_boot(&w, i);
 	world_at(&w, w.now_us + 12000000, (struct moment){.kind = MOMENT_FAULT});
 	while (w.moment_count > 0 && w.problem[0] == '\0') {
 		struct moment m = world_next(&w);
@@ -726,7 +809,10 @@ int world_run(const struct options *options, char *problem, size_t size)
 		if (m.at_us > w.end_us) {
 			if (m.kind == MOMENT_RAFT)
 				raft_message_free(m.data);
-			check_alive(&w);
+			if (w.leases)
+				check_lease_alive(&w);
+			else
+				check_alive(&w);
 			break;
 		}
 		w.now_us = m.at_us;

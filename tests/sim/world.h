@@ -5,17 +5,24 @@
  *   corosync: rings                 door: sessions, lease             raft.c: terms, log, commit
  *   qdevice: vote, echoes  --tcp--> fleet.c while it leads  --link--> datagrams that get lost
  *
- * Real code under test: cluster/fleet, cluster/arbiter, cluster/lease. The rest are models of
- * what surrounds them, written from the protocol's description. check.c knows none of it: it
- * looks at what nodes hold and at what the log has committed. */
+ * With --leases the nodes run witness-agent (agent_node.c) and the boards have a door for them
+ * (agent_board.c) instead.
+ *
+ * Real code under test: cluster/fleet, cluster/arbiter, cluster/lease; with --leases
+ * cluster/candidate, witnessd/agent_session and agent/claim too. The rest are models of what
+ * surrounds them, written from the protocol's description. check.c knows none of it: it looks at
+ * what nodes hold and at what the log has committed. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/claim.h"
 #include "cluster/fleet.h"
 #include "cluster/lease.h"
+#include "lib/buf.h"
 #include "lib/rng.h"
+#include "witnessd/agent_session.h"
 
 enum {
 	SIM_BOARDS = 5,
@@ -38,6 +45,8 @@ struct log_entry {
 	struct ring ring;
 	unsigned nodes; /* set of node ids: bit 1 is node 1 */
 	uint32_t handover_ms;
+	bool lease;
+	uint64_t generation;
 };
 
 enum raft_role { RAFT_FOLLOWER, RAFT_CANDIDATE, RAFT_LEADER };
@@ -85,6 +94,7 @@ enum parcel_kind {
 	TCP_LIST_REPLY,
 	TCP_VOTE,
 	/* both */
+	TCP_BYTES, /* of an agent's connection */
 	TCP_END,
 	/* link, to the leader */
 	LINK_EVENT,
@@ -110,6 +120,7 @@ struct parcel {
 	unsigned heuristics;
 	Tb__DoorEvent *event; /* owned */
 	Tb__DoorOrder *order; /* owned */
+	struct buf bytes; /* owned */
 };
 
 /* An end is open until its owner closes it or its owner dies. */
@@ -156,9 +167,18 @@ struct door_session {
 	uint64_t heard_ms; /* own clock */
 };
 
+/* A connection of an agent. */
+struct agent_conn {
+	struct agent_conn *next;
+	unsigned pipe;
+	struct agent_session session;
+};
+
 struct board {
 	unsigned id;
 	bool alive;
+	bool drained; /* as the model would say it; all boards know at once */
+	bool drained_now; /* whatever it costs the site */
 	uint64_t frozen_until_us;
 	uint64_t clock_offset_ms;
 	unsigned clock_rate; /* per mille */
@@ -184,7 +204,9 @@ struct board {
 	/* the door */
 	bool serving;
 	struct door_session *sessions;
+	struct agent_conn *agents;
 	uint64_t next_session;
+	const Tb__SitePolicy *policy; /* of the site */
 	uint64_t wake; /* generation of the timer that counts */
 };
 
@@ -219,6 +241,16 @@ struct node {
 	struct ring held_ring;
 	unsigned held_members; /* of that ring */
 	uint64_t wake;
+	/* witness-agent */
+	struct claim claim;
+	uint64_t instance;
+	uint64_t attempt;
+	uint64_t generation;
+	struct buf in;
+	bool last_renewal; /* the next one is: its answer comes late, and nothing after it */
+	bool acts; /* what needs the lease runs here */
+	uint64_t acts_epoch;
+	uint64_t stopped_ms; /* when stopping it will be over; 0: it is not being stopped */
 };
 
 /* --- the world --- */
@@ -232,6 +264,7 @@ enum moment_kind {
 	MOMENT_BOARD_BOOT,
 	MOMENT_NODE_BOOT,
 	MOMENT_BREAK,
+	MOMENT_PATHS, /* node a: cut off from all boards if b, else not */
 	MOMENT_FAULT,
 };
 
@@ -249,6 +282,7 @@ struct moment {
 struct options {
 	uint64_t seed;
 	bool trace;
+	bool leases;
 };
 
 struct world {
@@ -268,6 +302,11 @@ struct world {
 	uint32_t heartbeat_ms;
 	bool keep_active;
 	bool with_heuristics;
+	bool leases; /* the nodes run witness-agent */
+	uint32_t lease_ms;
+	uint32_t stop_ms;
+	Tb__SitePolicy policy;
+	uint64_t greatest_epoch; /* that any node ever acted by */
 	bool calm; /* nothing goes wrong any more */
 	unsigned loss; /* percent of raft messages */
 	uint32_t reconnect_ms; /* a client that lost its connection waits for less than this */
@@ -327,6 +366,8 @@ void board_applied(struct world *w, struct board *b, const struct log_entry *e);
 void board_led(struct world *w, struct board *b); /* first entry of its term is committed */
 void board_deposed(struct world *w, struct board *b); /* no longer leads */
 void board_parcel(struct world *w, struct board *b, unsigned pipe, struct parcel *p);
+void board_emit(struct world *w, struct board *b, Tb__DoorEvent *e); /* takes it */
+bool board_may_act(struct world *w, struct board *b);
 bool board_accepts(struct world *w, struct board *b);
 
 /* node.c */
@@ -338,7 +379,29 @@ void node_ring(struct world *w, struct node *n, struct ring ring, unsigned membe
 void node_heuristics(struct world *w, struct node *n);
 void node_break(struct world *w, struct node *n);
 
+/* agent_board.c: the door for agents */
+void agents_parcel(struct world *w, struct board *b, unsigned pipe, struct parcel *p);
+void agents_order(struct world *w, struct board *b, const Tb__DoorOrder *o);
+void agents_report(struct world *w, struct board *b);
+void agents_silence(struct world *w, struct board *b);
+void agents_end(struct world *w, struct board *b); /* all of them: no lease */
+uint64_t agents_due_ms(const struct board *b); /* UINT64_MAX: nothing */
+void agents_free(struct board *b);
+
+/* agent_node.c: a node with witness-agent; the same functions as node.c has */
+void agent_boot(struct world *w, struct node *n);
+void agent_crash(struct world *w, struct node *n, bool resets);
+void agent_tick(struct world *w, struct node *n);
+void agent_parcel(struct world *w, struct node *n, struct parcel *p);
+void agent_break(struct world *w, struct node *n);
+/* Somebody changes what it wants, or its data. */
+void agent_whim(struct world *w, struct node *n);
+void agent_heal(struct world *w, struct node *n);
+
 /* check.c */
+void check_lease(struct world *w);
+void check_lease_given(struct world *w, const struct node *n);
+void check_lease_alive(struct world *w);
 void check_s1(struct world *w);
 void check_ack(struct world *w, unsigned node, struct ring ring);
 void check_alive(struct world *w);

@@ -200,6 +200,29 @@ static void fake_join(struct core *c, struct mailbox *home, const Tb__ClusterJoi
 	fake_init(c, home, NULL, done, arg);
 }
 
+static void fake_restore(struct core *c, struct mailbox *home,
+			 const Tb__ClusterInitRequest *request, const uint8_t *backup, size_t len,
+			 core_controlled done, void *arg)
+{
+	c->restored = len;
+	(void)backup;
+	fake_init(c, home, request, done, arg);
+}
+
+static void fake_recover(struct core *c, struct mailbox *home,
+			 const Tb__ClusterRecoverRequest *request, core_recovered done, void *arg)
+{
+	Tb__ClusterRecovery recovery = TB__CLUSTER_RECOVERY__INIT;
+
+	(void)c;
+	(void)home;
+	recovery.sites = 7;
+	if (request->dry_run)
+		done(arg, 0, "", &recovery);
+	else
+		done(arg, -EPERM, "the cluster has a leader", NULL);
+}
+
 static Tb__LocalStatus *fake_local(struct core *c)
 {
 	Tb__LocalStatus *status = mem_alloc(sizeof(*status));
@@ -216,6 +239,8 @@ static const struct api_backend backend = {.view = fake_view,
 					   .query = fake_query,
 					   .init_cluster = fake_init,
 					   .join_cluster = fake_join,
+					   .restore_cluster = fake_restore,
+					   .recover_cluster = fake_recover,
 					   .local_status = fake_local};
 
 /* --- HTTP --- */

@@ -18,6 +18,7 @@ struct core {
 	unsigned proposals;
 	/* Before the next proposal is applied, once. */
 	void (*before_apply)(struct core *c);
+	size_t restored; /* bytes of the backup */
 };
 
 struct answer {

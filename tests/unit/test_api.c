@@ -148,7 +148,7 @@ static void test_methods(void **state)
 	assert_string_equal(a.allow, "GET, HEAD, POST, OPTIONS");
 	answer_clear(&a);
 	expect(w, 204, &(struct ask){"OPTIONS", "/v1/nodes/one", .remote = true}, &a);
-	assert_string_equal(a.allow, "GET, HEAD, DELETE, OPTIONS");
+	assert_string_equal(a.allow, "GET, HEAD, PATCH, DELETE, OPTIONS");
 	answer_clear(&a);
 	expect(w, 200, &(struct ask){"HEAD", "/v1/cluster"}, &a);
 	assert_true(a.head && a.body.len > 0);
@@ -282,7 +282,7 @@ static void test_manual(void **state)
 
 /* --- who may what --- */
 
-enum who { NOBODY, VIEWER, OPERATOR, ADMIN, BOARD, SITE, SOCKET, WHO_COUNT };
+enum who { NOBODY, VIEWER, OPERATOR, ADMIN, BOARD, SITE, AGENT, SOCKET, WHO_COUNT };
 
 /* 200: let in (whatever comes of it), 401, 403. */
 static int expected(const struct api_route *r, enum who who)
@@ -295,6 +295,8 @@ static int expected(const struct api_route *r, enum who who)
 		return 401;
 	if (who == SITE)
 		return r->own_site ? 200 : 403;
+	if (who == AGENT)
+		return r->own_agent ? 200 : 403;
 	if (who == BOARD)
 		return 403;
 	if (who == SOCKET)
@@ -314,6 +316,7 @@ static void test_auth_matrix(void **state)
 	tokens[ADMIN] = token_make(w, "admin", "");
 	tokens[BOARD] = token_make(w, "node", "");
 	tokens[SITE] = token_make(w, "site", "berlin");
+	tokens[AGENT] = token_make(w, "agent", "berlin");
 	for (size_t i = 0; i < api_route_count; i++) {
 		const struct api_route *r = &api_routes[i];
 		/* Bodies that are refused later, so that nothing changes on the way. */
@@ -347,6 +350,9 @@ static void test_auth_matrix(void **state)
 	}
 	expect_status(w, 403, &(struct ask){"GET", "/v1/sites/paris", .token = tokens[SITE]});
 	expect_status(w, 403, &(struct ask){"GET", "/v1/sites", .token = tokens[SITE]});
+	expect_status(w, 403,
+		      &(struct ask){"POST", "/v1/sites/paris:enroll-agent", "{\"node\":1}",
+				    .token = tokens[AGENT], .remote = true});
 	for (enum who who = NOBODY; who < WHO_COUNT; who++)
 		free(tokens[who]);
 }
@@ -575,6 +581,16 @@ static void test_client_certificates(void **state)
 	answer_clear(&a);
 	expect_status(w, 200, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
 	expect_status(w, 403, &(struct ask){"GET", "/v1/tokens", .certificate = &peer});
+	/* It renews itself, and nothing else: not its role, not another's. */
+	free(body);
+	body = mem_printf("{\"csr\":%s}", csr);
+	expect(w, 201, &(struct ask){"POST", "/v1/certificates:renew", body, .certificate = &peer},
+	       &a);
+	assert_string_equal(answer_text(&a, "certificate.subject"), "ann");
+	assert_string_equal(answer_text(&a, "certificate.role"), "operator");
+	assert_string_not_equal(answer_text(&a, "certificate.serial"), peer.serial);
+	answer_clear(&a);
+	expect_status(w, 409, &(struct ask){"POST", "/v1/certificates:renew", body});
 	path = mem_printf("/v1/certificates/%s", peer.serial);
 	expect_status(w, 200, &(struct ask){"DELETE", path});
 	expect_status(w, 401, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
@@ -594,6 +610,79 @@ static void test_client_certificates(void **state)
 	free(path);
 	free(body);
 	free(csr);
+}
+
+static void test_tenants(void **state)
+{
+	struct world *w = *state;
+	struct answer a;
+	char *token;
+
+	expect_status(
+		w, 422,
+		&(struct ask){"POST", "/v1/tokens", "{\"role\":\"admin\",\"tenant\":\"red\"}"});
+	expect(w, 201,
+	       &(struct ask){"POST", "/v1/tokens", "{\"role\":\"operator\",\"tenant\":\"red\"}"},
+	       &a);
+	token = mem_strdup(answer_text(&a, "secret"));
+	answer_clear(&a);
+	expect_status(w, 201,
+		      &(struct ask){"POST", "/v1/sites",
+				    "{\"name\":\"b1\",\"labels\":{\"tenant\":\"blue\"}}"});
+	/* Its sites become its own without saying so. */
+	expect(w, 201, &(struct ask){"POST", "/v1/sites", "{\"name\":\"r1\"}", .token = token}, &a);
+	assert_string_equal(answer_text(&a, "labels.tenant"), "red");
+	answer_clear(&a);
+	expect_status(w, 422,
+		      &(struct ask){"POST", "/v1/sites",
+				    "{\"name\":\"r2\",\"labels\":{\"tenant\":\"blue\"}}",
+				    .token = token});
+	/* It sees no others, in any way. */
+	expect(w, 200, &(struct ask){"GET", "/v1/sites", .token = token}, &a);
+	assert_string_equal(answer_text(&a, "items.0.name"), "r1");
+	assert_null(strstr(buf_string(&a.body), "b1"));
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/sites?label=tenant=blue", .token = token}, &a);
+	assert_null(strstr(buf_string(&a.body), "b1"));
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"GET", "/v1/sites/r1", .token = token});
+	expect_status(w, 404, &(struct ask){"GET", "/v1/sites/b1", .token = token});
+	expect_status(w, 404, &(struct ask){"PATCH", "/v1/sites/b1", "{}", .token = token});
+	expect_status(w, 404, &(struct ask){"PUT", "/v1/sites/b1", "{}", .token = token});
+	expect_status(w, 404, &(struct ask){"DELETE", "/v1/sites/b1", .token = token});
+	expect_status(w, 404, &(struct ask){"POST", "/v1/sites/b1:enroll", .token = token});
+	expect_status(w, 409,
+		      &(struct ask){"POST", "/v1/sites:bulk", "{\"sites\":[{\"name\":\"b1\"}]}",
+				    .token = token});
+	expect_status(
+		w, 409,
+		&(struct ask){"POST", "/v1/sites:bulk",
+			      "{\"dryRun\":true,\"sites\":[{\"name\":\"b1\"}]}", .token = token});
+	expect_status(w, 422,
+		      &(struct ask){"PATCH", "/v1/sites/r1", "{\"labels\":{\"tenant\":\"blue\"}}",
+				    .token = token});
+	expect_status(w, 403, &(struct ask){"GET", "/v1/sites?watch=1", .token = token});
+	for (size_t i = 0; i < api_route_count; i++) {
+		const struct api_route *r = &api_routes[i];
+
+		if (r->role == API_OPEN || strncmp(r->path, "/v1/sites", 9) == 0 ||
+		    strcmp(r->path, "/v1/qnet-ca") == 0 || strchr(r->path, '{') != NULL)
+			continue;
+		expect_status(w, 403, &(struct ask){r->method, r->path, .token = token});
+	}
+	/* The quota, and who has how many. */
+	expect(w, 200, &(struct ask){"PUT", "/v1/tenants/red", "{\"maxSites\":1}"}, &a);
+	assert_string_equal(answer_text(&a, "sites"), "1");
+	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/sites", "{\"name\":\"r2\"}", .token = token}, &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "may have 1 sites"));
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/tenants"}, &a);
+	assert_string_equal(answer_text(&a, "items.0.name"), "blue");
+	assert_string_equal(answer_text(&a, "items.1.maxSites"), "1");
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"DELETE", "/v1/sites/r1", .token = token});
+	free(token);
 }
 
 static void test_boards_may_link(void **state)
@@ -1036,6 +1125,29 @@ static void test_cluster(void **state)
 	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"autoRegister\":true}"}, &a);
 	assert_string_equal(answer_text(&a, "autoRegister"), "true");
 	answer_clear(&a);
+	/* What is not given stays. */
+	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"certificateLifeMs\":\"60000\"}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "autoRegister"), "true");
+	assert_string_equal(answer_text(&a, "certificateLifeMs"), "60000");
+	answer_clear(&a);
+	expect_status(w, 422,
+		      &(struct ask){"PATCH", "/v1/cluster", "{\"certificateLifeMs\":\"5\"}"});
+	expect(w, 200,
+	       &(struct ask){"PATCH", "/v1/cluster",
+			     "{\"certificateLifeMs\":\"0\",\"autoRegister\":false}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "autoRegister"), "");
+	assert_string_equal(answer_text(&a, "certificateLifeMs"), "");
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"PATCH", "/v1/cluster", "{\"autoRegister\":true}"}, &a);
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca"}, &a);
+	assert_string_equal(answer_text(&a, "caRotation"), "trust");
+	assert_null(strstr(buf_string(&a.body), "PRIVATE"));
+	answer_clear(&a);
+	expect_status(w, 409, &(struct ask){"POST", "/v1/cluster:rotate-ca"});
+	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"finish\":true}"});
 	expect(w, 200, &(struct ask){"GET", "/v1/nodes"}, &a);
 	assert_string_equal(answer_text(&a, "items.0.status.leader"), "true");
 	answer_clear(&a);
@@ -1045,6 +1157,33 @@ static void test_cluster(void **state)
 	expect(w, 409, &(struct ask){"DELETE", "/v1/nodes/one"}, &a);
 	assert_string_equal(answer_text(&a, "detail"), "this is the last board");
 	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/nodes/one:drain", "{\"now\":true}"}, &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "no other board"));
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:drain"});
+	expect(w, 200, &(struct ask){"POST", "/v1/nodes/one:undrain"}, &a);
+	assert_string_equal(answer_text(&a, "name"), "one");
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:recover", "{\"dryRun\":true}"}, &a);
+	assert_string_equal(answer_text(&a, "sites"), "7");
+	answer_clear(&a);
+	expect(w, 409, &(struct ask){"POST", "/v1/cluster:recover", "{\"name\":\"lab\"}"}, &a);
+	assert_string_equal(answer_text(&a, "detail"), "the cluster has a leader");
+	answer_clear(&a);
+	expect(w, 409,
+	       &(struct ask){"POST", "/v1/cluster:restore?name=lab", "bytes",
+			     .content_type = "application/octet-stream"},
+	       &a);
+	assert_int_equal(w->core.restored, 5);
+	answer_clear(&a);
+	expect(w, 200, &(struct ask){"GET", "/v1/cluster:backup"}, &a);
+	assert_int_equal(memcmp(a.body.data, "TBBACKUP", 8), 0);
+	answer_clear(&a);
+	expect(w, 201, &(struct ask){"POST", "/v1/nodes/one:replace"}, &a);
+	assert_string_equal(answer_text(&a, "token.replaces"), "1");
+	assert_string_equal(answer_text(&a, "token.maxUses"), "1");
+	answer_clear(&a);
+	expect_status(w, 404, &(struct ask){"POST", "/v1/nodes/two:replace"});
 	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:transfer"});
 	expect_status(w, 404, &(struct ask){"POST", "/v1/cluster:transfer", "{\"node\":\"nine\"}"});
 	w->core.view.leader_id = 0;
@@ -1227,6 +1366,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_token_list_hides, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_attempts_are_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_client_certificates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_boards_may_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_enroll, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_life, setup, teardown),

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cluster/limits.h"
+#include "cluster/snapshot.h"
 #include "lib/rng.h"
 #include "tests/unit/commands.h"
 
@@ -21,6 +22,8 @@ enum {
 	CONFLICT = TB__REFUSAL__REFUSAL_CONFLICT,
 	INVALID = TB__REFUSAL__REFUSAL_INVALID,
 	LIMIT = TB__REFUSAL__REFUSAL_LIMIT,
+	NOT_INITIALISED = TB__REFUSAL__REFUSAL_NOT_INITIALISED,
+	INITIALISED = TB__REFUSAL__REFUSAL_INITIALISED,
 };
 
 static const Tb__SitePut__Mode CREATE = TB__SITE_PUT__MODE__MODE_CREATE;
@@ -605,6 +608,722 @@ static void test_node_set(void **state)
 	assert_int_equal(last_event(m), events); /* nothing changed */
 }
 
+static void test_node_replace(void **state)
+{
+	static const char serial[] = "ffffffffffffffffffffffffffffffff";
+	struct model *m = *state;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Node *row;
+
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	certificate.serial = TEXT(serial);
+	certificate.kind = TEXT("node");
+	certificate.subject = TEXT("b2");
+	op.certificate = &certificate;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	/* Who may get such a token. */
+	token.id = TEXT("00000000000000ca");
+	token.replaces = 9;
+	assert_int_equal(token_add(m, &token), NOT_FOUND);
+	token.replaces = 2;
+	token.role = TB__ROLE__ROLE_VIEWER;
+	assert_int_equal(token_add(m, &token), INVALID);
+	token.role = TB__ROLE__ROLE_NODE;
+	assert_int_equal(token_add(m, &token), NONE);
+	/* The new board comes with a name of its own, even one that is taken, and the old address.
+	 */
+	op.certificate = NULL;
+	op.token_id = token.id;
+	node.name = TEXT("b1");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m,
+		     "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
+		     "id 3 by token 00000000000000ca");
+	assert_int_equal(revoked(m, serial), 1);
+	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
+	assert_int_equal(store_node_find(m->s, "b2", &row), 0);
+	assert_int_equal(row->id, 3);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_JOINING);
+	tb__node__free_unpacked(row, NULL);
+	/* The place is taken, or was given up: the next one is a new board like any other. */
+	token.id = TEXT("00000000000000cb");
+	token.replaces = 3;
+	assert_int_equal(token_add(m, &token), NONE);
+	assert_int_equal(node_remove(m, 3), NONE);
+	op.token_id = token.id;
+	node.name = TEXT("b9");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	expect_event(m, "node.added|root@test||b9|board b9 admitted with id 4 by token "
+			"00000000000000cb");
+}
+
+static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
+{
+	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
+	struct command c;
+
+	op.id = id;
+	op.drain = drain;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_DRAIN;
+	c.c.node_drain = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_node_drain(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd add;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__NodeSet promote = TB__NODE_SET__INIT;
+	Tb__Node *row;
+	struct command c;
+	uint64_t events;
+
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT); /* nobody else */
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&add, &node, "b2");
+	assert_int_equal(node_add(m, &add, TEST_TIME), NONE);
+	/* A board that only joins serves nobody. */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), CONFLICT);
+	promote.id = 2;
+	promote.role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_SET;
+	c.c.node_set = &promote;
+	expect(m, &c, NONE, "");
+	assert_int_equal(node_drain(m, 9, TB__DRAIN__DRAIN_GENTLE), NOT_FOUND);
+	assert_int_equal(node_drain(m, 1, (Tb__Drain)3), INVALID);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	expect_event(m,
+		     "node.drained|root@test||b1|board b1 is drained: its site nodes are sent to "
+		     "the other boards");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	tb__node__free_unpacked(row, NULL);
+	/* NodeSet leaves it as it is. */
+	promote.id = 1;
+	promote.version = TEXT("9");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
+	tb__node__free_unpacked(row, NULL);
+	assert_int_equal(node_drain(m, 2, TB__DRAIN__DRAIN_NOW),
+			 CONFLICT); /* the last that serves */
+	assert_int_equal(node_remove(m, 2), CONFLICT);
+	events = last_event(m);
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
+	assert_int_equal(last_event(m), events); /* nothing changed */
+	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_OFF), NONE);
+	expect_event(m, "node.undrained|root@test||b1|board b1 serves sites again");
+}
+
+/* --- a new history --------------------------------------------------------------------------- */
+
+enum { RESTORE_ROWS = 64 };
+
+struct restore {
+	Tb__ClusterRestore op;
+	Tb__ClusterRestore__Row rows[RESTORE_ROWS];
+	Tb__ClusterRestore__Row *pointers[RESTORE_ROWS];
+	Tb__ClusterRestore__Final final;
+	Tb__Node node;
+	Tb__Certificate certificate;
+};
+
+/* The rows of `old` that a restore takes, as history.c does it. */
+static void restore_make(struct restore *r, struct snapshot_reader reader, Tb__Cluster *cluster,
+			 Tb__Secrets *secrets)
+{
+	struct snapshot_record record;
+
+	memset(r, 0, sizeof(*r));
+	tb__cluster_restore__init(&r->op);
+	r->op.rows = r->pointers;
+	while (snapshot_next(&reader, &record) > 0) {
+		if (record.row < TB__SNAPSHOT__RECORD__ROW_TOKEN ||
+		    record.row == TB__SNAPSHOT__RECORD__ROW_REQUEST)
+			continue;
+		assert_true(r->op.n_rows < RESTORE_ROWS);
+		tb__cluster_restore__row__init(&r->rows[r->op.n_rows]);
+		r->rows[r->op.n_rows].row = record.row;
+		r->rows[r->op.n_rows].body.data = (uint8_t *)(uintptr_t)record.body;
+		r->rows[r->op.n_rows].body.len = record.len;
+		r->pointers[r->op.n_rows] = &r->rows[r->op.n_rows];
+		r->op.n_rows++;
+	}
+	tb__cluster_restore__final__init(&r->final);
+	r->final.cluster = cluster;
+	r->final.secrets = secrets;
+	r->final.hold_ms = 20000;
+	r->final.source = TEXT("the backup");
+	tb__node__init(&r->node);
+	r->node.id = 2;
+	r->node.name = TEXT("b1"); /* the name of an old board is free */
+	r->node.address = TEXT("192.0.2.7:7443");
+	tb__certificate__init(&r->certificate);
+	r->certificate.serial = TEXT("eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+	r->certificate.kind = TEXT("node");
+	r->certificate.subject = TEXT("b1");
+	r->certificate.not_after_ms = TEST_TIME * 10;
+	r->final.node = &r->node;
+	r->final.certificate = &r->certificate;
+}
+
+static int restore_send(struct model *m, Tb__ClusterRestore *op, int64_t time_ms)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.time_ms = time_ms;
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_RESTORE;
+	c.c.cluster_restore = op;
+	return command_refusal(m, &c);
+}
+
+static int model_lease(struct model *m, uint64_t site_id, uint64_t epoch, uint32_t node)
+{
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__GrantSet op = TB__GRANT_SET__INIT;
+	struct command c;
+
+	grant.site_id = site_id;
+	grant.epoch = epoch;
+	grant.nodes = &node;
+	grant.n_nodes = 1;
+	grant.lease = true;
+	grant.generation = 6;
+	op.grant = &grant;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &op;
+	return command_refusal(m, &c);
+}
+
+static uint64_t epoch_of(struct model *m, const char *name, uint32_t *ret_node)
+{
+	Tb__Site *site;
+	Tb__Grant *grant;
+	uint64_t epoch;
+
+	assert_int_equal(store_site_find(m->s, name, &site), 0);
+	assert_int_equal(store_grant_get(m->s, site->id, &grant), 0);
+	epoch = grant->epoch;
+	*ret_node = grant->n_nodes > 0 ? grant->nodes[0] : 0;
+	/* No ring: whatever the nodes report, it is decided and committed anew. */
+	assert_true(grant->ring == NULL || grant->ring->seq == 0);
+	tb__grant__free_unpacked(grant, NULL);
+	tb__site__free_unpacked(site, NULL);
+	return epoch;
+}
+
+static void test_restore(void **state)
+{
+	const int64_t now = INT64_C(1800000000000);
+	const uint64_t floor = (uint64_t)now << 20;
+	struct model *old = *state;
+	struct model m;
+	struct restore r;
+	struct buf snapshot = {0};
+	struct snapshot_reader reader;
+	const char *problem;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	Tb__Node *row;
+	struct command c;
+	Tb__ClusterSettle settle = TB__CLUSTER_SETTLE__INIT;
+	Tb__Grant *grant;
+	uint32_t node;
+	size_t rows;
+
+	assert_int_equal(model_put_site(old, "a", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "b", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(old, "c", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_grant(old, 1, 0, 1, 7), NONE);
+	assert_int_equal(model_grant(old, 2, 0, floor + 5, 8), NONE); /* of a clock ahead */
+	assert_int_equal(model_lease(old, 3, 4, 9), NONE);
+	assert_int_equal(store_snapshot(old->s, &snapshot), 0);
+	assert_int_equal(snapshot_open(snapshot.data, snapshot.len, &reader, &problem), 0);
+	assert_int_equal(store_cluster_get(old->s, &cluster), 0);
+	assert_int_equal(store_secrets_get(old->s, &secrets), 0);
+	restore_make(&r, reader, cluster, secrets);
+	/* A cluster that is there is not overwritten. */
+	assert_int_equal(restore_send(old, &r.op, now), INITIALISED);
+	model_open(&m);
+	m.id = 1000;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	/* Until the last entry there is no cluster. */
+	assert_int_equal(model_put_site(&m, "d", TB__SITE_PUT__MODE__MODE_CREATE), NOT_INITIALISED);
+	rows = r.op.n_rows;
+	r.op.n_rows = 1;
+	r.rows[0].row = TB__SNAPSHOT__RECORD__ROW_NODE; /* boards do not come back */
+	assert_int_equal(restore_send(&m, &r.op, now), INVALID);
+	assert_true(rows > 1);
+	r.op.n_rows = 0;
+	r.op.final = &r.final;
+	r.node.id = 1; /* of an old board */
+	assert_int_equal(restore_send(&m, &r.op, now), EXISTS);
+	r.node.id = 2;
+	assert_int_equal(restore_send(&m, &r.op, now), NONE);
+	expect_event(&m,
+		     "cluster.restored|root@test||b1|history 1 of cluster c1 begins on board b1, "
+		     "from the backup");
+	assert_int_equal(epoch_of(&m, "a", &node), floor);
+	assert_int_equal(node, 7);
+	assert_int_equal(epoch_of(&m, "b", &node), floor + 6);
+	/* Who had a lease goes before others when it is given anew, at an epoch that nobody holds.
+	 */
+	assert_int_equal(epoch_of(&m, "c", &node), floor);
+	assert_int_equal(node, 9);
+	assert_int_equal(store_grant_get(m.s, 3, &grant), 0);
+	assert_true(grant->lease);
+	assert_int_equal(grant->generation, 6);
+	tb__grant__free_unpacked(grant, NULL);
+	assert_int_equal(revoked(&m, NODE_CERTIFICATE), 1);
+	assert_int_equal(revoked(&m, "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"), 0);
+	assert_int_equal(store_node_get(m.s, 1, &row), -ENOENT);
+	/* A site made later, maybe of a name that was used after the backup, begins above as well.
+	 */
+	assert_int_equal(model_put_site(&m, "new", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_true(epoch_of(&m, "new", &node) >= floor);
+	/* Votes are held back until that is over. */
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 20000);
+	command_start(&m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_SETTLE;
+	c.c.cluster_settle = &settle;
+	expect(&m, &c, NONE, "");
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(store_cluster_get(m.s, &cluster), 0);
+	assert_int_equal(cluster->hold_ms, 0);
+	assert_int_equal(cluster->history, 1);
+	tb__cluster__free_unpacked(cluster, NULL);
+	tb__secrets__free_unpacked(secrets, NULL);
+	store_close(m.s);
+	buf_free(&snapshot);
+}
+
+/* --- tenants --------------------------------------------------------------------------------- */
+
+static int tenant_put(struct model *m, const char *by, const char *name, const char *tenant,
+		      Tb__SitePut__Mode mode)
+{
+	Tb__SitePut op = TB__SITE_PUT__INIT;
+	Tb__Site site = TB__SITE__INIT;
+	Tb__Site__LabelsEntry label = TB__SITE__LABELS_ENTRY__INIT;
+	Tb__Site__LabelsEntry *labels[] = {&label};
+	Tb__Site *sites[] = {&site};
+	struct command c;
+
+	label.key = TEXT("tenant");
+	label.value = TEXT(tenant);
+	site.name = TEXT(name);
+	site.labels = labels;
+	site.n_labels = tenant[0] != '\0';
+	op.sites = sites;
+	op.n_sites = 1;
+	op.mode = mode;
+	command_start(m, &c);
+	c.c.tenant = TEXT(by);
+	c.c.op_case = TB__COMMAND__OP_SITE_PUT;
+	c.c.site_put = &op;
+	return command_refusal(m, &c);
+}
+
+static int tenant_delete(struct model *m, const char *by, const char *name)
+{
+	Tb__SiteDelete op = TB__SITE_DELETE__INIT;
+	char *names[] = {TEXT(name)};
+	struct command c;
+
+	op.names = names;
+	op.n_names = 1;
+	command_start(m, &c);
+	c.c.tenant = TEXT(by);
+	c.c.op_case = TB__COMMAND__OP_SITE_DELETE;
+	c.c.site_delete = &op;
+	return command_refusal(m, &c);
+}
+
+static int tenant_quota(struct model *m, const char *tenant, uint32_t max_sites)
+{
+	Tb__TenantSet op = TB__TENANT_SET__INIT;
+	struct command c;
+
+	op.tenant = TEXT(tenant);
+	op.max_sites = max_sites;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_TENANT_SET;
+	c.c.tenant_set = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_tenants(void **state)
+{
+	struct model *m = *state;
+
+	assert_int_equal(tenant_put(m, "red", "r1", "red", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "", "b1", "blue", CREATE), NONE);
+	/* A tenant makes nothing for others, nor takes what is theirs, nor gives its own away. */
+	assert_int_equal(tenant_put(m, "red", "r2", "blue", CREATE), INVALID);
+	assert_int_equal(tenant_put(m, "red", "r2", "", CREATE), INVALID);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", CREATE), EXISTS);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", UPSERT), EXISTS);
+	assert_int_equal(tenant_put(m, "red", "b1", "red", REPLACE), NOT_FOUND);
+	assert_int_equal(tenant_put(m, "red", "r1", "blue", REPLACE), INVALID);
+	assert_int_equal(tenant_delete(m, "red", "b1"), NOT_FOUND);
+	assert_int_equal(tenant_delete(m, "red", "r1"), NONE);
+	/* Others may do all that. */
+	assert_int_equal(tenant_put(m, "", "b1", "red", REPLACE), NONE);
+	assert_int_equal(tenant_put(m, "", "b1", "blue", REPLACE), NONE);
+}
+
+static void test_quotas(void **state)
+{
+	struct model *m = *state;
+	Tb__Cluster *cluster;
+
+	assert_int_equal(tenant_quota(m, "a b", 1), INVALID);
+	assert_int_equal(tenant_quota(m, "red", 2), NONE);
+	expect_event(m, "tenant.changed|root@test|||tenant red may have 2 sites");
+	assert_int_equal(tenant_quota(m, "blue", 1), NONE);
+	assert_int_equal(tenant_quota(m, "green", 7), NONE);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->n_quotas, 3);
+	assert_string_equal(cluster->quotas[0]->tenant, "blue");
+	assert_string_equal(cluster->quotas[2]->tenant, "red");
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(tenant_put(m, "", "r1", "red", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), NONE);
+	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), LIMIT);
+	assert_int_equal(tenant_put(m, "", "r3", "red", CREATE), LIMIT); /* whoever makes it */
+	assert_int_equal(tenant_put(m, "", "x", "", CREATE), NONE);
+	assert_int_equal(tenant_put(m, "", "x", "red", REPLACE), LIMIT); /* nor by a label */
+	assert_int_equal(tenant_put(m, "", "b1", "blue", CREATE), NONE);
+	/* With less than it has, it keeps those, and may change them. */
+	assert_int_equal(tenant_quota(m, "red", 1), NONE);
+	assert_int_equal(tenant_put(m, "", "r1", "red", REPLACE), NONE);
+	assert_int_equal(tenant_delete(m, "red", "r2"), NONE);
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), LIMIT);
+	assert_int_equal(tenant_quota(m, "red", 0), NONE);
+	expect_event(m, "tenant.changed|root@test|||tenant red may have any number of sites");
+	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), NONE);
+	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), NONE);
+}
+
+/* --- alarms ---------------------------------------------------------------------------------- */
+
+static int alarm_command(struct model *m, Tb__Alarm *raise, Tb__Alarm *clear)
+{
+	Tb__AlarmSet op = TB__ALARM_SET__INIT;
+	struct command c;
+
+	op.raise = &raise;
+	op.n_raise = raise != NULL;
+	op.clear = &clear;
+	op.n_clear = clear != NULL;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_ALARM_SET;
+	c.c.alarm_set = &op;
+	return command_refusal(m, &c);
+}
+
+static size_t alarm_count(struct model *m)
+{
+	Tb__Cluster *cluster;
+	size_t count;
+
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	count = cluster->n_alarms;
+	for (size_t i = 1; i < count; i++)
+		assert_true(strcmp(cluster->alarms[i - 1]->kind, cluster->alarms[i]->kind) <= 0);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(cluster->alarms[i]->since_ms, TEST_TIME);
+	tb__cluster__free_unpacked(cluster, NULL);
+	return count;
+}
+
+static void test_alarms(void **state)
+{
+	struct model *m = *state;
+	Tb__Alarm slow = TB__ALARM__INIT;
+	Tb__Alarm alone = TB__ALARM__INIT;
+	uint64_t events;
+
+	slow.kind = TEXT("disk-slow");
+	slow.subject = TEXT("b1");
+	slow.message = TEXT("it is slow");
+	alone.kind = TEXT("site-alone");
+	alone.subject = TEXT("a");
+	alone.message = TEXT("it is alone");
+	assert_int_equal(alarm_command(m, &alone, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test|a||it is alone");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	expect_event(m, "alarm.raised|root@test||b1|it is slow");
+	assert_int_equal(alarm_count(m), 2);
+	/* It is there: nothing happens, whatever it says now. */
+	events = last_event(m);
+	slow.message = TEXT("it is slower");
+	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	expect_event(m, "alarm.cleared|root@test||b1|over: it is slow");
+	events = last_event(m);
+	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
+	assert_int_equal(last_event(m), events);
+	assert_int_equal(alarm_count(m), 1);
+	slow.message = TEXT("\n");
+	assert_int_equal(alarm_command(m, &slow, NULL), INVALID);
+	slow.message = TEXT("");
+	for (unsigned i = 0; i <= LIMIT_ALARMS; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "n%u", i);
+		slow.subject = name;
+		assert_int_equal(alarm_command(m, &slow, NULL), NONE);
+	}
+	assert_int_equal(alarm_count(m), LIMIT_ALARMS);
+}
+
+static void test_node_zone(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeZone op = TB__NODE_ZONE__INIT;
+	Tb__Node *row;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_NODE_ZONE;
+	c.c.node_zone = &op;
+	op.id = 1;
+	op.zone = TEXT("hall\t1");
+	expect(m, &c, INVALID, "zone");
+	op.zone = TEXT("hall 1");
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	assert_int_equal(store_node_get(m->s, 1, &row), 0);
+	assert_string_equal(row->zone, "hall 1");
+	tb__node__free_unpacked(row, NULL);
+	op.id = 9;
+	command_renew(m, &c);
+	expect(m, &c, NOT_FOUND, "id");
+}
+
+/* --- the level ------------------------------------------------------------------------------- */
+
+/* What the first release refuses or does otherwise, for sites with agents. */
+static void level_for_agents(void)
+{
+	Tb__Command command = TB__COMMAND__INIT;
+	Tb__CertificateAdd add = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate certificate = TB__CERTIFICATE__INIT;
+	Tb__GrantSet give = TB__GRANT_SET__INIT;
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__SitePut put = TB__SITE_PUT__INIT;
+	Tb__Site site = TB__SITE__INIT;
+	Tb__SitePolicy policy = TB__SITE_POLICY__INIT;
+	Tb__Site *sites[] = {&site};
+
+	command.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	command.certificate_add = &add;
+	add.certificate = &certificate;
+	certificate.kind = TEXT("site");
+	assert_int_equal(command_level(&command), 1);
+	certificate.kind = TEXT("agent");
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_GRANT_SET;
+	command.grant_set = &give;
+	give.grant = &grant;
+	assert_int_equal(command_level(&command), 1);
+	grant.lease = true;
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_SITE_PUT;
+	command.site_put = &put;
+	put.sites = sites;
+	put.n_sites = 1;
+	assert_int_equal(command_level(&command), 1);
+	site.policy = &policy;
+	assert_int_equal(command_level(&command), 1);
+	policy.lease = TB__LEASE_POLICY__LEASE_POLICY_GENERATION;
+	assert_int_equal(command_level(&command), 2);
+	policy = (Tb__SitePolicy)TB__SITE_POLICY__INIT;
+	policy.algorithm = TB__ALGORITHM__ALGORITHM_LEASE;
+	assert_int_equal(command_level(&command), 2);
+	command.op_case = TB__COMMAND__OP_LEASE_NOTE;
+	assert_int_equal(command_level(&command), 2);
+}
+
+static void test_level(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	Tb__TokenAdd add = TB__TOKEN_ADD__INIT;
+	Tb__Token token = TB__TOKEN__INIT;
+	Tb__Cluster *cluster;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	op.level = LEVEL_HERE + 1;
+	expect(m, &c, INVALID, "level");
+	op.level = 2;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	op.level = 1;
+	command_renew(m, &c);
+	expect(m, &c, NONE, ""); /* never back */
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->level, 2);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* What each command needs: the first release knows all below 30. */
+	for (int i = TB__COMMAND__OP_CLUSTER_INIT; i <= TB__COMMAND__OP_EVENT_ADD; i++) {
+		Tb__Command command = TB__COMMAND__INIT;
+
+		command.op_case = (Tb__Command__OpCase)i;
+		command.token_add = &add;
+		assert_int_equal(command_level(&command), 1);
+	}
+	for (int i = TB__COMMAND__OP_NODE_DRAIN; i <= TB__COMMAND__OP_NODE_ZONE; i++) {
+		Tb__Command command = TB__COMMAND__INIT;
+
+		command.op_case = (Tb__Command__OpCase)i;
+		assert_int_equal(command_level(&command), 2);
+	}
+	Tb__Command command = TB__COMMAND__INIT;
+
+	command.op_case = TB__COMMAND__OP_TOKEN_ADD;
+	command.token_add = &add;
+	add.token = &token;
+	assert_int_equal(command_level(&command), 1);
+	token.role = TB__ROLE__ROLE_AGENT; /* an old board would refuse what a new one takes */
+	assert_int_equal(command_level(&command), 2);
+	token.role = TB__ROLE__ROLE_VIEWER;
+	token.replaces = 3; /* an old board would keep the one that is replaced */
+	assert_int_equal(command_level(&command), 2);
+	level_for_agents();
+}
+
+/* --- the CA ---------------------------------------------------------------------------------- */
+
+static int ca_command(struct model *m, Tb__Command__OpCase op_case, void *op)
+{
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = op_case;
+	c.c.ca_rotate = op; /* all members of the union are pointers to messages */
+	return command_refusal(m, &c);
+}
+
+static void secrets_expect(struct model *m, const char *ca, const char *next, const char *old)
+{
+	Tb__Secrets *s;
+
+	assert_int_equal(store_secrets_get(m->s, &s), 0);
+	assert_string_equal(s->ca_cert, ca);
+	assert_string_equal(s->next_ca_cert, next);
+	assert_string_equal(s->old_ca_cert, old);
+	tb__secrets__free_unpacked(s, NULL);
+}
+
+static void node_certificate(struct model *m, const char *serial, const char *ca_sha256)
+{
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	struct command c;
+
+	row.serial = TEXT(serial);
+	row.kind = TEXT("node");
+	row.subject = TEXT("b1");
+	row.ca_sha256 = TEXT(ca_sha256);
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static void test_ca_rotation(void **state)
+{
+	struct model *m = *state;
+	Tb__CaRotate rotate = TB__CA_ROTATE__INIT;
+	Tb__CaAdvance advance = TB__CA_ADVANCE__INIT;
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+	Tb__Cluster *cluster;
+	const Tb__Command__OpCase ROTATE = TB__COMMAND__OP_CA_ROTATE;
+	const Tb__Command__OpCase ADVANCE = TB__COMMAND__OP_CA_ADVANCE;
+	const Tb__Command__OpCase FINISH = TB__COMMAND__OP_CA_FINISH;
+
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE); /* nothing to finish */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(ca_command(m, ROTATE, &rotate), INVALID);
+	rotate.next_ca_cert = TEXT("NEW");
+	rotate.next_ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	secrets_expect(m, "", "NEW", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), CONFLICT); /* one at a time */
+	/* Given up before anything was signed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	secrets_expect(m, "", "", "");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	advance.ca_sha256 = TEXT("00ff");
+	advance.rotation_index = m->index - 1; /* of an earlier look */
+	assert_int_equal(ca_command(m, ADVANCE, &advance), CONFLICT);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	advance.rotation_index = cluster->ca_rotation_index;
+	tb__cluster__free_unpacked(cluster, NULL);
+	assert_int_equal(ca_command(m, ADVANCE, &advance), NONE);
+	secrets_expect(m, "NEW", "", "");
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_string_equal(cluster->ca_sha256, "00ff");
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* While a board has its certificate from the old one, that one is needed. */
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "dddddddddddddddddddddddddddddddd", "00fe");
+	assert_int_equal(ca_command(m, FINISH, &finish), CONFLICT);
+	node_certificate(m, "cccccccccccccccccccccccccccccccc", "00ff");
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->ca_rotation, TB__CA_ROTATION__CA_ROTATION_NONE);
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void test_certificate_life(void **state)
+{
+	struct model *m = *state;
+	Tb__ClusterCertificates op = TB__CLUSTER_CERTIFICATES__INIT;
+	struct command c;
+
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_CERTIFICATES;
+	c.c.cluster_certificates = &op;
+	op.life_ms = 59999;
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = LIMIT_CERTIFICATE_LIFE_MAX_MS + 1;
+	command_renew(m, &c);
+	expect(m, &c, INVALID, "certificateLifeMs");
+	op.life_ms = 60000;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(m,
+		     "cluster.changed|root@test|||certificates of boards and API clients live 60 s "
+		     "from now on");
+}
+
 /* --- sites ----------------------------------------------------------------------------------- */
 
 static void test_site_check(void **state)
@@ -645,6 +1364,17 @@ static void test_site_check(void **state)
 		 .policy.tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_NODE,
 		 .policy.tie_breaker_node = 3,
 		 .field = ""},
+		{.name = "a", .policy.lease = (Tb__LeasePolicy)4, .field = "policy.lease"},
+		{.name = "a", .policy.lease_node = 1, .field = "policy.leaseNode"},
+		{.name = "a",
+		 .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_PREFERRED,
+		 .field = "policy.leaseNode"},
+		{.name = "a",
+		 .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_PREFERRED,
+		 .policy.lease_node = 2,
+		 .field = ""},
+		{.name = "a", .policy.lease = TB__LEASE_POLICY__LEASE_POLICY_MANUAL, .field = ""},
+		{.name = "a", .policy.algorithm = TB__ALGORITHM__ALGORITHM_LEASE, .field = ""},
 		{.name = "a", .policy.heartbeat_min_ms = 999, .field = "policy.heartbeatMinMs"},
 		{.name = "a", .policy.heartbeat_max_ms = 120001, .field = "policy.heartbeatMaxMs"},
 		{.name = "a",
@@ -671,6 +1401,8 @@ static void test_site_check(void **state)
 		policy.tie_breaker_node = cases[i].policy.tie_breaker_node;
 		policy.heartbeat_min_ms = cases[i].policy.heartbeat_min_ms;
 		policy.heartbeat_max_ms = cases[i].policy.heartbeat_max_ms;
+		policy.lease = cases[i].policy.lease;
+		policy.lease_node = cases[i].policy.lease_node;
 		site.name = TEXT(cases[i].name);
 		site.policy = &policy;
 		if (cases[i].key != NULL) {
@@ -984,6 +1716,58 @@ static void test_grants(void **state)
 	expect_event(m,
 		     "grant.moved|root@test|london-1||vote of london-1 given to nodes 1, 2, 3, 4, "
 		     "5, 6, 7, 8 and 2 more on ring 0.0 (epoch 11)");
+}
+
+static void test_leases(void **state)
+{
+	struct model *m = *state;
+	Tb__LeaseNote note = TB__LEASE_NOTE__INIT;
+	Tb__Grant grant = TB__GRANT__INIT;
+	Tb__GrantSet op = TB__GRANT_SET__INIT;
+	uint32_t nodes[] = {1, 2};
+	struct apply_result result;
+	struct command c;
+
+	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
+	grant.site_id = site_id(m, "london-1");
+	grant.epoch = 1;
+	grant.nodes = nodes;
+	grant.n_nodes = 2;
+	grant.lease = true;
+	grant.generation = 5;
+	grant.reason = TEXT("only node 1 wants the lease");
+	op.grant = &grant;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_GRANT_SET;
+	c.c.grant_set = &op;
+	expect(m, &c, INVALID, "grant.nodes"); /* to two */
+	grant.n_nodes = 1;
+	command_renew(m, &c);
+	expect(m, &c, NONE, "");
+	expect_event(
+		m, "lease.granted|root@test|london-1||lease of london-1 given to node 1 (epoch 1): "
+		   "only node 1 wants the lease");
+	note.site_id = grant.site_id;
+	note.epoch = 2;
+	note.generation = 9;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_LEASE_NOTE;
+	c.c.lease_note = &note;
+	expect(m, &c, CONFLICT, "epoch"); /* of another lease */
+	note.epoch = 1;
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.grant_count, 1);
+	assert_int_equal(result.grants[0]->generation, 9);
+	apply_result_free(&result);
+	note.generation = 7; /* it never goes back */
+	command_renew(m, &c);
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.grants[0]->generation, 9);
+	apply_result_free(&result);
+	note.site_id = 777;
+	command_renew(m, &c);
+	expect(m, &c, CONFLICT, "epoch");
 }
 
 /* An epoch is a fencing token: it is never given twice to a site of one name. */
@@ -1426,6 +2210,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_join_tokens, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_zone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_modes, setup, teardown),
@@ -1435,6 +2229,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_site_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_grants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_leases, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_epochs_survive_deletion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),

@@ -350,6 +350,9 @@ static void test_field_round_trip(void **state)
 		{"heartbeat-min", "2m", "2m"},
 		{"labels.a.b/c", "x=y", "x=y"},
 		{"policy.heartbeatMaxMs", "8000", "8s"},
+		{"lease", "preferred:2", "preferred:2"},
+		{"lease", "generation", "generation"},
+		{"lease", "any", ""},
 	};
 
 	(void)state;

@@ -70,7 +70,7 @@ static void test_refused(void **state)
 		{"[nodes]\nname = x\n",
 		 "f:2: unknown setting \"nodes.name\"; did you mean \"node.name\"?"},
 		{"name = x\n", "f:1: a setting before any [section]"},
-		{"[node\n", "f:1: a section is written [node], [api] or [sites]"},
+		{"[node\n", "f:1: a section is one of [node], [api], [sites]"},
 		{"[node]\nname\n", "f:2: expected \"key = value\", \"[section]\" or \"# comment\""},
 		{"[node]\nname =\n", "f:2: node.name is empty; leave the line out for the default"},
 		{"[node]\nname = a\nname = b\n", "f:3: node.name is set twice in this file"},
@@ -78,8 +78,8 @@ static void test_refused(void **state)
 		 "f:2: node.data-dir must be an absolute path such as /var/lib/tiebreak"},
 		{"[sites]\ntls = maybe\n",
 		 "f:2: sites.tls \"maybe\" is not one of: off, on, required"},
-		{"[sites]\nsessions-max = 0\n",
-		 "f:2: sites.sessions-max \"0\" is not a whole number from 1 to 100000"},
+		{"[sites]\nsessions-max = 200000\n",
+		 "f:2: sites.sessions-max \"200000\" is not a whole number from 0 to 100000"},
 		{"[node]\nname = \xff\n", "f: not a configuration file: not UTF-8 text"},
 	};
 

@@ -151,6 +151,50 @@ static void test_close_busy(void **state)
 	assert_true(f->member_done);
 }
 
+static int tail_visit(void *arg, uint64_t index, const uint8_t *data, size_t len)
+{
+	struct buf *text = arg;
+
+	assert_true(index > 1);
+	buf_append(text, data, len);
+	return text->len >= 6 ? -EFBIG : 0;
+}
+
+/* A board that has lost its majority still has what nobody can agree upon any more. */
+static void test_tail(void **state)
+{
+	struct fixture *f = *state;
+	struct board *b;
+	struct buf text = {0};
+
+	boards_cluster(f, 3);
+	b = boards_wait_leader(f);
+	board_propose(b, "a");
+	board_propose(b, "b");
+	boards_wait_answers(f, 2);
+	assert_int_equal(engine_tail(b->engine, tail_visit, &text), 0);
+	assert_int_equal(text.len, 0);
+	for (unsigned i = 0; i < 3; i++)
+		board_cut(&f->boards[i], true);
+	board_propose(b, "c");
+	board_propose(b, "d");
+	boards_run_ms(f, 300);
+	assert_int_equal(engine_tail(b->engine, tail_visit, &text), 0);
+	assert_string_equal(buf_string(&text), "cd");
+	assert_string_equal(buf_string(&b->model), "ab");
+	/* Started alone it knows of nothing that was agreed upon, and has it all. */
+	board_stop(b);
+	assert_int_equal(board_start(b), 0);
+	buf_clear(&text);
+	assert_int_equal(engine_tail(b->engine, tail_visit, &text), 0);
+	assert_string_equal(buf_string(&text), "abcd");
+	assert_int_equal(b->model.len, 0);
+	buf_clear(&text);
+	buf_puts(&text, "12345");
+	assert_int_equal(engine_tail(b->engine, tail_visit, &text), -EFBIG);
+	buf_free(&text);
+}
+
 static void test_snapshot(void **state)
 {
 	struct fixture *f = *state;
@@ -593,6 +637,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_leader_lost, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_in_flight, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_close_busy, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_tail, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_install_leader_lost, boards_setup,
 						boards_teardown),

@@ -6,14 +6,22 @@
  *   delete / auto           the model loses it / unknown sites are created
  *   new                     another leader is elected
  *   at MS                   time goes on
+ *   hold MS                 no vote before
  *   D lost MS / D reset     the link to door D is lost, its lease ends at MS / it is back
  *   D.S open node=1 hb=8000 alg=ffsplit tie=lowest ring=1.5 kap=on tls=on cert=on
  *   D.S report node=1 ring=1.8 config=1,2 members=1,2 result=ack@1.8 vote=.. confirmed
  *   D.S config 1 2 / reconfig 1 2 / member 1.8 1 2 pass / quorum / heur fail / ask
  *   D.S option kap=off hb=2000 / closed client|silent|door AGE / reply [TICKETS BACK]
+ *   D drain [now] MAX       the board is drained, MAX sessions at a time
  *   commit / fail           the oldest command under way
- *   foreign EPOCH RING NODES   a grant of an earlier leader is applied
+ *   foreign EPOCH RING NODES [lease]   a grant of an earlier leader is applied
+ *   D.S rtt MS              the door has measured a round trip near the heartbeat
+ *   watch                   what the alarms are made of
  *   status                  what a person is told
+ * Agents: site lease=preferred node=2 (any, generation, manual);
+ *   D.S agent node=1 [report] claim=5 want=1 gen=3 seen=2 all=1,2 held=EPOCH inst=7 try=2
+ * lease=4000 [ring=1.3 result=ack@1.3 confirmed]    an open, or with "report" a report D.S claim N
+ * want=1 gen=3 seen=2 held=EPOCH D reset agents
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,6 +38,9 @@
 #include "lib/buf.h"
 #include "lib/mem.h"
 #include "lib/rng.h"
+
+/* The top bit of a session of an agent. */
+#define AGENT (UINT64_C(1) << 63)
 
 enum { MAX_SESSIONS = 256, MAX_WORDS = 24, LEASE = 3300 };
 
@@ -53,6 +64,7 @@ struct stage {
 };
 
 static const char *const algorithms[] = {"any", "ffsplit", "lms", "2nodelms", NULL};
+static const char *const lease_policies[] = {"any", "preferred", "generation", "manual", NULL};
 static const char *const tie_breakers[] = {"any", "lowest", "highest", NULL};
 static const char *const switches[] = {"any", "on", "off", NULL};
 static const char *const votes[] = {"none", "ack", "nack", "later", "wait", "nochange", NULL};
@@ -181,6 +193,10 @@ static void stage_make_site(struct stage *st, char **words)
 		if (place < 0)
 			st->site->policy->tie_breaker_node = (uint32_t)strtoul(text, NULL, 10);
 	}
+	if ((text = option(words, "lease")) != NULL)
+		st->site->policy->lease = word_must(lease_policies, text);
+	if ((text = option(words, "node")) != NULL)
+		st->site->policy->lease_node = (uint32_t)strtoul(text, NULL, 10);
 	if ((text = option(words, "kap")) != NULL)
 		st->site->policy->keep_active_partition = word_must(switches, text);
 	if ((text = option(words, "handover")) != NULL)
@@ -220,7 +236,8 @@ static void show_order(struct stage *st, uint64_t door, const Tb__DoorOrder *o)
 {
 	struct buf *out = &st->out;
 
-	buf_printf(out, "> %llu.%llu ", (unsigned long long)door, (unsigned long long)o->session);
+	buf_printf(out, "> %llu.%llu ", (unsigned long long)door,
+		   (unsigned long long)(o->session & ~AGENT));
 	switch (o->what_case) {
 	case TB__DOOR_ORDER__WHAT_INIT_REPLY:
 		buf_printf(out, "init %u %s", o->init_reply->error, o->init_reply->why);
@@ -240,7 +257,14 @@ static void show_order(struct stage *st, uint64_t door, const Tb__DoorOrder *o)
 	case TB__DOOR_ORDER__WHAT_VOTE:
 		buf_printf(out, "vote %s %u.%llu", votes[o->vote->vote], o->vote->ring->node,
 			   (unsigned long long)o->vote->ring->seq);
+		if (o->session >> 63 != 0)
+			buf_printf(out, " claim %llu epoch %llu: %s",
+				   (unsigned long long)o->vote->claim,
+				   (unsigned long long)o->vote->epoch, o->vote->why);
 		stage_ticket(st, door, o->session, o->vote->ticket);
+		break;
+	case TB__DOOR_ORDER__WHAT_NOTED:
+		buf_printf(out, "noted %llu", (unsigned long long)o->noted->generation);
 		break;
 	case TB__DOOR_ORDER__WHAT_REFUSE:
 		buf_printf(out, "refuse %u", o->refuse->error);
@@ -265,12 +289,25 @@ static void show_command(struct stage *st, const Tb__Command *c)
 		buf_printf(out, "> put %s\n", c->site_put->sites[0]->name);
 		return;
 	}
+	if (c->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		buf_printf(out, "> note epoch %llu generation %llu\n",
+			   (unsigned long long)c->lease_note->epoch,
+			   (unsigned long long)c->lease_note->generation);
+		return;
+	}
+	if (c->op_case == TB__COMMAND__OP_EVENT_ADD) {
+		buf_printf(out, "> event %s: %s\n", c->event_add->event->type,
+			   c->event_add->event->message);
+		return;
+	}
 	assert_int_equal(c->op_case, TB__COMMAND__OP_GRANT_SET);
 	g = c->grant_set->grant;
 	assert_int_equal(g->epoch, c->grant_set->after_epoch + 1);
 	buf_printf(out, "> grant %llu ring %u.%llu nodes ", (unsigned long long)g->epoch,
 		   g->ring->node, (unsigned long long)g->ring->seq);
 	show_ids(out, g->nodes, g->n_nodes);
+	if (g->lease)
+		buf_printf(out, " generation %llu", (unsigned long long)g->generation);
 	buf_printf(out, " handover %u: %s\n", g->handover_ms, g->reason);
 }
 
@@ -286,6 +323,10 @@ static void stage_collect(struct stage *st)
 	}
 	while ((command = fleet_next_command(st->fleet)) != NULL) {
 		show_command(st, command);
+		if (command->op_case == TB__COMMAND__OP_EVENT_ADD) {
+			tb__command__free_unpacked(command, NULL);
+			continue;
+		}
 		assert_true(st->command_count < 8);
 		st->commands[st->command_count++] = command;
 	}
@@ -296,7 +337,27 @@ static void stage_status(struct stage *st)
 	Tb__SiteStatus *status = fleet_site_status(st->fleet, "a", st->grant);
 
 	buf_printf(&st->out, "> %s: %s\n", states[status->state], status->reason);
+	if (status->lease != NULL)
+		buf_printf(&st->out, "> lease: holder %u epoch %llu left %u\n",
+			   status->lease->holder, (unsigned long long)status->lease->epoch,
+			   status->lease->left_ms);
 	tb__site_status__free_unpacked(status, NULL);
+}
+
+static void stage_watch(struct stage *st)
+{
+	struct fleet_watch w;
+
+	if (!fleet_site_watch(st->fleet, "a", &w, st->now)) {
+		buf_puts(&st->out, "> nobody\n");
+		return;
+	}
+	buf_printf(&st->out, "> of %u%s, missing for %llu:", w.configured,
+		   w.agents ? " agents" : "", (unsigned long long)w.missing_ms);
+	for (unsigned i = 0; i < w.count; i++)
+		buf_printf(&st->out, " %u at %llu rtt %u", w.nodes[i].node_id,
+			   (unsigned long long)w.nodes[i].board, w.nodes[i].rtt_ms);
+	buf_putc(&st->out, '\n');
 }
 
 /* --- what goes in --- */
@@ -314,6 +375,9 @@ static void stage_commit(struct stage *st, bool good)
 		char *none[] = {NULL};
 
 		stage_make_site(st, none);
+	} else if (c->op_case == TB__COMMAND__OP_LEASE_NOTE) {
+		st->grant->generation = c->lease_note->generation;
+		fleet_grant_applied(st->fleet, st->grant, st->now);
 	} else {
 		tb__grant__free_unpacked(st->grant, NULL);
 		st->grant = c->grant_set->grant;
@@ -335,6 +399,7 @@ static void stage_foreign(struct stage *st, char **words)
 	ring_parse(words[2], g->ring);
 	g->nodes = mem_array(64, sizeof(*g->nodes));
 	g->n_nodes = ids_parse(words[3], g->nodes);
+	g->lease = words[4] != NULL;
 	g->handover_ms = arbiter_own_timeout_ms(8000, TB__HANDOVER__HANDOVER_SAFE);
 	tb__grant__free_unpacked(st->grant, NULL);
 	st->grant = g;
@@ -352,6 +417,8 @@ struct event {
 	Tb__DoorOption option;
 	Tb__DoorAsk ask;
 	Tb__DoorVoteReply reply;
+	Tb__DoorRtt rtt;
+	Tb__DoorClaim claim;
 	Tb__SiteNode node;
 	Tb__RingId ring;
 	Tb__RingId vote_ring;
@@ -426,6 +493,65 @@ static void event_report(struct event *e, char **words)
 		e->report.confirmed |= strcmp(*words, "confirmed") == 0;
 }
 
+static uint64_t option_number(char **words, const char *key, uint64_t otherwise)
+{
+	const char *text = option(words, key);
+
+	return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static void event_agent(struct event *e, char **words)
+{
+	Tb__SiteNode *n = &e->node;
+	const char *text;
+	bool report = false;
+
+	for (char **word = words; *word != NULL; word++)
+		report |= strcmp(*word, "report") == 0;
+	event_report(e, words);
+	n->algorithm = TB__ALGORITHM__ALGORITHM_LEASE;
+	n->tie_breaker = TB__TIE_BREAKER__TIE_BREAKER_ANY;
+	n->name = (char *)"host";
+	n->lease_ms = (uint32_t)option_number(words, "lease", 4000);
+	n->wanted = option_number(words, "want", 1) != 0;
+	n->generation = option_number(words, "gen", 0);
+	n->held_epoch = option_number(words, "held", 0);
+	n->instance = option_number(words, "inst", n->node_id);
+	n->attempt = option_number(words, "try", 1);
+	n->claim = option_number(words, "claim", 1);
+	text = option(words, "all");
+	n->configured = e->ids;
+	n->n_configured = ids_parse(text != NULL ? text : "1,2", e->ids);
+	if ((text = option(words, "seen")) != NULL) {
+		n->seen = e->more_ids;
+		n->n_seen = ids_parse(text, e->more_ids);
+	}
+	if (report)
+		return;
+	tb__door_open__init(&e->open);
+	e->open.site = (char *)"a";
+	e->open.node = n;
+	e->event.what_case = TB__DOOR_EVENT__WHAT_OPEN;
+	e->event.open = &e->open;
+}
+
+static void event_claim(struct event *e, char **words)
+{
+	const char *text = option(words, "seen");
+
+	tb__door_claim__init(&e->claim);
+	e->event.what_case = TB__DOOR_EVENT__WHAT_CLAIM;
+	e->event.claim = &e->claim;
+	e->claim.number = strtoull(words[1], NULL, 10);
+	e->claim.wanted = option_number(words, "want", 1) != 0;
+	e->claim.generation = option_number(words, "gen", 0);
+	e->claim.held_epoch = option_number(words, "held", 0);
+	if (text != NULL) {
+		e->claim.seen = e->ids;
+		e->claim.n_seen = ids_parse(text, e->ids);
+	}
+}
+
 /* member 1.8 1 2 pass */
 static void event_list(struct event *e, unsigned kind, char **words)
 {
@@ -470,9 +596,14 @@ static void stage_session(struct stage *st, uint64_t door, uint64_t session, cha
 	const char *text;
 
 	tb__door_event__init(&e.event);
-	e.event.session = session;
+	/* Sessions from 101 on are of agents. */
+	e.event.session = session > 100 ? session | AGENT : session;
 	if (kind >= 0) {
 		event_list(&e, (unsigned)kind, words);
+	} else if (strcmp(words[0], "agent") == 0) {
+		event_agent(&e, words);
+	} else if (strcmp(words[0], "claim") == 0) {
+		event_claim(&e, words);
 	} else if (strcmp(words[0], "open") == 0) {
 		event_node(&e, words);
 		tb__door_open__init(&e.open);
@@ -495,6 +626,11 @@ static void stage_session(struct stage *st, uint64_t door, uint64_t session, cha
 		e.option.heartbeat_ms = text ? (uint32_t)strtoul(text, NULL, 10) : 8000;
 		e.event.what_case = TB__DOOR_EVENT__WHAT_OPTION;
 		e.event.option = &e.option;
+	} else if (strcmp(words[0], "rtt") == 0) {
+		tb__door_rtt__init(&e.rtt);
+		e.rtt.rtt_ms = (uint32_t)strtoul(words[1], NULL, 10);
+		e.event.what_case = TB__DOOR_EVENT__WHAT_RTT;
+		e.event.rtt = &e.rtt;
 	} else if (strcmp(words[0], "ask") == 0) {
 		tb__door_ask__init(&e.ask);
 		e.event.what_case = TB__DOOR_EVENT__WHAT_ASK;
@@ -522,10 +658,18 @@ static void stage_door(struct stage *st, uint64_t door, char **words)
 		fleet_door_lost(st->fleet, door, strtoul(words[1], NULL, 10), st->now);
 		return;
 	}
+	if (strcmp(words[0], "drain") == 0) {
+		bool now = strcmp(words[1], "now") == 0;
+
+		fleet_drain(st->fleet, door, now, (unsigned)strtoul(words[now ? 2 : 1], NULL, 10),
+			    st->now);
+		return;
+	}
 	assert_string_equal(words[0], "reset");
 	tb__door_event__init(&e.event);
 	tb__door_reset__init(&e.reset);
 	e.event.what_case = TB__DOOR_EVENT__WHAT_RESET;
+	e.event.session = words[1] != NULL ? AGENT : 0;
 	e.event.reset = &e.reset;
 	fleet_door_event(st->fleet, door, &e.event, st->now);
 }
@@ -544,6 +688,8 @@ static void stage_line(struct stage *st, char **words)
 		st->auto_register = true;
 	} else if (strcmp(words[0], "new") == 0) {
 		stage_lead(st);
+	} else if (strcmp(words[0], "hold") == 0) {
+		fleet_hold(st->fleet, strtoul(words[1], NULL, 10));
 	} else if (strcmp(words[0], "at") == 0) {
 		uint64_t until = strtoul(words[1], NULL, 10);
 		uint64_t due;
@@ -558,6 +704,8 @@ static void stage_line(struct stage *st, char **words)
 		stage_commit(st, words[0][0] == 'c');
 	} else if (strcmp(words[0], "foreign") == 0) {
 		stage_foreign(st, words);
+	} else if (strcmp(words[0], "watch") == 0) {
+		stage_watch(st);
 	} else if (strcmp(words[0], "status") == 0) {
 		stage_status(st);
 	} else if (sscanf(words[0], "%llu.%llu", &door, &session) == 2) {

@@ -89,6 +89,21 @@ void core_init_cluster(struct core *c, struct mailbox *home, const Tb__ClusterIn
 	fail();
 }
 
+void core_restore_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterInitRequest *request, const uint8_t *backup, size_t len,
+			  core_controlled done, void *arg)
+{
+	(void)c, (void)home, (void)request, (void)backup, (void)len, (void)done, (void)arg;
+	fail();
+}
+
+void core_recover_cluster(struct core *c, struct mailbox *home,
+			  const Tb__ClusterRecoverRequest *request, core_recovered done, void *arg)
+{
+	(void)c, (void)home, (void)request, (void)done, (void)arg;
+	fail();
+}
+
 void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJoinRequest *request,
 		       core_controlled done, void *arg)
 {
@@ -103,6 +118,14 @@ void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error)
 	c->dialed_fd = fd_or_error;
 	pthread_cond_broadcast(&c->news);
 	pthread_mutex_unlock(&c->lock);
+}
+
+void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count)
+{
+	(void)c;
+	for (size_t i = 0; i < count; i++)
+		tb__door_event__free_unpacked(events[i], NULL);
+	free(events);
 }
 
 void core_link_accepted(struct core *c, const char *alpn, uint64_t node, int fd)

@@ -11,6 +11,7 @@
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/hex.h"
+#include "lib/pool.h"
 #include "lib/rng.h"
 #include "lib/text.h"
 
@@ -163,6 +164,43 @@ static void test_prng_repeats(void **state)
 	}
 }
 
+static void test_pool(void **state)
+{
+	enum { ITEMS = 1000, SIZE = 600 };
+	uint8_t *items[ITEMS];
+	struct pool p;
+	size_t most;
+
+	(void)state;
+	pool_init(&p, SIZE);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < ITEMS; i++) {
+			items[i] = pool_get(&p);
+			assert_int_equal((uintptr_t)items[i] % _Alignof(max_align_t), 0);
+			for (int k = 0; k < SIZE; k++)
+				assert_int_equal(items[i][k], 0);
+			memset(items[i], i, SIZE);
+		}
+		most = p.slabs;
+		for (int i = 0; i < ITEMS; i++) {
+			assert_int_equal(items[i][0], (uint8_t)i);
+			assert_int_equal(items[i][SIZE - 1], (uint8_t)i);
+		}
+		/* Every second one goes: their places are used again, no slab is added. */
+		for (int i = 0; i < ITEMS; i += 2)
+			pool_put(&p, items[i]);
+		assert_int_equal(p.count, ITEMS / 2);
+		for (int i = 0; i < ITEMS; i += 2)
+			items[i] = pool_get(&p);
+		assert_true(p.slabs <= most);
+		for (int i = 0; i < ITEMS; i++)
+			pool_put(&p, items[(i * 7) % ITEMS]);
+		assert_int_equal(p.slabs, 0);
+	}
+	pool_put(&p, NULL);
+	pool_free(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,7 +208,7 @@ int main(void)
 		cmocka_unit_test(test_utf8),	     cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_hex),	     cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_buffer),	     cmocka_unit_test(test_clock_text),
-		cmocka_unit_test(test_prng_repeats),
+		cmocka_unit_test(test_prng_repeats), cmocka_unit_test(test_pool),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,7 @@ struct fixture {
 	bool far_ready, far_closed;
 	bool far_in_order; /* closed with a TLS close */
 	size_t far_got;
+	struct list links;
 	int fd; /* the core's end; -1 until the link stands */
 	bool freed;
 };
@@ -79,7 +80,7 @@ static void near_ready(struct stream *s)
 {
 	struct fixture *f = stream_arg(s);
 
-	assert_int_equal(link_pump(s, &f->fd), 0);
+	assert_int_equal(link_pump(s, &f->links, 7, "abc", &f->fd), 0);
 }
 
 static const struct stream_events near_events = {.ready = near_ready};
@@ -105,6 +106,7 @@ static int setup(void **state)
 	const char *message;
 
 	f->fd = -1;
+	list_init(&f->links);
 	f->ca = test_cert_new("CA", NULL, NULL, -DAY, DAY, 0);
 	f->board = test_cert_new("board", &f->ca, NULL, -DAY, DAY, 0);
 	f->server = context(f, true);
@@ -264,9 +266,34 @@ static void test_far_resets(void **state)
 	check_far_ends(*state, stream_abort, SIZE_MAX);
 }
 
+static bool holds(void *arg, uint64_t node, const char *serial)
+{
+	assert_int_equal(node, 7);
+	assert_string_equal(serial, "abc");
+	return *(bool *)arg;
+}
+
+/* A certificate was revoked: the link ends, for both. */
+static void test_no_longer_holds(void **state)
+{
+	struct fixture *f = *state;
+	bool answer = true;
+	char byte;
+
+	links_check(&f->links, holds, &answer);
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+	assert_false(f->far_closed);
+	answer = false;
+	links_check(&f->links, holds, &answer);
+	while (!f->far_closed)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	assert_int_equal(read(f->fd, &byte, 1), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_no_longer_holds, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_inwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_outwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_core_ends, setup, teardown),

@@ -140,11 +140,70 @@ static void test_close_inside(void **state)
 	assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* Long letters take turns with the rest of the loop. */
+struct turns {
+	struct mailbox box;
+	uv_check_t check;
+	unsigned count; /* of the loop */
+	unsigned at[3]; /* when each letter was opened */
+	unsigned opened;
+};
+
+struct long_letter {
+	struct letter letter;
+	struct turns *turns;
+};
+
+static void turns_pass(uv_check_t *check)
+{
+	((struct turns *)check->data)->count++;
+}
+
+static void turns_closed(struct mailbox *m)
+{
+	uv_close((uv_handle_t *)&list_entry(m, struct turns, box)->check, NULL);
+}
+
+static void long_open(struct letter *letter)
+{
+	struct turns *t = list_entry(letter, struct long_letter, letter)->turns;
+	uint64_t end = uv_hrtime() + 30 * UINT64_C(1000000);
+
+	t->at[t->opened++] = t->count;
+	while (uv_hrtime() < end)
+		;
+	if (t->opened == 3)
+		mailbox_close(&t->box, turns_closed);
+}
+
+static void test_long_letters(void **state)
+{
+	struct turns t = {0};
+	struct long_letter letters[3];
+	uv_loop_t loop;
+
+	(void)state;
+	uv_loop_init(&loop);
+	assert_int_equal(mailbox_init(&t.box, &loop, 10), 0);
+	uv_check_init(&loop, &t.check);
+	t.check.data = &t;
+	uv_check_start(&t.check, turns_pass);
+	for (unsigned i = 0; i < 3; i++) {
+		letters[i] = (struct long_letter){.letter.open = long_open, .turns = &t};
+		assert_int_equal(mailbox_post(&t.box, &letters[i].letter), 0);
+	}
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(t.opened, 3);
+	assert_true(t.at[0] < t.at[1] && t.at[1] < t.at[2]);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_close_inside),
+		cmocka_unit_test(test_long_letters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,6 +128,74 @@ static void test_ca(void **state)
 	ca_free(&ca);
 }
 
+static int bridged(const char *root, const char *bridge, const char *pem)
+{
+	X509 *ca = x509_of(root);
+	X509 *between = x509_of(bridge);
+	X509 *cert = x509_of(pem);
+	X509_STORE *store = X509_STORE_new();
+	X509_STORE_CTX *context = X509_STORE_CTX_new();
+	STACK_OF(X509) *sent = sk_X509_new_null();
+	int ok;
+
+	X509_STORE_add_cert(store, ca);
+	sk_X509_push(sent, between);
+	X509_STORE_CTX_init(context, store, cert, sent);
+	X509_STORE_CTX_set_time(context, 0, (time_t)(NOW / 1000));
+	X509_VERIFY_PARAM_set_flags(X509_STORE_CTX_get0_param(context), X509_V_FLAG_X509_STRICT);
+	ok = X509_verify_cert(context);
+	X509_STORE_CTX_free(context);
+	X509_STORE_free(store);
+	sk_X509_free(sent);
+	X509_free(cert);
+	X509_free(between);
+	X509_free(ca);
+	return ok == 1;
+}
+
+/* Who knows only the old CA believes what the new one signs, by the bridge and not without. */
+static void test_bridge(void **state)
+{
+	struct ca old = ca_make();
+	struct ca new = ca_make();
+	struct ca stranger = ca_make();
+	struct pki_signed made;
+	struct pki_sign how;
+	const char *message;
+	char *bridge;
+	char *request;
+	char *key;
+	char serial[64];
+
+	(void)state;
+	assert_int_equal(pki_key_new(&key), 0);
+	assert_int_equal(pki_request_new("board-1", key, &request), 0);
+	how = sign_node(&new, request);
+	assert_int_equal(pki_sign(&how, &made, &message), 0);
+	assert_int_equal(pki_bridge(old.cert.pem, old.key, new.cert.pem, NOW, &bridge), 0);
+	assert_true(bridged(old.cert.pem, bridge, made.pem));
+	assert_false(bridged(stranger.cert.pem, bridge, made.pem));
+	assert_false(bridged(old.cert.pem, new.cert.pem, made.pem));
+	assert_true(verifies(new.cert.pem, made.pem, X509_PURPOSE_SSL_SERVER, NOW));
+	assert_false(verifies(old.cert.pem, made.pem, X509_PURPOSE_SSL_SERVER, NOW));
+	assert_int_equal(pki_serial(made.pem, serial), 0);
+	assert_string_equal(serial, made.serial);
+	assert_int_equal(pki_serial("nonsense", serial), -EINVAL);
+	free(bridge);
+	/* Of another name it would be a step too many for the old CA's path length. */
+	ca_free(&stranger);
+	assert_int_equal(pki_key_new(&stranger.key), 0);
+	assert_int_equal(pki_ca_new("Other CA", stranger.key, NOW, 3650, &stranger.cert), 0);
+	assert_int_equal(pki_bridge(old.cert.pem, old.key, stranger.cert.pem, NOW, &bridge),
+			 -EINVAL);
+	pki_signed_free(&made);
+	free(request);
+	free(key);
+	ca_free(&stranger);
+	ca_free(&new);
+	ca_free(&old);
+}
+
 /* The text is the number that is in the certificate: 16 bytes without a zero in front. */
 static void test_serials(void **state)
 {
@@ -424,13 +492,10 @@ static void test_der_and_pkcs12(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ca),
-		cmocka_unit_test(test_serials),
-		cmocka_unit_test(test_uses),
-		cmocka_unit_test(test_common_name),
-		cmocka_unit_test(test_request_keys),
-		cmocka_unit_test(test_bad_requests),
-		cmocka_unit_test(test_der_and_pkcs12),
+		cmocka_unit_test(test_ca),	     cmocka_unit_test(test_serials),
+		cmocka_unit_test(test_bridge),	     cmocka_unit_test(test_uses),
+		cmocka_unit_test(test_common_name),  cmocka_unit_test(test_request_keys),
+		cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_der_and_pkcs12),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

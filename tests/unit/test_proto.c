@@ -432,7 +432,7 @@ static void test_schema(void **state)
 		strstr(buf_string(&out), "; safe = two heartbeat intervals: no overlap; fast = "));
 	/* A quote in a comment is one in the text. */
 	assert_string_equal(description_find("tb.Certificate", "kind"),
-			    "\"node\", \"client\" (API), \"site\" (QNet)");
+			    "\"node\", \"client\" (API), \"site\" (QNet), \"agent\"");
 	assert_null(description_find("tb.Site", "nothing"));
 	buf_free(&out);
 }

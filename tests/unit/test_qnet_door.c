@@ -151,20 +151,20 @@ static void board_serve(struct board *b)
 	}
 }
 
-static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, bool keys)
+static struct board *board_new_of(enum qnet_tls tls, bool keys, struct qnet_door_config config)
 {
 	struct board *b = mem_zalloc(sizeof(*b));
-	const struct qnet_door_config config = {.listen = "127.0.0.1:0",
-						.tls = tls,
-						.client_certificate = true,
-						.sessions_max = 100,
-						.sessions_per_address_max = per_address,
-						.clock_ms = board_clock,
-						.clock_arg = b};
-	const struct qnet_door_upcalls upcalls = board_upcalls(b);
+	const struct qnet_door_upcalls upcalls[] = {board_upcalls(b), board_upcalls(b),
+						    board_upcalls(b)};
 	const char *message = NULL;
 
 	signal(SIGPIPE, SIG_IGN); /* of the TLS client below */
+	config.listen = "127.0.0.1:0";
+	config.tls = tls;
+	config.client_certificate = true;
+	config.sessions_max = 100;
+	config.clock_ms = board_clock;
+	config.clock_arg = b;
 	b->now_ms = 50000;
 	b->known = true;
 	b->keys = keys && tls != QNET_TLS_UNSUPPORTED;
@@ -175,9 +175,15 @@ static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, boo
 		b->ca = test_cert_new("QNet CA", NULL, NULL, -3600, 36000, 0);
 		b->server = test_cert_new("Qnetd Server", &b->ca, NULL, -3600, 36000, 0);
 	}
-	assert_int_equal(qnet_door_start_in(&config, &upcalls, &b->door, &message), 0);
+	assert_int_equal(qnet_door_start_in(&config, upcalls, &b->door, &message), 0);
 	qnet_door_identity(b->door);
 	return b;
+}
+
+static struct board *board_new_with(enum qnet_tls tls, unsigned per_address, bool keys)
+{
+	return board_new_of(tls, keys,
+			    (struct qnet_door_config){.sessions_per_address_max = per_address});
 }
 
 static struct board *board_new(enum qnet_tls tls, unsigned per_address)
@@ -262,6 +268,7 @@ struct client {
 	int fd;
 	SSL_CTX *context;
 	SSL *ssl;
+	SSL_SESSION *ticket; /* to come back with; NULL: none */
 };
 
 static int client_connect_error(unsigned port, int *ret_fd)
@@ -420,6 +427,8 @@ static int client_start_tls(struct board *b, struct client *c, const struct test
 		SSL_use_certificate(c->ssl, cert->public);
 		SSL_use_PrivateKey(c->ssl, cert->private);
 	}
+	if (c->ticket != NULL)
+		SSL_set_session(c->ssl, c->ticket);
 	SSL_set_bio(c->ssl, in, out);
 	SSL_connect(c->ssl);
 	len = BIO_get_mem_data(out, &hello);
@@ -532,6 +541,39 @@ static void test_no_lease_no_listener(void **state)
 	board_free(b);
 }
 
+/* A drained board keeps who is there, lease and all, and refuses who comes. */
+static void test_drained(void **state)
+{
+	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client here;
+	struct client c;
+	unsigned port;
+	int fd;
+
+	(void)state;
+	board_serve(b);
+	port = qnet_door_port(b->door);
+	here = client_new(b);
+	client_open(b, &here);
+	qnet_door_admit(b->door, false);
+	board_turn(b);
+	assert_int_equal(qnet_door_port(b->door), 0);
+	assert_int_equal(client_connect_error(port, &fd), ECONNREFUSED);
+	client_echo(&here, 9);
+	client_hear(&here, QNET_ECHO_REPLY);
+	qnet_door_admit(b->door, true);
+	board_serve(b);
+	c = client_new(b);
+	client_free(&c);
+	/* Without a lease it is over for those as well, though no listener is to be closed. */
+	qnet_door_admit(b->door, false);
+	qnet_door_serve(b->door, false);
+	expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	assert_int_equal(client_end(&here), -ECONNRESET);
+	client_free(&here);
+	board_free(b);
+}
+
 /* Nobody says so, but the time is over: neither a heartbeat is answered nor an ACK sent, and a
  * door that has nothing to do notices by itself. */
 static void test_lease_runs_out(void **state)
@@ -607,15 +649,26 @@ static void test_silence(void **state)
 static void test_half_open(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client silent;
 	struct client c;
 
 	(void)state;
 	board_serve(b);
 	c = client_new(b);
+	silent = client_new(b);
 	client_preinit(&c);
 	client_hear(&c, QNET_PREINIT_REPLY);
-	board_pass(b, QNET_INIT_DEADLINE_MS + 200);
+	board_pass(b, QNET_HELLO_DEADLINE_MS + 200);
+	assert_int_equal(client_end(&silent), 0);
+	/* Saying hello again and again gives no more time. */
+	for (unsigned i = 0; i < 3; i++) {
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
+	}
+	board_pass(b, (QNET_INIT_DEADLINE_MS - QNET_HELLO_DEADLINE_MS) / 4);
 	assert_int_equal(client_end(&c), 0);
+	client_free(&silent);
 	client_free(&c);
 	board_free(b);
 }
@@ -649,6 +702,52 @@ static void test_tls(void **state)
 	client_end(&c);
 	client_free(&c);
 	test_cert_free(&good);
+	board_free(b);
+}
+
+/* A client that comes back with a ticket is who it was, unless that has been revoked meanwhile. */
+static void test_resumption(void **state)
+{
+	struct board *b = board_new(QNET_TLS_REQUIRED, 0);
+	struct test_cert cert = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+	SSL_SESSION *ticket = NULL;
+	struct qnet_door_stats stats;
+
+	(void)state;
+	board_serve(b);
+	for (unsigned round = 0; round < 3; round++) {
+		struct client c = client_new(b);
+		const Tb__DoorEvent *asked;
+
+		c.ticket = ticket;
+		b->revoked = round == 2;
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		/* Without the certificate: it is in the ticket. */
+		assert_int_equal(client_start_tls(b, &c, round == 0 ? &cert : NULL), 1);
+		assert_int_equal(SSL_session_reused(c.ssl), round != 0);
+		client_init(&c);
+		if (round == 2) {
+			client_end(&c);
+			client_free(&c);
+			break;
+		}
+		asked = board_event(b, TB__DOOR_EVENT__WHAT_OPEN);
+		assert_true(asked->open->node->certificate);
+		board_accept(b, asked->session, 0);
+		assert_int_equal(client_hear(&c, QNET_INIT_REPLY).error, 0);
+		SSL_SESSION_free(ticket);
+		ticket = SSL_get1_session(c.ssl);
+		assert_true(SSL_SESSION_has_ticket(ticket));
+		SSL_set_shutdown(c.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+		client_free(&c);
+		expect_closed(b, TB__DOOR_CLOSED__REASON__BY_CLIENT);
+	}
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.resumed, 2);
+	assert_int_equal(stats.certificate_refused, 1);
+	SSL_SESSION_free(ticket);
+	test_cert_free(&cert);
 	board_free(b);
 }
 
@@ -852,6 +951,197 @@ static void test_limit_per_address(void **state)
 	board_free(b);
 }
 
+/* Connections that never say who they are take only a part of the places. */
+static void test_limit_of_pending(void **state)
+{
+	struct board *b = board_new_of(QNET_TLS_UNSUPPORTED, false,
+				       (struct qnet_door_config){.pending_per_address_max = 2});
+	struct qnet_door_stats stats;
+	struct client c[5];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = client_new(b);
+	assert_int_equal(client_end(&c[2]), -ECONNRESET);
+	client_open(b, &c[0]);
+	c[3] = client_new(b); /* one is attached, so there is room */
+	client_open(b, &c[3]);
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.refused_limit, 1);
+	assert_int_equal(stats.accepted, 3);
+	for (unsigned i = 0; i < 4; i++)
+		client_free(&c[i]);
+	board_free(b);
+}
+
+static void board_await(struct board *b, uint64_t accepted, uint64_t waiting)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct qnet_door_stats stats;
+
+	for (unsigned i = 0;; i++) {
+		qnet_door_stats(b->door, &stats);
+		if (stats.accepted == accepted && stats.waiting == waiting)
+			return;
+		if (i == WAIT_S * 1000)
+			fail_msg("accepted %llu, waiting %llu", (unsigned long long)stats.accepted,
+				 (unsigned long long)stats.waiting);
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* Two are let in, the others wait as bare sockets: until one of the two is attached or has taken
+ * too long, or until they lose patience, or the door does. */
+static void test_lobby(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 2});
+	struct qnet_door_stats stats;
+	struct client c[5];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 5; i++)
+		c[i] = client_new(b);
+	board_await(b, 2, 3);
+	client_open(b, &c[0]);
+	board_await(b, 3, 2); /* c[2] in its place */
+	client_free(&c[3]); /* and when its turn comes it has gone */
+	board_pass(b, 600);
+	board_await(b, 4, 0);
+	client_open(b, &c[4]);
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.sent_away, 0);
+	for (unsigned i = 0; i < 5; i++)
+		if (i != 3)
+			client_free(&c[i]);
+	board_free(b);
+}
+
+/* Handshakes that fail are a sign that too many are let in: those on their way count for longer. */
+static void test_lobby_slows_down(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_SUPPORTED, true, (struct qnet_door_config){.window = 1});
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct qnet_door_stats stats;
+	struct client c[3];
+
+	(void)state;
+	board_serve(b);
+	c[0] = client_new(b);
+	client_preinit(&c[0]);
+	client_hear(&c[0], QNET_PREINIT_REPLY);
+	client_say(&c[0], &(struct qnet_message){.type = QNET_STARTTLS, .has = SEQ, .seq = 2});
+	do {
+		nanosleep(&moment, NULL);
+		qnet_door_stats(b->door, &stats);
+	} while (stats.sessions[QNET_SECURING] == 0);
+	client_free(&c[0]);
+	do {
+		nanosleep(&moment, NULL);
+		qnet_door_stats(b->door, &stats);
+	} while (stats.sessions[QNET_SECURING] != 0);
+	board_turn(b);
+	c[1] = client_new(b);
+	c[2] = client_new(b);
+	board_await(b, 2, 1);
+	board_pass(b, 600);
+	board_await(b, 2, 1);
+	board_pass(b, 500);
+	board_await(b, 3, 0);
+	client_free(&c[1]);
+	client_free(&c[2]);
+	board_free(b);
+}
+
+/* A lease that ends ends the waiting too. */
+static void test_lobby_without_lease(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 1});
+	struct client c[3];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned i = 0; i < 3; i++)
+		c[i] = client_new(b);
+	board_await(b, 1, 2);
+	qnet_door_serve(b->door, false);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(client_end(&c[i]), -ECONNRESET);
+		client_free(&c[i]);
+	}
+	board_free(b);
+}
+
+static unsigned loop_of(uint64_t session)
+{
+	return session % QNET_DOOR_THREADS_MAX;
+}
+
+/* Three loops are one door: sessions are spread, orders find them, a report is one. */
+static void test_loops(void **state)
+{
+	enum { CLIENTS = 6, LOOPS = 3 };
+	struct board *b =
+		board_new_of(QNET_TLS_SUPPORTED, true, (struct qnet_door_config){.threads = LOOPS});
+	struct test_cert cert = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+	unsigned per_loop[LOOPS] = {0};
+	uint64_t sessions[CLIENTS];
+	struct qnet_door_stats stats;
+	struct client c[CLIENTS];
+
+	(void)state;
+	board_serve(b);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			c[i] = client_new(b);
+			client_preinit(&c[i]);
+			client_hear(&c[i], QNET_PREINIT_REPLY);
+			assert_int_equal(client_start_tls(b, &c[i], &cert), 1);
+			client_init(&c[i]);
+			sessions[i] = board_event(b, TB__DOOR_EVENT__WHAT_OPEN)->session;
+			board_accept(b, sessions[i], 0);
+			assert_int_equal(client_hear(&c[i], QNET_INIT_REPLY).error, 0);
+			assert_in_range(loop_of(sessions[i]), 0, LOOPS - 1);
+			per_loop[loop_of(sessions[i])]++;
+		}
+		/* In one batch, as the core sends them. */
+		Tb__DoorOrder **orders = mem_array(CLIENTS, sizeof(*orders));
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			orders[i] = order_new(sessions[i], TB__DOOR_ORDER__WHAT_VOTE);
+			orders[i]->vote = mem_alloc(sizeof(*orders[i]->vote));
+			tb__door_vote__init(orders[i]->vote);
+			orders[i]->vote->ticket = 900 + i;
+			orders[i]->vote->vote = TB__VOTE__VOTE_ACK;
+		}
+		qnet_door_orders(b->door, orders, CLIENTS);
+		for (unsigned i = 0; i < CLIENTS; i++)
+			assert_int_equal(client_hear(&c[i], QNET_VOTE_INFO).vote, QNET_VOTE_ACK);
+		qnet_door_report(b->door);
+		assert_int_equal(board_event(b, TB__DOOR_EVENT__WHAT_RESET)->reset->sessions,
+				 CLIENTS);
+		for (unsigned i = 0; i < CLIENTS; i++)
+			board_event(b, TB__DOOR_EVENT__WHAT_REPORT);
+		/* The lease is over: each loop ends its own, and serves again after it. */
+		qnet_door_serve(b->door, false);
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+			client_free(&c[i]);
+		}
+		board_serve(b);
+	}
+	qnet_door_stats(b->door, &stats);
+	assert_int_equal(stats.leases_lost, 2);
+	assert_int_equal(stats.accepted, 2 * CLIENTS);
+	for (unsigned i = 0; i < LOOPS; i++)
+		assert_int_equal(per_loop[i], 2 * CLIENTS / LOOPS);
+	test_cert_free(&cert);
+	board_free(b);
+}
+
 static void test_port_in_use(void **state)
 {
 	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
@@ -891,11 +1181,13 @@ int main(void)
 		cmocka_unit_test(test_reset_by_the_client),
 		cmocka_unit_test(test_refused_by_the_arbiter),
 		cmocka_unit_test(test_no_lease_no_listener),
+		cmocka_unit_test(test_drained),
 		cmocka_unit_test(test_lease_runs_out),
 		cmocka_unit_test(test_standstill),
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_half_open),
 		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_resumption),
 		cmocka_unit_test(test_tls_not_used),
 		cmocka_unit_test(test_bad_certificates),
 		cmocka_unit_test(test_no_keys_no_listener),
@@ -903,6 +1195,11 @@ int main(void)
 		cmocka_unit_test(test_stuck_client),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_limit_per_address),
+		cmocka_unit_test(test_limit_of_pending),
+		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_slows_down),
+		cmocka_unit_test(test_lobby_without_lease),
+		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_port_in_use),
 		cmocka_unit_test(test_stop),
 	};

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "test_certs.h"
-#include "witnessd/address.h"
+#include "lib/address.h"
 #include "witnessd/stream.h"
 
 enum { DAY = 86400, BIG = 16 * 1024 * 1024 }; /* more than the kernel keeps */

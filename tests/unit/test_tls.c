@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <string.h>
 
 #include "lib/clock.h"
@@ -385,14 +387,220 @@ static void test_contexts(void **state)
 	assert_non_null(strstr(message, "CA"));
 }
 
+/* --- tickets, with a client that resumes (ours do not) --- */
+
+struct resumer {
+	SSL_CTX *context;
+	SSL *ssl; /* during resumer_connect */
+	SSL_SESSION *ticket; /* newest that came */
+};
+
+static int resumer_keep(SSL *ssl, SSL_SESSION *session)
+{
+	struct resumer *r = SSL_get_app_data(ssl);
+
+	SSL_SESSION_free(r->ticket);
+	r->ticket = session;
+	return 1;
+}
+
+static struct resumer resumer_new(const struct fixture *f, const struct test_cert *own)
+{
+	struct resumer r = {.context = SSL_CTX_new(TLS_client_method())};
+
+	SSL_CTX_use_certificate(r.context, own->public);
+	SSL_CTX_use_PrivateKey(r.context, own->private);
+	X509_STORE_add_cert(SSL_CTX_get_cert_store(r.context), f->ca.public);
+	SSL_CTX_set_session_cache_mode(r.context,
+				       SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(r.context, resumer_keep);
+	return r;
+}
+
+/* One connection, with the ticket that it has. What the server thinks of it stays in `s`. */
+static void resumer_connect(struct resumer *r, const struct tls_options *options, struct side *s)
+{
+	BIO *in = BIO_new(BIO_s_mem());
+	BIO *out = BIO_new(BIO_s_mem());
+	uint8_t bytes[4096];
+
+	side_open(s, options);
+	r->ssl = SSL_new(r->context);
+	SSL_set_app_data(r->ssl, r);
+	SSL_set_bio(r->ssl, in, out);
+	if (r->ticket)
+		SSL_set_session(r->ssl, r->ticket);
+	for (int moved = 1; moved;) {
+		size_t len;
+		int got;
+
+		moved = 0;
+		if (!SSL_is_init_finished(r->ssl))
+			SSL_connect(r->ssl);
+		else
+			SSL_read(r->ssl, bytes, sizeof(bytes)); /* the ticket */
+		ERR_clear_error();
+		while ((got = BIO_read(out, bytes, sizeof(bytes))) > 0) {
+			s->rv = tls_session_receive(s->session, bytes, (size_t)got, &s->plain,
+						    &s->wire);
+			moved = 1;
+		}
+		len = s->wire.len;
+		if (len > 0)
+			BIO_write(in, s->wire.data, (int)len);
+		buf_clear(&s->wire);
+		moved |= len > 0;
+	}
+	/* OpenSSL throws away the ticket of a connection that did not end in order. */
+	SSL_set_shutdown(r->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+	SSL_free(r->ssl);
+	r->ssl = NULL;
+}
+
+static void resumer_free(struct resumer *r)
+{
+	SSL_SESSION_free(r->ticket);
+	SSL_CTX_free(r->context);
+}
+
+static void test_tickets(void **state)
+{
+	const struct fixture *f = *state;
+	struct tls_options so = server_options(f);
+	struct resumer r = resumer_new(f, &f->client);
+	struct tls_peer first, again;
+	struct side s;
+
+	/* Without the option nobody gets one. */
+	resumer_connect(&r, &so, &s);
+	assert_true(tls_session_established(s.session));
+	assert_null(r.ticket);
+	side_free(&s);
+	so.tickets = true;
+	resumer_connect(&r, &so, &s);
+	assert_false(tls_session_resumed(s.session));
+	assert_non_null(r.ticket);
+	tls_session_peer(s.session, &first);
+	side_free(&s);
+	/* Each connection has a context of its own here, as boards have. */
+	for (int i = 0; i < 3; i++) {
+		resumer_connect(&r, &so, &s);
+		assert_true(tls_session_established(s.session));
+		assert_true(tls_session_resumed(s.session));
+		tls_session_peer(s.session, &again);
+		assert_true(again.present);
+		assert_memory_equal(&first, &again, sizeof(first));
+		assert_true(tls_session_peer_matches(s.session, "x.site.example"));
+		side_free(&s);
+	}
+	/* A day later its key is gone. */
+	so.clock_floor_ms = clock_realtime_ms() + DAY * 9 / 10 * 1000LL;
+	resumer_connect(&r, &so, &s);
+	assert_true(tls_session_established(s.session));
+	assert_false(tls_session_resumed(s.session));
+	side_free(&s);
+	resumer_free(&r);
+}
+
+/* Other keys, another CA, another question: a whole handshake. */
+static void test_foreign_tickets(void **state)
+{
+	const struct fixture *f = *state;
+	struct test_cert other = test_cert_new("board-b", &f->ca, NULL, -DAY, DAY, 0);
+	struct resumer r = resumer_new(f, &f->client);
+	struct tls_options so = server_options(f), foreign[3];
+	char *two = mem_printf("%s%s", f->ca.pem, f->foreign_ca.pem);
+	struct side s;
+
+	so.tickets = true;
+	foreign[0] = foreign[1] = foreign[2] = so;
+	foreign[0].certificate = other.pem;
+	foreign[0].key = other.key;
+	foreign[1].ca = two;
+	foreign[2].ask_client_certificate = false;
+	for (size_t i = 0; i < 3; i++) {
+		resumer_connect(&r, &so, &s);
+		side_free(&s);
+		resumer_connect(&r, &foreign[i], &s);
+		assert_true(tls_session_established(s.session));
+		assert_false(tls_session_resumed(s.session));
+		side_free(&s);
+	}
+	free(two);
+	test_cert_free(&other);
+	resumer_free(&r);
+}
+
+/* The certificate's end is looked at when its ticket comes back, not only when it was made. */
+static void test_ticket_of_expired(void **state)
+{
+	const struct fixture *f = *state;
+	struct test_cert brief = test_cert_new("Alpha", &f->ca, NULL, -DAY, 3600, 0);
+	struct resumer r = resumer_new(f, &brief);
+	struct tls_options so = server_options(f);
+	struct side s;
+
+	so.tickets = true;
+	resumer_connect(&r, &so, &s);
+	assert_true(tls_session_established(s.session));
+	side_free(&s);
+	so.clock_floor_ms = clock_realtime_ms() + 7200 * 1000LL;
+	resumer_connect(&r, &so, &s);
+	assert_false(tls_session_established(s.session));
+	assert_string_equal(tls_session_error(s.session), "certificate has expired");
+	side_free(&s);
+	resumer_free(&r);
+	test_cert_free(&brief);
+}
+
+/* After its owner has forgotten the peer, a session works on and names nobody. */
+static void test_forgotten_peer(void **state)
+{
+	const struct fixture *f = *state;
+	struct tls_options so = server_options(f);
+	const struct tls_options co = client_options(f, &f->client);
+	struct side s, c;
+	struct tls_peer peer;
+
+	so.tickets = true;
+	side_open(&s, &so);
+	side_open(&c, &co);
+	talk(&c, &s, 100000);
+	tls_session_forget_peer(s.session);
+	tls_session_forget_peer(s.session);
+	tls_session_peer(s.session, &peer);
+	assert_false(peer.present);
+	assert_false(tls_session_peer_matches(s.session, "x.site.example"));
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(tls_session_send(c.session, (const uint8_t *)"in", 2, &c.wire), 0);
+		assert_int_equal(tls_session_send(s.session, (const uint8_t *)"out", 3, &s.wire),
+				 0);
+		while (move(&c, &s, 100) | move(&s, &c, 100))
+			;
+	}
+	assert_memory_equal(s.plain.data, "ininin", 6);
+	assert_memory_equal(c.plain.data, "outoutout", 9);
+	side_free(&s);
+	side_free(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_identity),	   cmocka_unit_test(test_rsa_client),
-		cmocka_unit_test(test_anonymous),	   cmocka_unit_test(test_unverified),
-		cmocka_unit_test(test_refusals),	   cmocka_unit_test(test_clock_floor),
-		cmocka_unit_test(test_server_name),	   cmocka_unit_test(test_alpn),
-		cmocka_unit_test(test_garbage_and_damage), cmocka_unit_test(test_contexts),
+		cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_rsa_client),
+		cmocka_unit_test(test_anonymous),
+		cmocka_unit_test(test_unverified),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_clock_floor),
+		cmocka_unit_test(test_server_name),
+		cmocka_unit_test(test_alpn),
+		cmocka_unit_test(test_garbage_and_damage),
+		cmocka_unit_test(test_contexts),
+		cmocka_unit_test(test_tickets),
+		cmocka_unit_test(test_foreign_tickets),
+		cmocka_unit_test(test_ticket_of_expired),
+		cmocka_unit_test(test_forgotten_peer),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

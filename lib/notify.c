@@ -1,4 +1,4 @@
-#include "witnessd/notify.h"
+#include "lib/notify.h"
 
 #include <errno.h>
 #include <stddef.h>

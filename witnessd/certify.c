@@ -1,0 +1,226 @@
+/* certify.c: this board's own certificate, and which CAs it believes.
+ *
+ * Every board holds the cluster's keys in its model and signs its own certificate anew, with the
+ * key it has: at two thirds of its life, and when another CA signs. The certificate is recorded in
+ * the log before it is used, as all are. Nothing ends: links and connections keep the contexts that
+ * they were made with.
+ *
+ * A rotation of the CA (proto/model.proto, CaRotation), without an interruption:
+ *   TRUST    each board writes both CAs to its disk and believes both; it says so to the leader
+ * with its renewals. When all boards of the model have said it, the leader ends the step. OVERLAP
+ * the new CA signs: each board renews its certificate. Who knows only the old CA is led to it by a
+ * bridge, the new CA's key signed by the old one, sent with it. (finish) the old CA is believed no
+ * more; client certificates that it signed end. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/renewal.h"
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "witnessd/admit.h"
+
+enum { CERTIFY_MS = 1000, CERTIFY_RETRY_MS = 10000 };
+
+/* The CA that signs, then the others that are believed. */
+static char *certify_believed(const Tb__Secrets *s)
+{
+	return mem_printf("%s%s%s", s->ca_cert, s->next_ca_cert, s->old_ca_cert);
+}
+
+/* Behind the board's certificate `leaf`: what leads from it to the CA of before. */
+static char *certify_chain(const Tb__Secrets *s, const char *leaf)
+{
+	bool bridged = s->old_ca_cert[0] != '\0';
+
+	return mem_printf("%.*s%s%s", (int)identity_pem_first(leaf), leaf,
+			  bridged ? s->bridge_cert : "", bridged ? s->old_ca_cert : "");
+}
+
+/* Writes what has changed. A crash between the two files is harmless: each is right by itself. */
+static void certify_save(struct core *c, const Tb__Secrets *s, const char *leaf)
+{
+	struct identity *id = &c->identity;
+	char *believed = certify_believed(s);
+	char *chain = certify_chain(s, leaf);
+	bool new_ca = strcmp(believed, id->ca_cert) != 0;
+	bool new_cert = strcmp(chain, id->cert) != 0;
+	int rv = 0;
+
+	if (new_ca)
+		rv = identity_file_write(c->data_dir, "ca.crt", 0644, believed, strlen(believed));
+	if (rv == 0 && new_cert)
+		rv = identity_file_write(c->data_dir, "node.crt", 0644, chain, strlen(chain));
+	if (rv != 0) {
+		log_error("certificate", "cannot write to %s: %s; trying again", c->data_dir,
+			  strerror(-rv));
+		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+	} else if (new_ca || new_cert) {
+		free(id->ca_cert);
+		free(id->cert);
+		id->ca_cert = mem_strdup(believed);
+		id->cert = mem_strdup(chain);
+		c->listeners.identity_changed(c->listeners.arg);
+	}
+	free(believed);
+	free(chain);
+}
+
+struct renewal {
+	struct core *c;
+	char *pem;
+};
+
+static void certify_recorded(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct renewal *r = arg;
+	struct core *c = r->c;
+	Tb__Secrets *secrets;
+
+	c->certifying = false;
+	if (error != 0 || count != 1 || results[0]->refusal != 0) {
+		log_warning("certificate",
+			    "this board's new certificate could not be recorded: %s; trying again",
+			    error != 0 ? strerror(-error) : results[0]->message);
+		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+	} else if (!c->stopping && !c->retiring && store_secrets_get(c->store, &secrets) == 0) {
+		certify_save(c, secrets, r->pem);
+		tb__secrets__free_unpacked(secrets, NULL);
+		log_notice("certificate", "this board has a new certificate");
+	}
+	free(r->pem);
+	free(r);
+}
+
+static void certify_renew(struct core *c, const Tb__Cluster *cluster, const Tb__Secrets *secrets)
+{
+	struct pki_signed made = {0};
+	const char *message = "";
+	Tb__Command *command;
+	struct renewal *r;
+	char *csr = NULL;
+	int rv = pki_request_new(c->identity.node_name, c->identity.key, &csr);
+
+	if (rv == 0)
+		rv = admit_certificate(&(struct admit_signer){secrets->ca_cert, secrets->ca_key,
+							      admit_life_ms(cluster)},
+				       csr, c->identity.node_id, c->identity.node_name,
+				       core_now_ms(c), &made, &message);
+	free(csr);
+	if (rv != 0) {
+		log_error("certificate", "this board's certificate cannot be renewed: %s", message);
+		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+		return;
+	}
+	r = mem_zalloc(sizeof(*r));
+	r->c = c;
+	r->pem = made.pem;
+	command = proposal_command(mem_printf("node:%s", c->identity.node_name));
+	command->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	command->certificate_add = mem_alloc(sizeof(Tb__CertificateAdd));
+	tb__certificate_add__init(command->certificate_add);
+	command->certificate_add->certificate = mem_alloc(sizeof(Tb__Certificate));
+	admit_certificate_row(command->certificate_add->certificate, &made, secrets->ca_cert,
+			      c->identity.node_name, "renewal", core_now_ms(c));
+	made.pem = NULL;
+	pki_signed_free(&made);
+	c->certifying = true;
+	proposal_one(c, command, certify_recorded, r);
+}
+
+static bool certify_is_due(struct core *c, const Tb__Cluster *cluster, const Tb__Secrets *secrets)
+{
+	Tb__Certificate *own;
+	char serial[64];
+	char sha256[65];
+	bool due;
+
+	if (pki_serial(c->identity.cert, serial) != 0 || pki_sha256(secrets->ca_cert, sha256) != 0)
+		return true;
+	/* One that the model has forgotten has expired. */
+	if (store_certificate_get(c->store, serial, &own) != 0)
+		return true;
+	due = renewal_is_due(own->issued_ms, own->not_after_ms, core_now_ms(c)) ||
+	      (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP &&
+	       strcmp(own->ca_sha256, sha256) != 0);
+	/* Who was shut out does not let itself in again. */
+	due &= !own->revoked;
+	tb__certificate__free_unpacked(own, NULL);
+	return due;
+}
+
+void certify_tick(struct core *c, uint64_t now_ms)
+{
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+
+	if (now_ms < c->certify_ms || c->certifying || !c->secrets_seen || c->init != NULL ||
+	    c->restoration != NULL || c->join != NULL || !c->self_seen)
+		return;
+	c->certify_ms = now_ms + CERTIFY_MS;
+	if (store_cluster_get(c->store, &cluster) != 0)
+		return;
+	if (store_secrets_get(c->store, &secrets) == 0) {
+		certify_save(c, secrets, c->identity.cert);
+		c->certified_index = cluster->ca_rotation_index;
+		if (core_clock_plausible() && certify_is_due(c, cluster, secrets))
+			certify_renew(c, cluster, secrets);
+		tb__secrets__free_unpacked(secrets, NULL);
+	}
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+/* --- the leader: from TRUST to OVERLAP --- */
+
+struct believers {
+	struct core *c;
+	uint64_t index;
+	bool missing;
+};
+
+static int believers_visit(void *arg, const Tb__Node *node)
+{
+	struct believers *b = arg;
+	struct core *c = b->c;
+	uint64_t index = 0;
+
+	if (node->id == c->identity.node_id)
+		index = c->certified_index;
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->boards[i].node == node->id && node->id != c->identity.node_id)
+			index = c->boards[i].certified_index;
+	b->missing |= index < b->index;
+	return 0;
+}
+
+void certify_lead(struct core *c, uint64_t now_ms)
+{
+	Tb__Command *command;
+	Tb__Cluster *cluster;
+	Tb__Secrets *secrets;
+	struct believers b = {.c = c};
+
+	if (now_ms < c->rotate_ms || store_cluster_get(c->store, &cluster) != 0)
+		return;
+	c->rotate_ms = now_ms + CERTIFY_MS;
+	b.index = cluster->ca_rotation_index;
+	b.missing = cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_TRUST;
+	tb__cluster__free_unpacked(cluster, NULL);
+	if (store_nodes(c->store, believers_visit, &b) != 0 || b.missing ||
+	    store_secrets_get(c->store, &secrets) != 0)
+		return;
+	command = proposal_command(mem_strdup("rotation"));
+	command->op_case = TB__COMMAND__OP_CA_ADVANCE;
+	command->ca_advance = mem_alloc(sizeof(Tb__CaAdvance));
+	tb__ca_advance__init(command->ca_advance);
+	command->ca_advance->ca_sha256 = mem_alloc(65);
+	command->ca_advance->rotation_index = b.index;
+	if (pki_sha256(secrets->next_ca_cert, command->ca_advance->ca_sha256) == 0) {
+		c->rotate_ms = now_ms + CERTIFY_RETRY_MS;
+		proposal_one(c, command, NULL, NULL);
+	} else {
+		tb__command__free_unpacked(command, NULL);
+	}
+	tb__secrets__free_unpacked(secrets, NULL);
+}
