@@ -9,6 +9,7 @@ lab = Lab("process", guests=("kernel", "tiny", "bare", "talk"), modules=("tun", 
 GONE_MS = 100  # after its deadline a VM is gone within
 
 BARE = spec(name="bare", kernel="/guest/bare", initrd="", commandLine="off", memoryMib=64)
+SPIN = spec(name="spin", kernel="/guest/bare", initrd="", commandLine="spin", memoryMib=64, control="/tmp/bare.sock")
 LINUX = spec(name="linux", memoryMib=128, control="/tmp/linux.sock")
 
 # Each: the overrides or the whole command, the status, the sentence.
@@ -211,17 +212,17 @@ def _(result):
 @lab.check("the layers that status tells really hold", """
     mkdir /sys/fs/cgroup/vm
     witness-vm run spec.json sandbox.cgroup=/sys/fs/cgroup/vm </dev/null >said &
-    until grep -q GUEST-READY said; do usleep 50000; done
-    witness-vm status /tmp/linux.sock
+    until grep -q BARE said; do usleep 20000; done
+    witness-vm status /tmp/bare.sock
     vm=$(cat /sys/fs/cgroup/vm/cgroup.procs)
     grep -E "^(Uid|Gid|CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/$vm/status
     for task in /proc/$vm/task/*; do grep Seccomp: $task/status | sed 's/^/THREAD /'; done
     echo ROOT $(ls /proc/$vm/root | wc -l)
-    stat -c 'SOCKET %a' /tmp/linux.sock
-    witness-vm stop /tmp/linux.sock
+    stat -c 'SOCKET %a' /tmp/bare.sock
+    witness-vm stop /tmp/bare.sock
     wait
     rmdir /sys/fs/cgroup/vm
-""", files={"spec.json": spec(name="linux", memoryMib=128, control="/tmp/linux.sock")})
+""", files={"spec.json": SPIN})
 def _(result):
     result.expect_status(0)
     result.expect_line("^sandbox   cgroup, own user, empty root, no capabilities, no new privileges, limits, system calls$")
@@ -240,7 +241,7 @@ def _(result):
     chmod 777 .
     run() {
         su p -s /bin/sh -c "witness-vm run spec.json control=$1" </dev/null >said$1 2>&1 &
-        until grep -q GUEST-READY said$1; do usleep 50000; done
+        until grep -q BARE said$1; do usleep 20000; done
         witness-vm status $1
         witness-vm stop $1
         wait
@@ -251,7 +252,7 @@ def _(result):
     echo 0 >/proc/sys/user/max_user_namespaces
     run without
     echo $old >/proc/sys/user/max_user_namespaces
-""", files={"spec.json": spec(name="person", memoryMib=128, sandbox={})})
+""", files={"spec.json": spec(name="person", kernel="/guest/bare", initrd="", commandLine="spin", memoryMib=64, sandbox={})})
 def _(result):
     result.expect_status(0)
     result.expect_line("^sandbox   user namespace, empty root, no capabilities, no new privileges, limits, system calls$")
