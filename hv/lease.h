@@ -30,7 +30,8 @@ struct lease {
 };
 
 /* Makes the timer, not armed. The signal goes to the process that calls this, not to its children.
- * 0 or negative errno. */
+ * 0 or negative errno; -EPERM for the first process of a PID namespace, which nothing inside can
+ * kill. */
 int lease_init(struct lease *l);
 /* Ends at this boot time (clock_boottime_ms). 0; -ERANGE: over SPEC_LEASE_MAX_MS away, nothing
  * changed. */

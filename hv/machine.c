@@ -347,6 +347,11 @@ static void event_ready(struct watch *watch, uint32_t events)
 	struct fault fault = {0};
 
 	(void)events;
+	/* A machine at rest stays at rest: resume listens again. */
+	if (m->state == MACHINE_PAUSED) {
+		loop_remove(watch);
+		return;
+	}
 	loop_unlock(&m->loop);
 	vcpus_park(&m->vcpus);
 	event = vcpus_take_event(&m->vcpus, &text);
@@ -540,6 +545,14 @@ static void tell_restored(struct machine *m)
 	m->restored = m->new_generation = false;
 }
 
+/* What the guest told in the moment of a pause is heard now. */
+static void events_listen(struct machine *m)
+{
+	if (m->event_watch.loop == NULL) {
+		(void)loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
+	}
+}
+
 void machine_resume(struct machine *m)
 {
 	unsigned i;
@@ -555,12 +568,14 @@ void machine_resume(struct machine *m)
 		tell_restored(m);
 	}
 	m->state = MACHINE_RUNNING;
+	events_listen(m);
 	loop_unlock(&m->loop);
 	vcpus_release(&m->vcpus);
 }
 
 int machine_reset(struct machine *m, struct fault *fault)
 {
+	const char *text;
 	unsigned i;
 	int rv;
 
@@ -570,10 +585,13 @@ int machine_reset(struct machine *m, struct fault *fault)
 				 "to boot from");
 	}
 	vcpus_park(&m->vcpus);
+	(void)vcpus_take_event(&m->vcpus, &text); /* of the life that is over */
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
 		mmio_reset(&m->slot[i].mmio);
+		virtio_resume(m->slot[i].virtio); /* it may have been at rest */
 	}
+	events_listen(m);
 	pl011_init(&m->pl011, uart_output, uart_irq, m);
 	(void)kvm_irq_line(m->vm, LAYOUT_SPI_PL011, false);
 	m->resets++;

@@ -127,6 +127,10 @@ static int do_reset(struct server *s)
 	loop_unlock(&s->machine->loop);
 	rv = machine_reset(s->machine, &s->error);
 	loop_lock(&s->machine->loop);
+	/* Half reset it must not run; refused it goes on as it was. */
+	if (rv < 0 && rv != -ENOTSUP) {
+		machine_stop(s->machine, MACHINE_END_ERROR, s->error.text);
+	}
 	return rv;
 }
 
@@ -409,6 +413,12 @@ static int lease_begin(struct server *s, struct fault *fault)
 {
 	int rv = lease_init(&s->lease);
 
+	if (rv == -EPERM) {
+		return fault_set(
+			fault, rv,
+			"a VM's process must not be the first of a PID namespace, where no "
+			"deadline could end it; start it below an init (docker run --init)");
+	}
 	if (rv < 0) {
 		return fault_set(fault, rv, "cannot make the lease's timer: %s", strerror(-rv));
 	}
@@ -623,9 +633,14 @@ static void fd_close(int fd)
 /* The start backwards. */
 static void finish(struct server *s)
 {
+	/* An end from outside finds the vCPUs running: nobody may speak to what goes now. */
+	if (s->machine != NULL) {
+		vcpus_park(&s->machine->vcpus);
+	}
 	saver_destroy(s->saver);
 	control_destroy(s->control);
 	terminal_destroy(s->terminal);
+	s->terminal = NULL;
 	machine_stats_close(&s->stats);
 	stats_list_free(&s->list);
 	loop_remove(&s->signals);

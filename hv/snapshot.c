@@ -184,6 +184,11 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
 		return rv;
 	}
 	machine_pause(m);
+	/* KVM has switched its vCPUs off: a copy of it would never run. */
+	if (m->vcpus.event != VCPU_EVENT_NONE) {
+		return fault_set(fault, -EBUSY,
+				 "the guest is just rebooting or powering off; try again");
+	}
 	s = mem_alloc(sizeof(*s));
 	tb__vm_snapshot__init(s);
 	rv = record_save(m, s, fault);

@@ -173,6 +173,19 @@ static uint64_t smaller(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* Bytes of the chain in front of the data: buffers of the header. What was taken off a buffer that
+ * it shares with the data is no part of it any more (advance). */
+static size_t data_front(const struct request *r)
+{
+	const struct iovec *iov;
+	size_t front = 0;
+
+	for (iov = r->chain.iov; iov < r->iov; iov++) {
+		front += iov->iov_len;
+	}
+	return front;
+}
+
 static void ask_data(struct blk *b, struct request *r)
 {
 	r->io.offset = r->offset;
@@ -184,9 +197,10 @@ static void ask_data(struct blk *b, struct request *r)
 		r->flat = (struct iovec){.iov_base = r->bounce, .iov_len = r->io.len};
 		r->io.iov = &r->flat;
 		r->io.count = 1;
-		if (r->type == VIRTIO_BLK_T_OUT) {
-			(void)chain_read(&r->chain, sizeof(struct virtio_blk_outhdr) + r->done,
-					 r->bounce, r->io.len);
+		if (r->type == VIRTIO_BLK_T_OUT && chain_read(&r->chain, data_front(r) + r->done,
+							      r->bounce, r->io.len) < r->io.len) {
+			request_fail(b, r, EIO);
+			return;
 		}
 	}
 	ask(b, r);

@@ -146,14 +146,18 @@ int blk_sync_ask(const struct blk_sync *s, const struct blk_io *io)
 		.len = io->len,
 	};
 
-	return order_send(s, &order);
+	return s->lost ? -EIO : order_send(s, &order);
 }
 
-int64_t blk_sync_answer(const struct blk_sync *s)
+int64_t blk_sync_answer(struct blk_sync *s)
 {
 	int64_t result;
 
-	return read(s->channel, &result, sizeof(result)) == (ssize_t)sizeof(result) ? result : -EIO;
+	if (read(s->channel, &result, sizeof(result)) != (ssize_t)sizeof(result)) {
+		s->lost = true;
+		return -EIO;
+	}
+	return result;
 }
 
 void blk_sync_close(struct blk_sync *s)

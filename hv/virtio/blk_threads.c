@@ -63,14 +63,14 @@ static struct blk_threads *threads_of(struct blk_host *h)
 	return (struct blk_threads *)h;
 }
 
-static int64_t perform_sync(const struct blk_threads *t, const struct blk_io *io)
+static int64_t perform_sync(struct blk_threads *t, const struct blk_io *io)
 {
 	int rv = t->sync.channel < 0 ? -EBADF : blk_sync_ask(&t->sync, io);
 
 	return rv < 0 ? rv : blk_sync_answer(&t->sync);
 }
 
-static int64_t perform(const struct blk_threads *t, const struct blk_io *io)
+static int64_t perform(struct blk_threads *t, const struct blk_io *io)
 {
 	ssize_t result = -1;
 

@@ -179,7 +179,10 @@ static void uring_push(struct blk_host *h)
 /* What sync said; it is free for the next. */
 static void sync_done(struct blk_uring *u, struct blk_io *io)
 {
-	io->result = io->result == (int64_t)sizeof(u->answer) ? u->answer : -EIO;
+	bool whole = io->result == (int64_t)sizeof(u->answer);
+
+	io->result = whole ? u->answer : -EIO;
+	u->sync.lost = u->sync.lost || !whole;
 	u->syncing = NULL;
 	sync_next(u);
 	uring_push(&u->host);
@@ -278,7 +281,8 @@ static int set_up(struct io_uring *ring)
 		p = (struct io_uring_params){.flags = IORING_SETUP_R_DISABLED};
 		rv = io_uring_queue_init_params(BLK_HOST_DEPTH, ring, &p);
 	}
-	return rv;
+	/* The flusher of another disk would keep this one's lock with it. */
+	return rv < 0 ? rv : io_uring_ring_dontfork(ring);
 }
 
 /* The copy of this process is made before there is a ring that it could have part in. */

@@ -473,7 +473,7 @@ static void tap_ready(struct watch *watch, uint32_t events)
 		tap_lost(n, true);
 		return;
 	}
-	if (events & EPOLLOUT) {
+	if ((events & EPOLLOUT) && !n->virtio.paused) {
 		tap_back(n);
 		if (n->tx_blocked) {
 			n->tx_blocked = false;

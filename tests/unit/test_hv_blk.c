@@ -1011,6 +1011,52 @@ static int direct_file(void)
 	return fd;
 }
 
+/* Header and data in one buffer, or the header in two: the data begins where the header ends, also
+ * when it has to be copied to be aligned (virtio 1.2, 2.7.4.3: no framing is assumed). */
+static void test_direct_framing(void **state)
+{
+	enum { LEN = 4096 };
+	static const unsigned cuts[] = {16 + LEN, 10, 16};
+	uint8_t data[LEN];
+	int fd = direct_file();
+	struct world *w;
+
+	(void)state;
+	if (fd < 0) {
+		skip();
+	}
+	w = world_open(URING, (struct blk_config){.fd = fd, .direct = true}, ALL);
+	fill(data, sizeof(data), 9);
+	for (unsigned i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+		struct virtio_blk_outhdr header = {.type = VIRTIO_BLK_T_OUT, .sector = 8 * i};
+		uint64_t at = hv_driver_alloc(&w->d, 16 + LEN);
+		unsigned cut = cuts[i];
+		struct hv_buffer b[3] = {{.addr = at, .len = cut}};
+		unsigned n = 1;
+
+		if (cut < 16 + LEN) {
+			b[n++] = (struct hv_buffer){.addr = at + cut, .len = 16 + LEN - cut};
+		}
+		b[n++] = (struct hv_buffer){
+			.addr = hv_driver_alloc(&w->d, 1), .len = 1, .flags = HV_WRITE};
+		memcpy(hv_driver_at(&w->d, at), &header, 16);
+		memcpy(hv_driver_at(&w->d, at + 16), data, LEN);
+		hv_driver_add(&w->d, 0, b, n);
+		hv_driver_kick(&w->d, 0);
+		hv_driver_wait(&w->d, 0);
+		assert_true(hv_driver_used(&w->d, 0, NULL, NULL));
+		assert_int_equal(*(uint8_t *)hv_driver_at(&w->d, b[n - 1].addr), VIRTIO_BLK_S_OK);
+	}
+	assert_int_equal(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT), 0);
+	for (unsigned i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+		uint8_t got[LEN];
+
+		assert_int_equal(pread(fd, got, LEN, LEN * i), LEN);
+		assert_memory_equal(got, data, LEN);
+	}
+	world_close(w);
+}
+
 /* With O_DIRECT, buffers anywhere; those on sectors go straight, the others through a bounce
  * buffer. */
 static void test_direct(void **state)
@@ -1281,6 +1327,7 @@ int main(void)
 		cmocka_unit_test(test_lock_is_free_at_the_end),
 		cmocka_unit_test(test_flushes_at_once),
 		cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_direct_framing),
 		cmocka_unit_test(test_no_space),
 		cmocka_unit_test(test_create_refusals),
 		cmocka_unit_test(test_engine_by_choice),
