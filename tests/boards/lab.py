@@ -172,7 +172,7 @@ class Lab:
         self.options = [*options]
         for option, values in (("--guest", guests), ("--package", packages), ("--module", modules)):
             self.options += [word for value in values for word in (option, value)]
-        self.checks, self.local = [], []
+        self.checks, self.local, self.bin = [], [], ""
 
     def check(self, title, script, limit=120, files=None):
         """Decorates the function that judges the Result. `limit` is in seconds of the board's clock, and
@@ -242,6 +242,7 @@ class Lab:
         parser.add_argument("--variant", choices=self.variants, help="only on this board")
         parser.add_argument("-v", "--verbose", action="store_true", help="show what the boards say, as they say it")
         options = parser.parse_args()
+        self.bin = options.bin  # for checks that start boards themselves
         programs = [os.path.join(options.bin, program) for program in self.programs]
         for program in programs:
             if not os.path.exists(program):
