@@ -25,6 +25,9 @@ static bool hold;
 static unsigned with_host;
 static struct blk_io *first, **last = &first;
 static struct loop *loop;
+static struct blk *blk;
+static int file; /* what it takes for its disk */
+static bool unsupported; /* it was told that the host cannot do something */
 
 static void set_readable(int fd, bool on)
 {
@@ -92,6 +95,7 @@ static int64_t perform(const struct blk_io *io)
 	bool data = io->op == BLK_READ || io->op == BLK_WRITE;
 
 	if (rule > 0 && rule < sizeof(errors) / sizeof(errors[0])) {
+		unsupported = unsupported || errors[rule] == EOPNOTSUPP;
 		return -errors[rule];
 	}
 	if (!data) {
@@ -126,7 +130,7 @@ static void wait_for(struct blk_host *h, int timeout_ms)
 
 static void close_host(struct blk_host *h)
 {
-	(void)h;
+	close(h->fd);
 }
 
 static const struct blk_host_class class = {
@@ -142,18 +146,19 @@ static struct blk_host host = {.class = &class};
 
 static struct virtio *make(const struct ram *ram, struct loop *with)
 {
-	struct blk_config config = {.fd = memfd_create("disk", MFD_CLOEXEC), .direct = true};
+	struct blk_config config = {.direct = true};
 	struct fault fault = {0};
-	struct blk *b;
 
 	loop = with;
+	unsupported = false;
+	file = config.fd = memfd_create("disk", MFD_CLOEXEC);
 	host.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	hv_fuzz_must(ftruncate(config.fd, DISK_SIZE) == 0);
 	if (blk_disk_examine(&config, "blk0", &(struct blk_disk){0}, &fault) < 0) {
 		config.direct = false; /* then nothing is bounced */
 	}
-	return blk_create_on(&host, &config, ram, loop, "blk0", &b, &fault) == 0 ? blk_virtio(b)
-										 : NULL;
+	return blk_create_on(&host, &config, ram, loop, "blk0", &blk, &fault) == 0 ? blk_virtio(blk)
+										   : NULL;
 }
 
 static void event(uint8_t what, const uint8_t *data, size_t len)
@@ -186,7 +191,18 @@ static void check(void)
 	hv_fuzz_must(with_host == 0);
 }
 
-static const struct hv_fuzz_device device = {.make = make, .event = event, .check = check};
+/* It does not try again. */
+static bool worn(void)
+{
+	if (unsupported) {
+		blk_destroy(blk);
+		close(file);
+	}
+	return unsupported;
+}
+
+static const struct hv_fuzz_device device = {
+	.make = make, .event = event, .check = check, .worn = worn};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

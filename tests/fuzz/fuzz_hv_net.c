@@ -42,12 +42,16 @@ static struct loop *loop;
 static struct script reads, writes;
 static struct frame frames[FRAMES_MAX];
 static size_t frame_count;
+static bool gone; /* the device was told that its tap is */
 
 static int script_take(struct script *s)
 {
 	static const int errors[] = {0, EAGAIN, EIO, EBADFD, EINVAL, ENOBUFS};
 
-	return s->next < s->len ? errors[s->error[s->next++] % 6] : 0;
+	int error = s->next < s->len ? errors[s->error[s->next++] % 6] : 0;
+
+	gone = gone || error == EBADFD;
+	return error;
 }
 
 static void script_set(struct script *s, const uint8_t *data, size_t len)
@@ -143,6 +147,7 @@ static struct virtio *make(const struct ram *ram, struct loop *with)
 	struct fault fault = {0};
 
 	loop = with;
+	gone = false;
 	tap = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	config.fd = tap;
 	return net_create(&config, ram, loop, "net0", &net, &fault) == 0 ? net_virtio(net) : NULL;
@@ -196,9 +201,21 @@ static void event(uint8_t what, const uint8_t *data, size_t len)
 static void check(void)
 {
 	turn();
+	net_set_link(net, true);
 }
 
-static const struct hv_fuzz_device device = {.make = make, .event = event, .check = check};
+/* It never looks at that tap again. */
+static bool worn(void)
+{
+	if (gone) {
+		net_destroy(net);
+		close(tap);
+	}
+	return gone;
+}
+
+static const struct hv_fuzz_device device = {
+	.make = make, .event = event, .check = check, .worn = worn};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

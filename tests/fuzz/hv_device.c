@@ -354,6 +354,13 @@ static struct ram memory_make(void)
 	return ram_borrow(at + page, HV_FUZZ_RAM);
 }
 
+static void make_device(struct world *w)
+{
+	w->v = w->device->make(&w->ram, &w->loop);
+	hv_fuzz_must(w->v != NULL);
+	mmio_init(&w->mmio, w->v, w->page, LAYOUT_VIRTIO, LAYOUT_SPI_VIRTIO);
+}
+
 static void make(struct world *w, const struct hv_fuzz_device *device)
 {
 	log_set_level(0);
@@ -362,9 +369,7 @@ static void make(struct world *w, const struct hv_fuzz_device *device)
 	hv_fuzz_must(loop_init(&w->loop) == 0);
 	w->page = aligned_alloc(MMIO_PAGE_SIZE, MMIO_PAGE_SIZE);
 	hv_fuzz_must(w->page != NULL);
-	w->v = device->make(&w->ram, &w->loop);
-	hv_fuzz_must(w->v != NULL);
-	mmio_init(&w->mmio, w->v, w->page, LAYOUT_VIRTIO, LAYOUT_SPI_VIRTIO);
+	make_device(w);
 }
 
 int hv_fuzz_run(const struct hv_fuzz_device *device, const uint8_t *data, size_t size)
@@ -385,5 +390,8 @@ int hv_fuzz_run(const struct hv_fuzz_device *device, const uint8_t *data, size_t
 		step(&w, &in);
 	}
 	end(&w);
+	if (device->worn != NULL && device->worn()) {
+		make_device(&w);
+	}
 	return 0;
 }

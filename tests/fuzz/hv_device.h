@@ -1,6 +1,6 @@
 /* hv_device.h: the fuzzers' guest: one virtio device of hv behind its registers, driven by the
  * bytes of an input: writes to registers, memory and rings, kicks, pauses, states put back, and
- * what happens to the device from outside. The device is made once and reset between inputs.
+ * what happens to the device from outside. The device is reset between inputs.
  *
  * An input is one byte of how to begin, then steps. A step is one byte (modulo the number of steps)
  * and its arguments, little-endian; what is missing at the end counts as 0.
@@ -17,6 +17,7 @@
  * After the last step every queue is kicked, the register page is compared with a fresh one, and
  * the device is reset. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,9 @@ struct hv_fuzz_device {
 	/* After the steps, before the reset: ends the process if something cannot be. May be NULL.
 	 */
 	void (*check)(void);
+	/* Does the device remember more of an input than the next one should meet? Then it is
+	 * destroyed here, and made anew. May be NULL. */
+	bool (*worn)(void);
 };
 
 /* For LLVMFuzzerTestOneInput to return. */
