@@ -674,6 +674,7 @@ static int segment_forget(struct dl_phdr_info *program, size_t size, void *arg)
 static void program_forget(void)
 {
 	(void)dl_iterate_phdr(segment_forget, NULL);
+	(void)malloc_trim(0);
 }
 
 static int run(struct server *s, struct fault *fault)

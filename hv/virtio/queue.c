@@ -264,6 +264,15 @@ bool queue_want_kick(struct queue *q)
 	return queue_has_work(q);
 }
 
+bool queue_kick_wanted(const struct queue *q)
+{
+	if (!q->ready) {
+		return false;
+	}
+	return q->event_idx ? load(avail_event(q)) == q->next_avail
+			    : (load(&used_of(q)->flags) & USED_NO_NOTIFY) == 0;
+}
+
 void queue_spare_kick(struct queue *q)
 {
 	/* With event indices an old one is wish enough: nothing comes until the ring has wrapped.

@@ -68,6 +68,9 @@ bool queue_must_signal(struct queue *q);
 bool queue_want_kick(struct queue *q);
 /* Tells the driver that notifications are not needed for now (a hint). */
 void queue_spare_kick(struct queue *q);
+/* Does the driver know already that a notification is wanted with the next buffer? Only reads: what
+ * is written into a clone's memory costs it a page. */
+bool queue_kick_wanted(const struct queue *q);
 /* Are there chains not yet popped? */
 bool queue_has_work(const struct queue *q);
 /* The used ring's index as it is in guest memory: next_used when somebody else (vhost) ran a ready

@@ -313,7 +313,11 @@ void virtio_resume(struct virtio *v)
 		v->class->resume(v);
 	}
 	for (i = 0; i < v->class->queues; i++) {
-		if (v->queue[i].ready) {
+		const struct queue *q = &v->queue[i];
+
+		/* One that is at rest stays so: nothing came, and the driver will tell. */
+		if (q->ready &&
+		    (v->class->kick == NULL || queue_has_work(q) || !queue_kick_wanted(q))) {
 			virtio_kick(v, i);
 		}
 	}
