@@ -53,8 +53,8 @@ for script in tests/e2e/test_*.py; do
 done
 run demo "make demo" python3 tests/e2e/demo.py build/dev/bin
 run arm64 "arm64 build, run by user-mode emulation" tests/arm64.sh
-# The Debian with systemd and the snapshots take minutes each: `make boards` runs them too.
-for name in lab guest boot process blk net; do
+# The Debian with systemd and the snapshots take minutes each, and test_guest is about QEMU: `make boards` runs them too.
+for name in lab boot process blk net; do
 	run boards "test_$name" python3 "tests/boards/test_$name.py" build/arm64/bin
 done
 echo "$passed passed, $failed failed"
