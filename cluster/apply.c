@@ -2179,6 +2179,10 @@ static bool command_for_agents(const Tb__Command *command)
 
 unsigned command_level(const Tb__Command *command)
 {
+	if (command->op_case >= TB__COMMAND__OP_IMAGE_ADD ||
+	    (command->op_case == TB__COMMAND__OP_CLUSTER_SET &&
+	     command->cluster_set->keep_room != 0))
+		return 3;
 	if (command->op_case >= TB__COMMAND__OP_NODE_DRAIN || command->tenant[0] != '\0' ||
 	    command_for_agents(command))
 		return 2;

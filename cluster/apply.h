@@ -34,10 +34,11 @@ void apply_result_free(struct apply_result *r);
 /* What a release understands, and what a cluster may use: the greatest level that every board of it
  * understands (Cluster.level). A release that adds a command, or a field that changes what a
  * command does, adds a level; a board refuses to propose what is above the cluster's. Two releases
- * that follow each other work together; the level rises when the last board has been upgraded. 1 up
- * to the first release: commands below 30 2  drain, replace, restore, rotation of the CA, life of
- * certificates, tenants, agents and their leases */
-enum { LEVEL_FIRST = 1, LEVEL_HERE = 2 };
+ * that follow each other work together; the level rises when the last board has been upgraded.
+ * Level 1: up to the first release, commands below 30. Level 2: drain, replace, restore, rotation
+ * of the CA, life of certificates, tenants, agents and their leases. Level 3: floating addresses,
+ * images and virtual machines, commands from 60 on. */
+enum { LEVEL_FIRST = 1, LEVEL_HERE = 3 };
 /* The level that a command needs. */
 unsigned command_level(const Tb__Command *command);
 /* False for a command of a later release. The leader asks before it proposes one that came from

@@ -7,6 +7,9 @@
 
 enum {
 	LIMIT_SITES = 20000,
+	LIMIT_IMAGES = 256,
+	LIMIT_VMS = 256,
+	LIMIT_VM_BOARDS = 7, /* names in prefer and require */
 	LIMIT_SITE_NODES = 64, /* nodes of one site, configured or attached */
 	LIMIT_SITE_LABELS = 16,
 	LIMIT_NAME = 64, /* bytes of a site, node, token name: [A-Za-z0-9][A-Za-z0-9._-]* */

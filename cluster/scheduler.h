@@ -1,0 +1,97 @@
+/* scheduler.h: which board runs which VM. Pure (STYLE "Pure inside"): the whole view goes in, the
+ * commands that follow come out, and a sentence for every VM. It keeps nothing between calls, so
+ * a new leader decides as the old one did.
+ *
+ * S3 lives here: a placement leaves a board only
+ *   (a) after the board has said that it is released: it was told by a committed entry
+ *       (VmPlacement.releasing), the process is gone, and it never starts that incarnation again;
+ * or (b) after the latest time at which the board may still act (lease_table_end, margins included:
+ *       a new leader therefore waits a whole lease, S4).
+ * Both end in VmPlace, which the model refuses unless the incarnation is still the one seen here.
+ *
+ * S8: a board that is lost is made good within what the others have room for, higher priority
+ * first; nothing that runs is stopped for it. When more than a third of the hosting boards is lost
+ * at once, only VMs that fit without overcommitting the processors are placed.
+ *
+ * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
+ * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cluster/limits.h"
+#include "proto/command.pb-c.h"
+#include "proto/peer.pb-c.h"
+
+enum {
+	SCHEDULER_OVERHEAD_MIB = 2, /* a VM's process beyond the guest's memory, rounded up */
+	SCHEDULER_SHARE = 4,
+	SCHEDULER_STARTS = 2, /* VMs that begin on one board at the same time */
+	SCHEDULER_WELL_MS = 600000, /* a VM that ran so long starts afresh with its failures */
+};
+
+/* A board of the model, as the leader sees it. */
+struct scheduler_board {
+	const Tb__Node *node; /* borrowed; node->host NULL: it has not said yet */
+	bool reachable; /* its lease is being renewed, its link is up */
+	bool reported; /* its host has reported on this link */
+	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
+};
+
+struct scheduler_vm {
+	const Tb__Vm *vm; /* borrowed */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. */
+	const Tb__VmReport *report;
+	uint64_t images; /* bit i: board i of the view holds all its images, whole */
+	bool images_there; /* somebody does hold each of them */
+};
+
+struct scheduler_view {
+	const struct scheduler_board *boards;
+	size_t board_count;
+	const struct scheduler_vm *vms; /* in any order */
+	size_t vm_count;
+	bool keep_room; /* Cluster.keep_room */
+};
+
+struct scheduler_verdict {
+	Tb__VmCondition condition;
+	char reason[LIMIT_MESSAGE + 1]; /* "not placed: 3 boards, 2 lack memory, 1 is drained" */
+};
+
+struct scheduler_plan {
+	Tb__Command **commands; /* id and time are left to the caller; owned */
+	size_t count;
+	struct scheduler_verdict *verdicts; /* one for each VM of the view, its order; owned */
+	char storm[LIMIT_MESSAGE + 1]; /* S8 holds something back, and why; empty: no */
+	uint64_t
+		due_ms; /* call again then at the latest; UINT64_MAX: only when something changes */
+};
+
+/* At most `max` commands; what is left comes with the next call. Free with scheduler_plan_free. */
+void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+		      struct scheduler_plan *ret);
+void scheduler_plan_free(struct scheduler_plan *p);
+
+/* Admission, on the committed rows alone (apply.c asks, and so may a dry run). */
+struct scheduler_room {
+	const Tb__Node *const *nodes;
+	size_t node_count;
+	const Tb__Vm *const *vms; /* those wanted, without the one in question */
+	size_t vm_count;
+	bool keep_room;
+};
+/* Can this VM be run: is it smaller than some board, does a board have its bridges, are the boards
+ * that it requires there; with keep_room: do all VMs still fit without any one board? 0, or
+ * -EINVAL with the field and a sentence with the arithmetic. */
+int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *ret_field,
+		    size_t field_size, char *ret_message, size_t message_size);
+
+/* What the simulator breaks on purpose. */
+enum scheduler_fault {
+	SCHEDULER_FAULT_NONE,
+	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
+	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
+};
+extern enum scheduler_fault scheduler_fault;

@@ -1,0 +1,65 @@
+/* host.h: the thread that runs this board's VMs and keeps its images. It does what
+ * cluster/hosting.h decides: processes (vm_process.h), disks (vm_disk.h), networks (vm_net.h),
+ * consoles (console.h), the image store (image_store.h), and the links to other boards' hosts
+ * (proto/host.proto). A process of a VM outlives neither its lease nor this daemon.
+ *
+ *   core thread  --model_changed, lease, fence-->  host thread  --report-->  core thread --> leader
+ *   front thread --uploads, consoles---------->    own model reader
+ *
+ * Every function may be called from any thread after host_start; answers come as a letter to the
+ * `home` mailbox of the caller. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/host.pb-c.h"
+#include "proto/model.pb-c.h"
+#include "proto/peer.pb-c.h"
+#include "witnessd/mailbox.h"
+
+struct config;
+struct core;
+struct host;
+struct metrics;
+
+/* After core_new and front_start, before core_start. A board that cannot host has one too: it keeps
+ * images and says why not. 0; other: *ret_message says what is wrong, where, and the remedy. */
+int host_start(const struct config *config, struct core *core, struct host **ret,
+	       const char **ret_message);
+/* Ends all VMs (power button, then force, within what the lease leaves) and the thread; frees. */
+void host_stop(struct host *h);
+
+/* --- from the core's thread --- */
+void host_model_changed(struct host *h, uint64_t applied_index);
+/* until_ms: of the board's lease on the boot clock, 0: none. fence: see hosting_fence. */
+void host_lease(struct host *h, uint64_t until_ms, uint64_t fence);
+/* A new leader or a new link to it: report whole. */
+void host_report(struct host *h);
+/* A link of another board's host; the fd is the plain end, taken over. */
+void host_link_accepted(struct host *h, uint64_t node, int fd);
+/* The answer to core_host_dial: a plain end, taken over, or a negative errno. */
+void host_link_dialed(struct host *h, uint64_t dial_id, int fd_or_error);
+
+/* --- images, from the front's thread (image_store.h has the rules) --- */
+
+/* error 0: `have` bytes of the upload are on this board's disk, synced when it is whole; done: it
+ * is whole, its SHA-256 is right and it is in the store. Otherwise `message` says what and the
+ * remedy; it is valid during the call. */
+typedef void (*host_uploaded)(void *arg, int error, const char *message, uint64_t have, bool done);
+/* Bytes at `offset` of the image; must be where the upload stands (-ERANGE otherwise, `have` says
+ * where). `bytes` are copied. len 0: only asks where it stands. */
+void host_upload(struct host *h, struct mailbox *home, const char *sha256, uint64_t size,
+		 uint64_t offset, const void *bytes, size_t len, host_uploaded done, void *arg);
+
+/* --- consoles, from the front's thread --- */
+
+/* Bytes that the guest printed, in order; len 0: it is over, `why` says why. */
+typedef void (*host_console_bytes)(void *arg, const void *bytes, size_t len, const char *why);
+/* Opens the console of a VM on whichever board it runs: the replay first. *ret_id names it in the
+ * calls below; `bytes` is called in the thread of `home` until its end or host_console_close. */
+void host_console_open(struct host *h, struct mailbox *home, uint64_t vm, uint32_t replay,
+		       host_console_bytes bytes, void *arg, uint64_t *ret_id);
+void host_console_write(struct host *h, uint64_t id, const void *bytes, size_t len);
+void host_console_close(struct host *h, uint64_t id);
+
+void host_metrics(struct host *h, struct metrics *m);
