@@ -98,6 +98,24 @@ static void dispatch(struct loop *loop, const struct epoll_event *events, int co
 	loop->pending_count = 0;
 }
 
+void loop_when_quiet(struct loop *loop, void (*quiet)(void))
+{
+	loop->quiet = quiet;
+}
+
+/* How many events there are; 0 after a quiet moment. */
+static int await(struct loop *loop, struct epoll_event *events)
+{
+	int count =
+		epoll_wait(loop->epoll, events, BATCH, loop->quiet != NULL ? LOOP_QUIET_MS : -1);
+
+	if (count == 0) {
+		loop->quiet();
+		loop->quiet = NULL;
+	}
+	return count < 0 && errno == EINTR ? 0 : count;
+}
+
 void loop_run(struct loop *loop)
 {
 	struct epoll_event events[BATCH];
@@ -107,9 +125,7 @@ void loop_run(struct loop *loop)
 		int count;
 
 		loop_unlock(loop);
-		do {
-			count = epoll_wait(loop->epoll, events, BATCH, -1);
-		} while (count < 0 && errno == EINTR);
+		count = await(loop, events);
 		assert(count >= 0);
 		loop_lock(loop);
 		dispatch(loop, events, count);

@@ -70,7 +70,7 @@ struct machine {
 	struct bus bus;
 	struct vcpus vcpus;
 	struct gic gic;
-	uint8_t *pages; /* register pages: one host page for each virtio slot; owned */
+	uint8_t *registers; /* of the virtio devices, as they lie at LAYOUT_VIRTIO; owned */
 	size_t page_size; /* the host's */
 	int ack_fd; /* eventfd, owned; takes acknowledges that nobody reads (mmio.h) */
 	uint8_t *vmgenid; /* page of the generation id; owned */
