@@ -98,22 +98,40 @@ static void dispatch(struct loop *loop, const struct epoll_event *events, int co
 	loop->pending_count = 0;
 }
 
+void loop_first(struct loop *loop, void (*first)(void *arg), void *arg)
+{
+	loop->first = first;
+	loop->first_arg = arg;
+}
+
 void loop_when_quiet(struct loop *loop, void (*quiet)(void))
 {
 	loop->quiet = quiet;
 }
 
-/* How many events there are; 0 after a quiet moment. */
+/* Without the lock. How many events there are; 0: a moment has passed, or a signal came. */
 static int await(struct loop *loop, struct epoll_event *events)
 {
-	int count =
-		epoll_wait(loop->epoll, events, BATCH, loop->quiet != NULL ? LOOP_QUIET_MS : -1);
+	int wait_ms = loop->first != NULL   ? LOOP_FIRST_MS
+		      : loop->quiet != NULL ? LOOP_QUIET_MS
+					    : -1;
+	int count = epoll_wait(loop->epoll, events, BATCH, wait_ms);
 
-	if (count == 0) {
+	if (count == 0 && loop->first == NULL) {
 		loop->quiet();
 		loop->quiet = NULL;
 	}
 	return count < 0 && errno == EINTR ? 0 : count;
+}
+
+static void call_first(struct loop *loop)
+{
+	void (*first)(void *arg) = loop->first;
+
+	if (first != NULL) {
+		loop->first = NULL;
+		first(loop->first_arg);
+	}
 }
 
 void loop_run(struct loop *loop)
@@ -128,6 +146,7 @@ void loop_run(struct loop *loop)
 		count = await(loop, events);
 		assert(count >= 0);
 		loop_lock(loop);
+		call_first(loop);
 		dispatch(loop, events, count);
 	}
 	loop_unlock(loop);

@@ -1,5 +1,6 @@
 #include "hv/machine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@
 #include "lib/rng.h"
 
 /* Memory slots. */
-enum { SLOT_RAM, SLOT_VMGENID, SLOT_STOLEN, SLOT_REGISTERS };
+enum { SLOT_RAM, SLOT_OWN, SLOT_REGISTERS };
 
 static int fault_kvm(struct fault *fault, int error, const char *what)
 {
@@ -99,26 +100,33 @@ static int make_ram(struct machine *m, uint64_t memory, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "the guest's memory") : 0;
 }
 
-/* A page of its own that the guest can read and write outside of RAM. */
-static int make_page(struct machine *m, uint32_t slot, uint64_t guest, uint8_t **ret,
-		     struct fault *fault)
+/* Pages outside of RAM that the guest can read and write: the generation id, and the stolen time
+ * where the host has it. One memory slot for both (12,000 instructions each); a guest that writes
+ * between them has those few pages more. */
+static int make_pages(struct machine *m, bool stolen, struct fault *fault)
 {
+	const size_t distance = LAYOUT_STOLEN - LAYOUT_VMGENID;
 	int rv;
 
-	*ret = pages_map(m->page_size);
-	if (*ret == NULL) {
+	m->own_size = (stolen ? distance : 0) + m->page_size;
+	m->own = pages_map(m->own_size);
+	if (m->own == NULL) {
 		return fault_set(fault, -ENOMEM, "no memory for the VM's own pages");
 	}
-	rv = kvm_slot_set(m->vm, slot, 0, guest, m->page_size, *ret);
-	return rv < 0 ? fault_kvm(fault, rv, "a page of the guest") : 0;
+	rv = kvm_slot_set(m->vm, SLOT_OWN, 0, LAYOUT_VMGENID, m->own_size, m->own);
+	if (rv < 0) {
+		return fault_kvm(fault, rv, "a page of the guest");
+	}
+	m->vmgenid = m->own;
+	m->stolen = stolen ? m->own + distance : NULL;
+	return 0;
 }
 
-static int make_vmgenid(struct machine *m, struct fault *fault)
+static int choose_generation(struct machine *m, struct fault *fault)
 {
 	uint8_t id[VMGENID_SIZE];
 	int rv = vmgenid_choose(m->spec->generation_id, id, fault);
 
-	rv = rv < 0 ? rv : make_page(m, SLOT_VMGENID, LAYOUT_VMGENID, &m->vmgenid, fault);
 	if (rv == 0) {
 		vmgenid_write(m->vmgenid, id);
 	}
@@ -130,18 +138,15 @@ static int make_processors(struct machine *m, struct fault *fault)
 {
 	unsigned count = m->spec->vcpus > 0 ? m->spec->vcpus : 1;
 	bool restoring = m->spec->restore != NULL;
-	uint64_t stolen = 0;
 	int rv = vcpus_create(m->kvm, m->vm, count, !m->spec->no_pmu, &m->bus, &m->loop, &m->vcpus,
 			      fault);
 
 	rv = rv < 0 ? rv : vcpus_init(&m->vcpus, restoring, fault);
 	rv = rv < 0 ? rv : gic_create(m->vm, (unsigned)m->spec->gic, count, &m->gic, fault);
 	rv = rv < 0 ? rv : gic_init(&m->gic, fault);
-	if (rv == 0 && vcpus_have_stolen_time(&m->vcpus)) {
-		stolen = LAYOUT_STOLEN;
-		rv = make_page(m, SLOT_STOLEN, stolen, &m->stolen, fault);
-	}
-	return rv < 0 ? rv : vcpus_attach(&m->vcpus, stolen, fault);
+	rv = rv < 0 ? rv : make_pages(m, vcpus_have_stolen_time(&m->vcpus), fault);
+	rv = rv < 0 ? rv : choose_generation(m, fault);
+	return rv < 0 ? rv : vcpus_attach(&m->vcpus, m->stolen != NULL ? LAYOUT_STOLEN : 0, fault);
 }
 
 static void uart_output(void *arg, uint8_t data)
@@ -175,8 +180,34 @@ static void make_board_devices(struct machine *m)
 	bus_add(&m->bus, LAYOUT_PL031, 0x1000, pl031_device(&m->pl031));
 }
 
+/* Called for whatever may have been the last thing in flight. With the lock. */
+static void rest_look(void *arg)
+{
+	struct machine *m = arg;
+	bool rests = true;
+	unsigned i;
+
+	if (m->state != MACHINE_PAUSING) {
+		return;
+	}
+	for (i = 0; i < m->slots; i++) {
+		rests = virtio_rest(m->slot[i].virtio) && rests;
+	}
+	if (rests) {
+		void (*rested)(void *arg) = m->rested;
+
+		m->state = MACHINE_PAUSED;
+		m->rested = NULL;
+		if (rested != NULL) {
+			rested(m->rested_arg);
+		}
+	}
+}
+
 static void slot_take(struct machine *m, struct virtio *v)
 {
+	v->rested = rest_look;
+	v->rested_arg = m;
 	m->slot[m->slots++].virtio = v;
 }
 
@@ -311,6 +342,7 @@ static int connect_slot(struct machine *m, unsigned i)
 			.name = s->virtio->name,
 			.read = mmio_read,
 			.write = mmio_write,
+			.busy = mmio_busy,
 			.device = &s->mmio,
 		});
 	rv = connect_doorbells(m, s, base);
@@ -339,6 +371,19 @@ static int connect_slots(struct machine *m, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "a device's doorbells") : 0;
 }
 
+/* The guest wanted it, and nothing of its old life is under way. With the lock. */
+static void reboot(void *arg)
+{
+	struct machine *m = arg;
+	struct fault fault = {0};
+
+	loop_unlock(&m->loop);
+	if (machine_reset(m, &fault) < 0) {
+		machine_stop(m, MACHINE_END_ERROR, fault.text);
+	}
+	loop_lock(&m->loop);
+}
+
 /* What a vCPU told: the guest powered off, reboots, or is broken. With the lock, which is given up
  * for the parking. */
 static void event_ready(struct watch *watch, uint32_t events)
@@ -351,7 +396,7 @@ static void event_ready(struct watch *watch, uint32_t events)
 
 	(void)events;
 	/* A machine at rest stays at rest: resume listens again. */
-	if (m->state == MACHINE_PAUSED) {
+	if (m->state == MACHINE_PAUSED || m->state == MACHINE_PAUSING) {
 		loop_remove(watch);
 		return;
 	}
@@ -367,8 +412,10 @@ static void event_ready(struct watch *watch, uint32_t events)
 	case VCPU_EVENT_RESET:
 		if (m->spec->on_reset == TB__ON_RESET__ON_RESET_EXIT) {
 			machine_stop(m, MACHINE_END_RESET, text);
-		} else if (machine_reset(m, &fault) < 0) {
+		} else if (!machine_can_reset(m, &fault)) {
 			machine_stop(m, MACHINE_END_ERROR, fault.text);
+		} else {
+			machine_rest(m, reboot, m);
 		}
 		break;
 	case VCPU_EVENT_CRASH:
@@ -410,7 +457,6 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources,
 	rv = make_vm(m, memory, fault);
 	rv = rv < 0 ? rv : make_ram(m, memory, fault);
 	rv = rv < 0 ? rv : make_processors(m, fault);
-	rv = rv < 0 ? rv : make_vmgenid(m, fault);
 	if (rv == 0) {
 		make_board_devices(m);
 		rv = make_virtio_devices(m, fault);
@@ -489,32 +535,28 @@ int machine_load_kernel(struct machine *m, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "the first instruction's address") : 0;
 }
 
-void machine_start(struct machine *m)
+void machine_rest(struct machine *m, void (*rested)(void *arg), void *arg)
 {
-	m->started_ms = clock_boottime_ms();
-	/* After snapshot_load the devices stand still. */
-	m->state = MACHINE_PAUSED;
-	machine_resume(m);
-}
-
-void machine_pause(struct machine *m)
-{
-	unsigned i;
-
-	if (m->state != MACHINE_RUNNING) {
-		return;
-	}
+	assert(m->state != MACHINE_PAUSING);
 	vcpus_park(&m->vcpus);
 	loop_lock(&m->loop);
-	for (i = 0; i < m->slots; i++) {
-		virtio_pause(m->slot[i].virtio);
-	}
-	m->state = MACHINE_PAUSED;
+	m->state = MACHINE_PAUSING;
+	m->rested = rested;
+	m->rested_arg = arg;
+	rest_look(m);
 	loop_unlock(&m->loop);
 }
 
-/* After a restore: the counter goes on from where it was. */
-static void clock_restore(struct machine *m)
+/* What the guest told in the moment of a pause is heard now. */
+static void events_listen(struct machine *m)
+{
+	if (m->event_watch.loop == NULL) {
+		(void)loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
+	}
+}
+
+/* After a restore: the counter goes on, random numbers begin anew. */
+static void guest_restored(struct machine *m)
 {
 	struct fault ignored = {0};
 	uint64_t count;
@@ -524,12 +566,16 @@ static void clock_restore(struct machine *m)
 			      &ignored) == 0) {
 		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
 	}
+	if (m->new_generation) {
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	}
 }
 
 /* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
- * told once to look at their rings; random numbers begin anew; the network is told where the guest
- * is; connections of its former life are over. */
-static void tell_restored(struct machine *m)
+ * told once to look at their rings; the network is told where the guest is; connections of its
+ * former life are over. */
+static void devices_restored(struct machine *m)
 {
 	uint64_t one = 1;
 	unsigned i;
@@ -542,49 +588,81 @@ static void tell_restored(struct machine *m)
 			continue; /* full is as good as told */
 		}
 	}
-	if (m->new_generation) {
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
-	}
 	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && m->net[i] != NULL; i++) {
 		net_announce(m->net[i]);
 	}
 	if (m->vsock != NULL) {
 		vsock_reset_event(m->vsock);
 	}
-	m->restored = m->new_generation = false;
 }
 
-/* What the guest told in the moment of a pause is heard now. */
-static void events_listen(struct machine *m)
+/* With the lock. */
+static void guest_resume(struct machine *m)
 {
-	if (m->event_watch.loop == NULL) {
-		(void)loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
-	}
-}
-
-void machine_resume(struct machine *m)
-{
-	unsigned i;
-
-	if (m->state != MACHINE_PAUSED) {
-		return;
-	}
-	loop_lock(&m->loop);
 	if (m->restored) {
-		clock_restore(m);
+		guest_restored(m);
+	}
+	if (m->started_ms == 0) {
+		m->started_ms = clock_boottime_ms(); /* restored, and paused until now */
 	}
 	m->state = MACHINE_RUNNING;
 	events_listen(m);
-	/* The guest first: whoever of it needs a device waits for the lock, kicks are kept. */
 	vcpus_release(&m->vcpus);
+}
+
+/* With the lock. Until then kicks are kept. */
+static void devices_resume(void *arg)
+{
+	struct machine *m = arg;
+	unsigned i;
+
 	for (i = 0; i < m->slots; i++) {
 		virtio_resume(m->slot[i].virtio);
 	}
 	if (m->restored) {
-		tell_restored(m);
+		devices_restored(m);
 	}
+	m->restored = m->new_generation = false;
+}
+
+void machine_start(struct machine *m)
+{
+	m->started_ms = clock_boottime_ms();
+	/* After snapshot_load the devices stand still. */
+	m->state = MACHINE_PAUSED;
+	if (!m->restored) {
+		machine_resume(m);
+		return;
+	}
+	/* The guest first: looking at rings costs a clone more than all the rest of this, and what
+	 * the guest itself has touched by then costs nothing. */
+	loop_lock(&m->loop);
+	guest_resume(m);
 	loop_unlock(&m->loop);
+	loop_first(&m->loop, devices_resume, m);
+}
+
+void machine_resume(struct machine *m)
+{
+	if (m->state != MACHINE_PAUSED) {
+		return;
+	}
+	loop_lock(&m->loop);
+	guest_resume(m);
+	devices_resume(m);
+	loop_unlock(&m->loop);
+}
+
+bool machine_can_reset(const struct machine *m, struct fault *fault)
+{
+	if (m->spec->restore != NULL) {
+		(void)fault_set(
+			fault, -ENOTSUP,
+			"the guest cannot boot again: a VM made from a snapshot has no kernel "
+			"to boot from");
+		return false;
+	}
+	return true;
 }
 
 int machine_reset(struct machine *m, struct fault *fault)
@@ -593,17 +671,12 @@ int machine_reset(struct machine *m, struct fault *fault)
 	unsigned i;
 	int rv;
 
-	if (m->spec->restore != NULL) {
-		return fault_set(fault, -ENOTSUP,
-				 "the guest reboots, and a VM made from a snapshot has no kernel "
-				 "to boot from");
-	}
-	vcpus_park(&m->vcpus);
+	assert(m->state == MACHINE_PAUSED);
 	(void)vcpus_take_event(&m->vcpus, &text); /* of the life that is over */
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
 		mmio_reset(&m->slot[i].mmio);
-		virtio_resume(m->slot[i].virtio); /* it may have been at rest */
+		virtio_resume(m->slot[i].virtio);
 	}
 	events_listen(m);
 	pl011_init(&m->pl011, uart_output, uart_irq, m);
@@ -691,8 +764,7 @@ void machine_destroy(struct machine *m)
 		close(m->ack_fd);
 	}
 	pages_unmap(m->registers, m->slots * LAYOUT_VIRTIO_STEP);
-	pages_unmap(m->stolen, m->page_size);
-	pages_unmap(m->vmgenid, m->page_size);
+	pages_unmap(m->own, m->own_size);
 	ram_destroy(&m->ram);
 	loop_close(&m->loop);
 	free(m);
