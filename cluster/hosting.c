@@ -238,8 +238,6 @@ static void discard(struct hosting *h, struct hosted *e)
 		return;
 	hosted_act(h, e, HOSTING_DISCARD, e->prepared, 0);
 	e->prepared = 0;
-	if (e->state == PREPARING || e->state == PREPARED)
-		e->state = WAITING;
 }
 
 /* No process is there, and the placement is here for good. */
@@ -477,7 +475,6 @@ uint64_t hosting_tick(struct hosting *h, uint64_t now_ms)
 		const struct hosted *e = &h->vms[i];
 
 		if (e->process != 0) {
-			sooner(&due_ms, h->until_ms, now_ms);
 			sooner(&due_ms, e->deadline_ms, now_ms);
 			sooner(&due_ms, e->force_ms, now_ms);
 			continue;

@@ -216,6 +216,8 @@ static void test_start(void **state)
 	assert_true(hosting_changed(b->h));
 	pass(b, 700);
 	expect_report(b, "1.1 running +700");
+	news(b, 1, HOSTING_PREPARED, NULL); /* twice */
+	expect_report(b, "1.1 running +700");
 	expect_actions(b, "");
 }
 
@@ -223,8 +225,12 @@ static void test_needs_quiet(void **state)
 {
 	struct bench *b = *state;
 
-	hosting_fence(b->h, 5, b->now);
 	model_one(b, 1, "", "");
+	pass(b, HOSTING_QUIET_MS);
+	lease(b, 3000);
+	expect_actions(b, ""); /* no leader has said how far its model is */
+	b->now = BEGIN;
+	hosting_fence(b->h, 5, b->now);
 	pass(b, HOSTING_QUIET_MS - 1);
 	lease(b, 3000);
 	expect_actions(b, "");
@@ -369,6 +375,8 @@ static void test_lease_given_up(void **state)
 	begin_running(b, "");
 	lease(b, 0);
 	expect_actions(b, "kill 1.1");
+	news(b, 1, HOSTING_FAILED, "killed");
+	expect_report(b, "1.1 preparing"); /* no failure */
 }
 
 /* This daemon was frozen: its processes are dead by now, or will be. */
@@ -381,6 +389,20 @@ static void test_frozen(void **state)
 	lease(b, 3000); /* the core thread was faster */
 	expect_actions(b, "kill 1.1");
 	news(b, 1, HOSTING_FAILED, "its lease has ended");
+	expect_actions(b, "prepare 1.1");
+	expect_report(b, "1.1 preparing");
+}
+
+/* The process reached its deadline before anybody looked here. */
+static void test_lapsed(void **state)
+{
+	struct bench *b = *state;
+
+	begin_running(b, "");
+	b->now += 3000;
+	news(b, 1, HOSTING_FAILED, "its lease has ended");
+	expect_actions(b, "");
+	lease(b, 3000);
 	expect_actions(b, "prepare 1.1");
 	expect_report(b, "1.1 preparing");
 }
@@ -402,6 +424,10 @@ static void test_release(void **state)
 		lease(b, 3000);
 		snprintf(renewal, sizeof(renewal), "renew 1.1 @%" PRIu64, b->now + 3000);
 		expect_actions(b, ms != 0 ? renewal : "");
+		pass(b, 0);
+		assert_int_equal(b->due, ms + 3000 < HOSTING_BUTTON_MS
+						 ? b->now + 3000
+						 : b->now + HOSTING_BUTTON_MS - ms);
 		pass(b, 1000);
 	}
 	expect_actions(b, "kill 1.1");
@@ -539,6 +565,7 @@ static void test_other_incarnation(void **state)
 	news(b, 2, HOSTING_PREPARED, NULL);
 	expect_actions(b, "start 1.2 @106000");
 	news(b, 2, HOSTING_RUNS, NULL);
+	news(b, 1, HOSTING_FAILED, "late");
 	expect_report(b, "1.2 running"); /* restarts begin at none */
 }
 
@@ -600,6 +627,8 @@ static void test_back_off(void **state)
 	model_one(b, 2, "", "");
 	expect_actions(b, "discard 1.1; prepare 1.2");
 	expect_report(b, "1.2 preparing");
+	news(b, 2, HOSTING_NOT_PREPARED, "x");
+	expect_report(b, "1.2 backing-off (x)");
 }
 
 static void test_well(void **state)
@@ -685,6 +714,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lease_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lease_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lapsed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_by_guest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_hard, setup, teardown),
