@@ -457,6 +457,14 @@ int image_part_catch_up(struct image_part *p)
 	return rv != 0 ? rv : p->hashed < p->have;
 }
 
+void image_part_drop(struct image_part *p)
+{
+	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
+
+	part_name(p->sha256, name);
+	unlinkat(p->store->incoming, name, 0);
+}
+
 static int part_publish(struct image_part *p)
 {
 	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
@@ -471,7 +479,6 @@ static int part_publish(struct image_part *p)
 
 int image_part_finish(struct image_part *p, bool *ret_again, char message[IMAGE_PROBLEM])
 {
-	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
 	char hex[IMAGE_NAME + 1];
 	int rv;
 
@@ -483,8 +490,7 @@ int image_part_finish(struct image_part *p, bool *ret_again, char message[IMAGE_
 		return rv == 0 ? 0
 			       : part_refused(rv, message, "cannot put the image into the store");
 	}
-	part_name(p->sha256, name);
-	unlinkat(p->store->incoming, name, 0);
+	image_part_drop(p);
 	*ret_again = p->resumed;
 	snprintf(message, IMAGE_PROBLEM, "the SHA-256 of the bytes received is %s; %s", hex,
 		 p->resumed ? "what was there from an earlier attempt may be damaged: send it again"

@@ -64,6 +64,8 @@ int image_part_write(struct image_part *p, uint64_t offset, const void *bytes, s
 /* Hashes up to IMAGE_PIECE_MAX bytes of what was there before this was opened. 1: there is more to
  * do, 0: nothing; negative errno. */
 int image_part_catch_up(struct image_part *p);
+/* Its bytes go; it can only be closed then. */
+void image_part_drop(struct image_part *p);
 /* All bytes are there and hashed (asserted): puts it among the images. -EBADMSG and a sentence: the
  * digest is another one, and the part is gone; *ret_again: it may be for what was there before this
  * was opened, so that sending it once more helps. Others: of the disk. Close it in any case. */
