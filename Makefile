@@ -22,11 +22,15 @@ test: deps ## every test that CI runs (about 20 minutes on two cores)
 
 bench: ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
-	@python3 tests/bench/run.py build/bench/bin build/bench.json
+	@python3 tests/bench/run.py build/bench/bin --keep
 
 scale: deps ## ten thousand sites on three boards of this machine (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
-	@python3 tests/bench/scale.py build/bench/bin build/scale.json
+	@python3 tests/bench/scale.py build/bench/bin --keep
+
+bench-etcd: deps ## durable writes side by side with etcd (about four minutes)
+	@$(MAKE) --no-print-directory build PRESET=bench
+	@python3 tests/bench/etcd.py build/bench/bin --keep
 
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
@@ -66,5 +70,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
+.PHONY: help deps build demo test bench scale bench-etcd sim years torture two-sides fuzz board boards bench-hv small-kernel \
 	install clean
