@@ -254,7 +254,12 @@ static int make_small_devices(struct machine *m, struct fault *fault)
 	int rv = 0;
 
 	if (!spec->no_console) {
-		const struct vconsole_config config = {.output = virtio_output, .arg = m};
+		const struct vconsole_config config = {
+			.output = virtio_output,
+			.arg = m,
+			.columns = m->output.columns,
+			.rows = m->output.rows,
+		};
 
 		rv = vconsole_create(&config, &m->ram, &m->loop, "console", &m->console, fault);
 		if (rv == 0) {
@@ -594,6 +599,9 @@ static void devices_restored(struct machine *m)
 	if (m->vsock != NULL) {
 		vsock_reset_event(m->vsock);
 	}
+	if (m->output.columns != 0) {
+		machine_console_resize(m, m->output.columns, m->output.rows);
+	}
 }
 
 /* With the lock. */
@@ -708,6 +716,13 @@ void machine_console_ready(struct machine *m)
 {
 	if (m->console != NULL) {
 		vconsole_output_ready(m->console);
+	}
+}
+
+void machine_console_resize(struct machine *m, uint16_t columns, uint16_t rows)
+{
+	if (m->console != NULL) {
+		vconsole_resize(m->console, columns, rows);
 	}
 }
 
