@@ -565,7 +565,7 @@ static void test_leave(void **state)
 		{"lost, and it waits for its board", "b1:4/1000,lost b2:4/1000",
 		 "web 256 at=b1.3 wait\ndb 256 at=b1.3 wait releasing",
 		 "place db.3 b2 (b1 is lost)\nweb unplaced: b1 is lost, and the VM waits for that "
-		 "board, as it is set to\ndb unplaced: it goes to b2: b1 is lost\nstorm: \nlost: "
+		 "board, as it is set to\ndb unplaced: it goes to b2: b1 is lost\nlost: "
 		 "1\n"},
 		{"lost with its data disks", "b1:4/1000,lost b2:4/1000 b3:4/1000",
 		 "web 256 at=b1.3 home=b1",
