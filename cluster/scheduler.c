@@ -436,7 +436,6 @@ static void place_there(struct decider *d, struct item *it, const struct choice 
 	free(reason);
 	room_take(&d->room, choice->board, it->vm);
 	d->room.boards[choice->board].starting++;
-	it->beginning = true;
 }
 
 static void place_wanted(struct decider *d, struct item *it)

@@ -1,10 +1,10 @@
 /* The scheduler as tables: boards and VMs in, commands and a sentence for each VM out.
  *
  * Boards: "b1:4/1000" has 4 cores and 1000 MiB; then, after commas: away (its lease may last
- * another second), lost (it is over), drained, drained-now, silent (it has not said what it can
- * host), nohost, unreported (its host has not reported), bridge (it has br0). VMs: "web 256" has
- * 256 MiB and one vCPU; then words as in vm_word below. Ids count from 1. A command: "place web.3
- * b2 (reason)": the VM and the incarnation that it names. */
+ * another second), lost (it is over), late (over, but it answers), drained, drained-now, silent (it
+ * has not said what it can host), nohost, unreported (its host has not reported), bridge (it has
+ * br0). VMs: "web 256" has 256 MiB and one vCPU; then words as in vm_word below. Ids count from 1.
+ * A command: "place web.3 b2 (reason)": the VM and the incarnation that it names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -51,6 +51,8 @@ static void board_word(struct scheduler_board *b, Tb__Node *node, const char *wo
 	if (strcmp(word, "away") == 0 || strcmp(word, "lost") == 0) {
 		b->reachable = false;
 		b->end_ms = word[0] == 'a' ? NOW + 1000 : NOW;
+	} else if (strcmp(word, "late") == 0) {
+		b->end_ms = NOW;
 	} else if (strcmp(word, "drained") == 0) {
 		node->drain = TB__DRAIN__DRAIN_GENTLE;
 	} else if (strcmp(word, "drained-now") == 0) {
@@ -379,6 +381,12 @@ static void test_place(void **state)
 		 "unplaced: it goes to b2: it is to run\nc unplaced: it goes to b3: it is to "
 		 "run\nd "
 		 "unplaced: it goes to b1: it is to run\n"},
+		{"then by the number of VMs", "b1:4/1000 b2:4/1000",
+		 "a 48 at=b1.1 report=running\nb 48 at=b1.1 report=running\nc 98 at=b2.1 "
+		 "report=running\nweb 256",
+		 "place web.0 b2 (it is to run)\na running: it runs on b1\nb running: it runs on "
+		 "b1\nc "
+		 "running: it runs on b2\nweb unplaced: it goes to b2: it is to run\n"},
 		{"preferred, in their order", THREE,
 		 "web 256 prefer=b3 prefer=b2\ndb 256 prefer=b3",
 		 "place web.0 b3 (it is to run)\nplace db.0 b3 (it is to run)\nweb unplaced: it "
@@ -500,6 +508,22 @@ static void test_order(void **state)
 		 "place web.0 b1 (it is to run)\nplace db.0 b2 (it is to run)\nweb unplaced: it "
 		 "goes "
 		 "to b1: it is to run\ndb unplaced: it goes to b2: it is to run\n"},
+		{"one of a higher priority holds up nobody", THREE,
+		 "web 100 order=1 prio=1\ndb 100 "
+		 "order=2",
+		 "place web.0 b1 (it is to run)\nplace db.0 b2 (it is to run)\nweb unplaced: it "
+		 "goes "
+		 "to b1: it is to run\ndb unplaced: it goes to b2: it is to run\n"},
+		{"nor one whose images are nowhere", THREE,
+		 "db 100 order=1 images=none\nweb 100 "
+		 "order=2",
+		 "place web.0 b2 (it is to run)\ndb unplaced: not placed: no board that answers "
+		 "holds "
+		 "all of its images whole\nweb unplaced: it goes to b2: it is to run\n"},
+		{"one that fits nowhere changes nothing for the next", "b1:1/1000",
+		 "a 2000\nb 10 vcpus=4",
+		 "place b.0 b1 (it is to run)\na unplaced: not placed: 1 board, 1 lacks memory\nb "
+		 "unplaced: it goes to b1: it is to run\n"},
 		{"two begin on a board at a time, the next one's room is kept", "b1:4/1000",
 		 "a 300\nb 300\nc 300\nd 300 prio=1",
 		 "place d.0 b1 (it is to run)\nplace a.0 b1 (it is to run)\na unplaced: it goes to "
@@ -663,6 +687,11 @@ static void test_reports(void **state)
 		 "settle web.3 ended (crash)\nweb failed: it failed on b1: crash\n"},
 		{"failed: another board", THREE, "web 256 at=b1.3 report=failed problem=crash",
 		 "release web.3 failed hard (crash)\nweb failed: it failed on b1: crash\n"},
+		{"failed: another board, though it starts others now", "b1:4/1000 b2:4/1000",
+		 "web 256 at=b1.3 report=failed problem=crash\na 10 at=b2.1\nb 10 at=b2.1",
+		 "release web.3 failed hard (crash)\nweb failed: it failed on b1: crash\na "
+		 "preparing: "
+		 "b2 is to run it\nb preparing: b2 is to run it\n"},
 		{"failed on all of them", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2",
 		 "web failed: it failed on every board that it may be on, on b1 last: crash; a "
@@ -722,6 +751,30 @@ static void test_drain(void **state)
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 report=starting",
 		 "a running: it is to leave b1, which is drained, after the others before it\nb "
 		 "starting: b2 starts it\n"},
+		{"nothing is heard of it there", "b1:4/1000,drained b2:4/1000",
+		 "a 100 at=b1.1 report=running\nb 100 at=b2.2",
+		 "a running: it is to leave b1, which is drained, after the others before it\nb "
+		 "preparing: b2 is to run it\n"},
+		{"it waits for something there: that may last", "b1:4/1000,drained b2:4/1000",
+		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 report=preparing problem=fetching",
+		 "release a.1 (b1 is drained)\na running: it runs on b1\nb preparing: b2 prepares "
+		 "it: "
+		 "fetching\n"},
+		{"one leaves another board: that is another matter",
+		 "b1:4/1000,drained b2:4/1000 b3:4/1000",
+		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 releasing report=stopping",
+		 "release a.1 (b1 is drained)\na running: it runs on b1\nb stopping: b2 ends it: "
+		 "it-is-moved\n"},
+		{"two boards are drained: no room is given twice",
+		 "b1:4/1000,drained-now b2:4/1000 b3:4/1000,drained",
+		 "a 600 at=b1.1 report=running\nb 600 at=b3.1 report=running",
+		 "release a.1 (b1 is drained)\na running: it runs on b1\nb running: it stays on "
+		 "b3, "
+		 "which is drained: no other board can take it: 2 boards, 1 lacks memory, 1 is "
+		 "drained\n"},
+		{"a drained board that is away is told nothing", "b1:4/1000,drained,away b2:4/1000",
+		 "a 600 at=b1.1 report=running",
+		 "a unknown: b1 does not answer; it may still run there for 1000 ms\ndue: 1000\n"},
 		{"it runs: the next one", "b1:4/1000,drained b2:4/1000",
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 report=running",
 		 "release a.1 (b1 is drained)\na running: it runs on b1\nb running: it runs on "
@@ -797,6 +850,17 @@ static void test_storm(void **state)
 		 "a unplaced: not placed: 5 boards, 3 lack memory, 2 are away\n"},
 		{"one of two is no storm", "b1:1/1000,lost b2:1/1000", "a 10 at=b1.1 vcpus=3",
 		 "place a.1 b2 (b1 is lost)\na unplaced: it goes to b2: b1 is lost\nlost: 1\n"},
+		{"a third is no storm",
+		 "b1:1/1000,lost b2:1/1000,lost b3:1/1000 b4:1/1000 b5:1/1000 b6:1/1000",
+		 "a 10 vcpus=2",
+		 "place a.0 b3 (it is to run)\na unplaced: it goes to b3: it is to run\n"},
+		{"boards that host nothing do not count",
+		 "b1:1/1000,lost,nohost b2:1/1000,lost b3:1/1000 b4:1/1000 b5:1/1000",
+		 "a 10 vcpus=2",
+		 "place a.0 b3 (it is to run)\na unplaced: it goes to b3: it is to run\n"},
+		{"a board that answers is not lost", "b1:1/1000,late b2:1/1000,late b3:1/1000",
+		 "a 10 vcpus=2",
+		 "place a.0 b1 (it is to run)\na unplaced: it goes to b1: it is to run\n"},
 		{"away is not lost", "b1:1/1000,away b2:1/1000,away b3:1/1000 b4:1/1000 b5:1/1000",
 		 "a 10 vcpus=2",
 		 "place a.0 b3 (it is to run)\na unplaced: it goes to b3: it is to run\n"},
@@ -836,7 +900,7 @@ static void test_deterministic(void **state)
 	struct buf expected = {0};
 
 	(void)state;
-	for (unsigned turn = 0; turn < 5; turn++) {
+	for (unsigned turn = 0; turn < 6; turn++) {
 		struct scheduler_plan plan;
 		struct buf text = {0};
 		struct scene s;
@@ -844,12 +908,12 @@ static void test_deterministic(void **state)
 		scene_read(
 			&s, "b1:4/1000,drained b2:4/1000 b3:4/1000",
 			"a 300 at=b1.1 report=running\nb 200 prio=4\nc 200 prio=4 order=2\nd 300 "
-			"at=b2.1 report=failed\ne 100");
+			"at=b2.1 report=failed\ne 100\nf 100");
 		for (unsigned i = 0; i < turn; i++) {
 			struct scheduler_vm first = s.vms[0];
 
-			memmove(&s.vms[0], &s.vms[1], 4 * sizeof(s.vms[0]));
-			s.vms[4] = first;
+			memmove(&s.vms[0], &s.vms[1], 5 * sizeof(s.vms[0]));
+			s.vms[5] = first;
 		}
 		scheduler_decide(&s.view, NOW, MAX, &plan);
 		for (size_t i = 0; i < plan.count; i++) {
