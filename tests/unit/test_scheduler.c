@@ -179,6 +179,8 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 	} else if (strcmp(key, "home") == 0) {
 		p->home = board_id(value);
 		disk_add(vm);
+	} else if (strcmp(key, "oldhome") == 0) { /* of data disks that it has no more */
+		p->home = board_id(value);
 	} else if (strcmp(key, "stopped") == 0) {
 		vm->running = false;
 	} else if (strcmp(key, "vcpus") == 0) {
@@ -413,6 +415,8 @@ static void test_place(void **state)
 		 "place web.0 b3 (it is to run)\nweb unplaced: it goes to b3: it is to run\n"},
 		{"its data disks", THREE, "web 256 home=b2",
 		 "place web.0 b2 (it is to run)\nweb unplaced: it goes to b2: it is to run\n"},
+		{"not those that it had", THREE, "web 256 oldhome=b2",
+		 "place web.0 b1 (it is to run)\nweb unplaced: it goes to b1: it is to run\n"},
 		{"a bridge", "b1:4/1000 b2:4/1000,bridge", "web 256 nic=br0",
 		 "place web.0 b2 (it is to run)\nweb unplaced: it goes to b2: it is to run\n"},
 		{"apart from one that runs, and from one that is placed now", THREE,
@@ -986,6 +990,15 @@ static void test_admit(void **state)
 		 "board "
 		 "that it may be on, b2, has 100 MiB for virtual machines"},
 		{"n-1: it fits", THREE, "a 498\nb 498\nc 498\nweb 498", true, ""},
+		{"n-1: what is bound comes first", THREE, "a 900\nweb 200 home=b2", true, ""},
+		{"n-1: then the large ones", THREE, "a 390\nb 390\nc 590\nweb 590", true, ""},
+		{"n-1: what is lost with the board is not counted", "b1:4/1000 b2:4/1000",
+		 "a 40 home=b1\nb 100\nweb 950", true,
+		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
+		 "machines, and "
+		 "the 2 to be kept running need 1054 MiB: b would have no place; stop some, or let "
+		 "go "
+		 "of the room with witnessctl cluster set --keep-room off"},
 		{"n-1: by memory", THREE, "a 498\nb 498\nc 498\nd 498\nweb 498", true,
 		 "config.memoryMib: without b1 the other boards have 2000 MiB for virtual "
 		 "machines, and "
