@@ -30,7 +30,7 @@ struct probe_job {
 	struct host_job job;
 	char *program;
 	bool hosts;
-	char why_not[LIMIT_MESSAGE + 1];
+	struct problem why_not;
 };
 
 static void probe_judge(struct probe_job *p, const struct buf *text)
@@ -41,15 +41,15 @@ static void probe_judge(struct probe_job *p, const struct buf *text)
 
 	if (json_decode(&tb__host_probe__descriptor, (const char *)text->data, text->len, &message,
 			&error) != 0) {
-		snprintf(p->why_not, sizeof(p->why_not), "%.120s says what cannot be read: %s",
-			 p->program, error.message);
+		problem_set(&p->why_not, 0, "%.120s says what cannot be read: %s", p->program,
+			    error.message);
 		return;
 	}
 	probe = (const Tb__HostProbe *)message;
 	p->hosts = probe->can_host;
 	if (!p->hosts)
-		snprintf(p->why_not, sizeof(p->why_not), "%s",
-			 probe->n_findings > 0 ? probe->findings[0]->text : probe->summary);
+		problem_set(&p->why_not, 0, "%s",
+			    probe->n_findings > 0 ? probe->findings[0]->text : probe->summary);
 	protobuf_c_message_free_unpacked(message, NULL);
 }
 
@@ -64,11 +64,11 @@ static void probe_work(struct host_job *job)
 
 	rv = rv < 0 ? rv : vm_process_ask(p->program, args, PROBE_MS, PROBE_MAX, &text, &status);
 	if (rv == -ENOENT)
-		snprintf(p->why_not, sizeof(p->why_not),
-			 "%.120s is not there; install witness-vm, or set vms.program", p->program);
+		problem_set(&p->why_not, 0,
+			    "%.120s is not there; install witness-vm, or set vms.program",
+			    p->program);
 	else if (rv < 0)
-		snprintf(p->why_not, sizeof(p->why_not), "%.120s probe: %s", p->program,
-			 strerror(-rv));
+		problem_set(&p->why_not, 0, "%.120s probe: %s", p->program, strerror(-rv));
 	else
 		probe_judge(p, &text);
 	buf_free(&text);
@@ -102,7 +102,7 @@ static void facts_make(struct host *h, const struct probe_job *p)
 
 	tb__node_host__init(facts);
 	facts->hosts = p->hosts;
-	facts->why_not = mem_strdup(p->why_not);
+	facts->why_not = mem_strdup(p->why_not.text);
 	facts->vcpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
 	facts->memory_mib = memory_for_vms(h->reserve_mib);
 	bridges_take(facts);

@@ -128,7 +128,7 @@ int vm_net_open(uint64_t vm, unsigned number, const char *bridge, const char *ma
 {
 	char name[32];
 	int control;
-	int fd;
+	int fd = -1;
 	int rv = vm_net_check(number, bridge, problem);
 
 	if (rv < 0)
