@@ -76,5 +76,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd sim soak years torture two-sides fuzz board boards bench-hv small-kernel \
+.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms soak years torture two-sides fuzz board boards bench-hv small-kernel \
 	install clean
