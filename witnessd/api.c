@@ -505,6 +505,11 @@ struct api *api_new(const struct api_config *config)
 	return a;
 }
 
+void api_host_set(struct api *a, struct host *h)
+{
+	a->host = h;
+}
+
 static void maybe_closed(struct api *a)
 {
 	if (--a->open_handles == 0)

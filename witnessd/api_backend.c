@@ -11,4 +11,5 @@ const struct api_backend api_backend_core = {
 	.restore_cluster = core_restore_cluster,
 	.recover_cluster = core_recover_cluster,
 	.local_status = core_local_status,
+	.upload = host_upload,
 };
