@@ -324,6 +324,23 @@ static const struct option_spec enroll_options[] = {
 		 "enroll\"."},
 	{.name = NULL},
 };
+static const struct option_spec vm_logs_options[] = {
+	{.name = "follow",
+	 .letter = 'f',
+	 .type = OPTION_FLAG,
+	 .help = "Goes on with what it prints, until interrupted."},
+	{0},
+};
+static const char *const vm_console_examples[] = {
+	"witnessctl vm console web\0The console of the VM web on this terminal",
+	"echo poweroff | witnessctl vm console web\0Types a line at it, and shows what comes of it",
+	NULL,
+};
+static const char *const vm_logs_examples[] = {
+	"witnessctl vm logs web\0The last 64 KiB that its guest printed",
+	NULL,
+};
+
 static const struct option_spec event_options[] = {
 	{.name = "watch",
 	 .letter = 'w',
@@ -514,6 +531,7 @@ const struct command_group command_groups[] = {
 	{"node", "Its boards"},
 	{"site", "The sites"},
 	{"tenant", "Whose sites are whose"},
+	{"vm", "Virtual machines"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -853,6 +871,29 @@ const struct command commands[] = {
 		 "people use is a token with \"token create --tenant NAME\".",
 	 .options = tenant_options,
 	 .run = run_tenant_set},
+	{.path = "vm console",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Puts the console of a VM on this terminal",
+	 .description =
+		 "It begins with the last of what the guest has printed, on whichever board it "
+		 "runs. Ctrl-A x leaves it (the VM goes on), Ctrl-A a sends Ctrl-A, Ctrl-A h lists "
+		 "these. Input that is no terminal is typed as it is; the console goes on behind "
+		 "its end, until interrupted.",
+	 .examples = vm_console_examples,
+	 .run = run_vm_console},
+	{.path = "vm logs",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Shows what the guest of a VM printed",
+	 .description =
+		 "The board on which it runs keeps the last 64 KiB of its console, also across "
+		 "its restarts there.",
+	 .options = vm_logs_options,
+	 .examples = vm_logs_examples,
+	 .run = run_vm_logs},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",

@@ -47,3 +47,6 @@ int run_cert_create(struct invocation *inv);
 int run_cert_list(struct invocation *inv);
 int run_cert_revoke(struct invocation *inv);
 int run_cert_renew(struct invocation *inv);
+
+int run_vm_console(struct invocation *inv);
+int run_vm_logs(struct invocation *inv);

@@ -44,9 +44,16 @@ struct api_backend {
 				const Tb__ClusterRecoverRequest *request, core_recovered done,
 				void *arg);
 	Tb__LocalStatus *(*local_status)(struct core *c);
+	/* Of host.h. */
 	void (*upload)(struct host *h, struct mailbox *home, const char *sha256, uint64_t size,
 		       uint64_t offset, const void *bytes, size_t len, host_uploaded done,
 		       void *arg);
+	struct host_console *(*console_open)(struct host *h, struct mailbox *home, uint64_t vm,
+					     uint32_t replay, bool follow, host_console_bytes bytes,
+					     void *arg);
+	void (*console_next)(struct host_console *c);
+	void (*console_write)(struct host_console *c, const void *bytes, size_t len);
+	void (*console_close)(struct host_console *c);
 };
 extern const struct api_backend api_backend_core;
 
@@ -105,7 +112,8 @@ struct api_config {
 };
 
 struct api *api_new(const struct api_config *config);
-/* The board's host, for images and consoles; any thread, before the first request for them. */
+/* Where this board's VMs and images are; once, from any thread. Without it they are answered 503.
+ */
 void api_host_set(struct api *a, struct host *h);
 /* Ends streams, answers every open call (503) and stops timers. What the core still answers is
  * dropped; it may come until the mailbox is closed. `closed` is called from the loop. No api_handle

@@ -79,6 +79,7 @@ struct api_value {
 
 struct api_stream;
 struct api_held;
+struct api_console;
 
 struct api_call {
 	struct list link; /* api.calls */
@@ -99,6 +100,7 @@ struct api_call {
 	bool accept_open_metrics;
 	uint64_t started_us;
 	struct api_stream *stream; /* NULL: not a watch */
+	struct api_console *console; /* NULL: nobody looks at a console by it */
 	struct api_held *held; /* NULL: was never held back */
 	void *state; /* the handler's, between its steps */
 	void (*state_free)(void *state);
@@ -114,7 +116,8 @@ struct api_call {
 
 struct api {
 	struct api_config config;
-	struct host *host; /* NULL: none (yet) */
+	_Atomic(struct host *) host; /* NULL: none yet */
+	struct list consoles; /* struct api_console */
 	struct store *store; /* NULL: not open */
 	bool model_filled; /* something was applied to it */
 	struct list calls;
@@ -361,6 +364,15 @@ void api_watch_beat(struct api_watch *w);
 void api_watch_check(struct api_watch *w);
 size_t api_watch_count(const struct api_watch *w);
 
+/* --- consoles of VMs (api_console.c) --- */
+
+enum { API_CONSOLE_KEYS_MAX = 16 << 10 }; /* bytes of one POST */
+void api_console_drained(struct api_call *call);
+void api_console_gone(struct api_call *call);
+/* Ends those whose token or certificate no longer holds; or all. */
+void api_consoles_check(struct api *a);
+void api_consoles_end(struct api *a);
+
 /* --- the end of a call (api.c) --- */
 
 /* Counts it, forgets it, frees it. */
@@ -424,3 +436,5 @@ void api_certificates_list(struct api_call *call);
 void api_certificate_create(struct api_call *call);
 void api_certificate_revoke(struct api_call *call);
 void api_qnet_ca(struct api_call *call);
+void api_console_get(struct api_call *call);
+void api_console_post(struct api_call *call);

@@ -2,6 +2,7 @@
  * and the manual come from this table. */
 #include "cluster/backup.h"
 #include "witnessd/api_call.h"
+#include "witnessd/console.h"
 
 /* As every other body: a board's memory is not what limits an image. */
 enum { IMAGE_PIECE_BODY = 1 << 20 };
@@ -57,6 +58,18 @@ static const struct api_param event_params[] = {
 	 .max = LIMIT_PAGE,
 	 .summary = "events of the answer; 100 if not given"},
 	WATCH_PARAM,
+	{0},
+};
+
+static const struct api_param console_params[] = {
+	{.name = "replay",
+	 .type = API_NUMBER,
+	 .max = CONSOLE_KEEP,
+	 .summary = "bytes of what was printed before, at most; all that is kept if not given"},
+	{.name = "follow",
+	 .type = API_NUMBER,
+	 .max = 1,
+	 .summary = "0: ends with what there is now; 1, or not given: goes on"},
 	{0},
 };
 
@@ -505,6 +518,22 @@ const struct api_route api_routes[] = {
 	 .params = vm_params,
 	 .handle = api_vm_move,
 	 .summary = "Stop it and start it on another board."},
+	{.method = "GET",
+	 .path = "/v1/vms/{name}/console",
+	 .role = API_OPERATOR,
+	 .content_type = "application/octet-stream",
+	 .status = 200,
+	 .params = console_params,
+	 .handle = api_console_get,
+	 .summary = "What the VM prints: the bytes as they come, from whichever board it runs on."},
+	{.method = "POST",
+	 .path = "/v1/vms/{name}/console",
+	 .role = API_OPERATOR,
+	 .raw_max = API_CONSOLE_KEYS_MAX,
+	 .answer = &tb__empty__descriptor,
+	 .status = 200,
+	 .handle = api_console_post,
+	 .summary = "Keys for the VM's console; dropped if it does not take them."},
 	{.method = "GET",
 	 .path = "/v1/tenants",
 	 .role = API_VIEWER,
