@@ -262,7 +262,7 @@ void api_image_put(struct api_call *call)
 	struct store *s;
 
 	if (!api_param(call, "size")->set) {
-		api_problem_field(call, 400, "size", "give the size of the whole image in bytes");
+		api_problem_field(call, 422, "size", "give the size of the whole image in bytes");
 		return;
 	}
 	if (offset == 0) {
@@ -291,7 +291,7 @@ static void upload_told(struct api_call *call, int error, const char *message, u
 void api_image_upload(struct api_call *call)
 {
 	if (!api_param(call, "size")->set) {
-		api_problem_field(call, 400, "size", "give the size of the whole image in bytes");
+		api_problem_field(call, 422, "size", "give the size of the whole image in bytes");
 		return;
 	}
 	api_upload(call, call->arg, api_param(call, "size")->number, 0, upload_told);
