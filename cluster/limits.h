@@ -4,6 +4,8 @@
 
 #define LIMIT_CERTIFICATE_LIFE_MS UINT64_C(7776000000) /* 90 days */
 #define LIMIT_IMAGE_SIZE (UINT64_C(1) << 40)
+/* Of agents: a site may be shut for a season, and nobody can enrol it again from far away. */
+#define LIMIT_AGENT_CERTIFICATE_LIFE_MS UINT64_C(31536000000) /* a year */
 #define LIMIT_CERTIFICATE_LIFE_MAX_MS UINT64_C(315360000000) /* ten years */
 
 enum {
