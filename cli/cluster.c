@@ -203,6 +203,8 @@ static void sites_line(const Tb__ClusterStatus *s)
 	field_print("Sites", "%s", buf_string(&text));
 	human_count(s->sessions, count);
 	field_print("Site nodes", "%s attached", count);
+	if (s->vms != 0)
+		field_print("VMs", "%" PRIu32 " of %" PRIu32 " run", s->vms_running, s->vms);
 	buf_free(&text);
 }
 
