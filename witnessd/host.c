@@ -857,6 +857,7 @@ int host_start(const struct config *config, struct core *core, struct front *fro
 		.loop = &h->loop,
 		.data_dir = config->data_dir,
 		.run_dir = config->run_dir,
+		.space = config->image_space_mib << 20,
 		.arg = h,
 		.dial = keeper_dial,
 		.changed = keeper_changed,

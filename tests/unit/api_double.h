@@ -19,6 +19,10 @@ struct core {
 	/* Before the next proposal is applied, once. */
 	void (*before_apply)(struct core *c);
 	size_t restored; /* bytes of the backup */
+	/* The board's image store: one upload, whole with its last byte. */
+	uint64_t upload_have;
+	int upload_error; /* != 0: the next uploads fail with it */
+	unsigned uploads;
 };
 
 struct answer {
