@@ -109,6 +109,8 @@ struct api_call {
 	void (*answered)(struct api_call *call, int error, const Tb__PeerAnswer *answer);
 	void (*controlled)(struct api_call *call);
 	void (*recovered)(struct api_call *call, const Tb__ClusterRecovery *recovery);
+	void (*uploaded)(struct api_call *call, int error, const char *message, uint64_t have,
+			 bool done);
 	bool refusal_wanted;
 };
 
@@ -205,6 +207,20 @@ void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *re
 			 void (*done)(struct api_call *call));
 void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
 			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery));
+
+/* The body is the bytes at `offset` of an image, for this board's store (host_upload); without a
+ * body: how it stands. */
+typedef void (*api_uploaded)(struct api_call *call, int error, const char *message, uint64_t have,
+			     bool done);
+void api_upload(struct api_call *call, const char *sha256, uint64_t size, uint64_t offset,
+		api_uploaded done);
+
+/* --- what a command would do (api_rehearse.c) --- */
+
+/* Applies a command (taken over) to a copy of what the model says of boards, images and VMs. 0: it
+ * would be done, and *ret_store has the rows then (store_close). Otherwise the call is over: the
+ * refusal, or that the model cannot be read. */
+int api_rehearse(struct api_call *call, Tb__Command *command, struct store **ret_store);
 
 /* --- lists in pages (api_page.c) --- */
 
@@ -398,6 +414,21 @@ void api_site_delete(struct api_call *call);
 void api_sites_bulk(struct api_call *call);
 void api_site_enroll(struct api_call *call);
 void api_site_enroll_agent(struct api_call *call);
+void api_images_list(struct api_call *call);
+void api_image_get(struct api_call *call);
+void api_image_put(struct api_call *call);
+void api_image_upload(struct api_call *call);
+void api_image_delete(struct api_call *call);
+void api_vms_list(struct api_call *call);
+void api_vm_create(struct api_call *call);
+void api_vm_get(struct api_call *call);
+void api_vm_replace(struct api_call *call);
+void api_vm_patch(struct api_call *call);
+void api_vm_delete(struct api_call *call);
+void api_vm_start(struct api_call *call);
+void api_vm_stop(struct api_call *call);
+void api_vm_restart(struct api_call *call);
+void api_vm_move(struct api_call *call);
 void api_tenants_list(struct api_call *call);
 void api_tenant_set(struct api_call *call);
 void api_events_list(struct api_call *call);

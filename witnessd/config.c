@@ -124,6 +124,7 @@ static const struct config_key config_keys[] = {
 	{"sites.pending-per-address-max", set_number, FIELD(pending_per_address_max), 0, 100000},
 	{"vms.program", set_path, FIELD(vm_program)},
 	{"vms.uid-base", set_number, FIELD(vm_uid_base), 1000, 4294900000},
+	{"vms.image-space-mib", set_number, FIELD(image_space_mib), 0, 1048576},
 	{"vms.memory-reserve-mib", set_number, FIELD(vm_memory_reserve_mib), 0, 1048576},
 };
 

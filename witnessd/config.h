@@ -41,6 +41,7 @@ struct config {
 	 * has them: Debian gives 1000..59999 to people and programs, systemd takes up to 65519 and
 	 * from 524288 on, and subordinate ids begin at 100000. */
 	uint64_t vm_uid_base;
+	uint64_t image_space_mib; /* for images; 0: what the card has, less a reserve */
 	uint64_t vm_memory_reserve_mib; /* kept from VMs; 0: the larger of 384 and a quarter */
 };
 
