@@ -30,7 +30,7 @@ PATH=/usr/bin:/usr/sbin:/bin:/sbin
 mkdir -p /w && mount -t ext4 /dev/disk0 /w
 mkdir -p /w/tests && cp -r /bench/* /w/tests/ && mkdir -p /w/bin && cp /programs/* /w/bin/
 mkdir -p /tmp /var/run /var/lib && ip link set lo up
-cd /w && TMPDIR=/w python3 tests/bench/run.py /w/bin --sizes {sizes} --idle 10 --limit 600 --result /out/arm64.json
+cd /w && TMPDIR=/w python3 tests/bench/run.py /w/bin --sizes {sizes} --idle 10 --limit 600 --slower 5 --result /out/arm64.json
 python3 tests/bench/agent_memory.py /w/bin /out/agent.json
 """
 
