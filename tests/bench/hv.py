@@ -145,7 +145,7 @@ The budget came from a probe that had no sandbox, no control socket, no spec and
 So 1.5 is below the kernel's own part as long as the sandbox is made by each VM anew. Half of that part of 0.55 is the
 kernel taking the list of system calls (it tries every number there is: 0.12; translates: 0.10), the other half
 namespace, empty root, 41 capabilities one by one, and some 250 instructions more for each of the 250 calls that come
-after. The rest up to the row above is, in Mi: the spec as a file (0.2; a VM that its daemon starts gets a message
+after. The rest up to the row above is about, in Mi: the spec as a file (0.2; a VM that its daemon starts gets a message
 instead), control socket and terminal (0.1), memory slots of registers, generation id and stolen time (0.05), four
 devices' eventfds (0.1), the vCPU's thread (0.04), the state file checked and taken apart (0.1), pages of a larger
 program (0.15).
