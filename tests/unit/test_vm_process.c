@@ -332,7 +332,8 @@ static void test_hostile(void **state)
 
 static void flood_step(struct seen *s)
 {
-	vm_process_kill(s->process);
+	if (s->started)
+		vm_process_kill(s->process);
 }
 
 static void test_flood(void **state)
