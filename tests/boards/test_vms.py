@@ -30,7 +30,7 @@ BEGIN = """
     [ -e /card/raft ] || mount -t tmpfs card /card
     ip link show br0 >/dev/null 2>&1 || { brctl addbr br0; ip link set br0 up; }
     ip link set lo up
-    trap 'echo LOG; cat log' EXIT
+    touch log; tail -f log &
     if [ ! -e /card/raft ]; then
         daemon
         ctl cluster init --name lab
@@ -110,7 +110,7 @@ def _(result):
     echo "SHOW $(ctl vm show stays -o json)"
     [ "$first" != "$(pid_of)" ] && echo ANOTHER
     forget stays
-""", limit=400)
+""", limit=900)
 def _(result):
     result.expect_line("never is off")
     expect(result.count("never runs") == 1, "never again")
@@ -134,7 +134,7 @@ def _(result):
     took start
     [ "$vm" != "$(pid_of)" ] && echo ANOTHER
     forget web
-""", limit=400)
+""", limit=900)
 def _(result):
     result.expect_no_line("STILL THERE")
     result.expect_line("^ANOTHER$")
@@ -157,7 +157,7 @@ def _(result):
     until_ 20 is web running
     [ "$vm" != "$(pid_of)" ] && echo ANOTHER
     forget web
-""", limit=400)
+""", limit=900)
 def _(result):
     result.expect_line("^STILL THERE$")  # a second is within the lease
     result.expect_line("^DEAD$")
@@ -180,7 +180,7 @@ def _(result):
     until_ 60 grep -q "odd: disk 0 needs 4000 MiB" log
     echo "SHOW $(ctl vm show odd -o json)"
     forget odd
-""", limit=400)
+""", limit=900)
 def _(result):
     result.expect_no_line("STILL THERE")
     expect(result.count("^STATUS [1-5]$") == 2, "both refused at once")
@@ -200,7 +200,7 @@ def _(result):
     daemon
     until_ 60 is web running
     forget web
-""", limit=300)
+""", limit=900)
 def _(result):
     result.expect_line("^STATUS 0$")
     result.expect_line("^END +$")
@@ -220,7 +220,7 @@ def _(result):
     echo "LEFT $(ls -d $GROUP/vms/*/ 2>/dev/null)"
     kill $D
     wait $D
-""", limit=300)
+""", limit=900)
 def _(result):
     result.expect_line(f"^CGROUP .*0::/tb/vms/web {(32 + 128) << 20}$")
     result.expect_line("^LEFT $")
