@@ -1,14 +1,15 @@
 """VMs of the cluster on a board with KVM: witnessd, witnessctl and witness-vm as they are installed. One board is
-a cluster of its own; each check finds the daemon of the one before killed, and goes on with its card."""
+a cluster of its own; each check finds the daemon of the one before killed, and goes on with its card. The board's
+clock counts instructions: a lease of three seconds means nothing on one that gets a tenth of a processor."""
 
 import json
 
-from lab import Lab, command_line, expect
+from lab import ICOUNT, Lab, command_line, expect
 
 lab = Lab("vms", guests=("kernel", "tiny", "bare"), modules=("tun", "bridge"),
           packages=("libuv1", "libssl3", "libsqlite3-0", "libprotobuf-c1", "libjansson4", "libcurl4", "libsmartcols1",
                     "liblz4-1"),
-          options=("--memory", "1536"), programs=("witness-vm", "witnessd", "witnessctl"))
+          options=(*ICOUNT, "--cores", "1", "--memory", "1536"), programs=("witness-vm", "witnessd", "witnessctl"))
 
 # $D: the daemon. `until_ SECONDS COMMAND`: until it succeeds, or says NOT and goes on.
 BEGIN = """
@@ -35,8 +36,6 @@ BEGIN = """
         daemon
         ctl cluster init --name lab
         until_ 60 sh -c 'witnessctl --socket /run/tb/witnessd.sock node show b1 -o json | grep -q \\"hosts\\":true'
-        ctl image push /guest/kernel --name linux --kind kernel
-        ctl image push /guest/tiny --name tiny --kind initrd
         ctl image push /guest/bare --name bare --kind kernel
         head -c 3000000 /dev/urandom >disk
         ctl image push disk --name disk --kind disk
@@ -52,6 +51,8 @@ def status_of(result):
 
 
 @lab.check("from an image to a console that works both ways, and back to nothing", BEGIN + f"""
+    ctl image push /guest/kernel --name linux --kind kernel
+    ctl image push /guest/tiny --name tiny --kind initrd
     ctl vm create web --kernel linux --initrd tiny --memory 160M --nic br0 --disk overlay=disk --disk data=8M \
         --restart on-failure --command-line '{command_line("cpus")}' --start
     until_ 120 is web running
