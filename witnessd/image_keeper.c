@@ -87,6 +87,7 @@ struct image_keeper {
 	uint64_t boards[KEEPER_BOARDS];
 	size_t board_count;
 	bool modelled; /* the model has spoken */
+	bool newest; /* and what it did not list is not there for certain */
 	bool hosts;
 	bool checking; /* a worker has a check */
 	bool progress; /* bytes came since the last report */
@@ -545,7 +546,7 @@ void image_keeper_tick(struct image_keeper *k, uint64_t now_ms)
 		struct image *image = list_entry(at, struct image, link);
 
 		image_tick(image, now_ms);
-		if (k->modelled && image_due(image, now_ms))
+		if (k->newest && image_due(image, now_ms))
 			image_drop(image);
 	}
 	keeper_go(k);
@@ -565,6 +566,7 @@ void image_keeper_model(struct image_keeper *k, const struct image_keeper_model 
 	if (k->closing)
 		return;
 	k->modelled = true;
+	k->newest = m->newest;
 	k->hosts = m->hosts;
 	k->board_count = m->board_count < KEEPER_BOARDS ? m->board_count : KEEPER_BOARDS;
 	memcpy(k->boards, m->boards, k->board_count * sizeof(k->boards[0]));
