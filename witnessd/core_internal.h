@@ -48,6 +48,12 @@ struct board_soft {
 	uint32_t rtt_ms, disk_ms, wear_percent;
 };
 
+/* What a board's host has said on its link to this leader. */
+struct host_soft {
+	uint64_t node; /* 0: free */
+	Tb__HostReport *report;
+};
+
 /* What a board says of itself, or of another one as the leader. */
 struct board_health {
 	int64_t real_ms;
@@ -114,6 +120,9 @@ struct core {
 	 * it does not know (S4). */
 	unsigned reports_due[2];
 
+	/* what the host was told, and the fence that it is to be told */
+	uint64_t host_until_ms, host_fence_told, host_fence;
+
 	/* as the leader */
 	bool barrier_sent;
 	struct fleet *fleet; /* NULL: not leading (or not ready to) */
@@ -121,6 +130,7 @@ struct core {
 	size_t grants_on_way; /* commands of the arbiter, not answered yet */
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
+	struct host_soft hosts[LIMIT_NODES];
 	bool membership_busy;
 	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 
@@ -180,6 +190,18 @@ uint64_t peer_node(const struct peer *p);
 unsigned peer_level(struct core *c, uint64_t node); /* as the leader; 0: no link */
 void peer_renew(struct core *c); /* follower: send a lease renewal */
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count);
+
+void peer_send_report(struct core *c, Tb__HostReport *report); /* follower */
+
+/* --- core_host.c --- */
+void core_host_tell(struct core *c); /* lease and fence, if they have changed */
+void core_host_fence(struct core *c, uint64_t index); /* UINT64_MAX: not known */
+void core_host_ask(struct core *c); /* for a whole report */
+/* A board's report, as the leader; taken over. */
+void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report);
+/* The newest one on the board's link; NULL: none. */
+const Tb__HostReport *core_host_report_of(struct core *c, uint64_t node);
+void core_host_forget(struct core *c, uint64_t node); /* its link is gone; 0: of all */
 
 /* --- lead.c --- */
 void lead_start(struct core *c); /* the barrier of the term is applied */

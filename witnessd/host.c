@@ -71,7 +71,7 @@ static void waits_add(struct host *h, Tb__VmReport *row)
 	row->problem = mem_strdup(waits);
 }
 
-static void report_send(struct host *h)
+void host_say(struct host *h)
 {
 	Tb__HostReport *report;
 
@@ -133,7 +133,7 @@ void host_step(struct host *h)
 	h->stepping = false;
 	due_set(h, due_ms);
 	if (hosting_changed(h->hosting))
-		report_send(h);
+		host_say(h);
 }
 
 static void lease_tell(struct host *h)
@@ -538,7 +538,7 @@ static void keeper_dial(void *arg, uint64_t dial_id, uint64_t node)
 static void keeper_changed(void *arg)
 {
 	host_vms_retry(arg);
-	report_send(arg);
+	host_say(arg);
 }
 
 /* --- uploads --- */
@@ -679,7 +679,7 @@ static void report_open(struct letter *letter)
 	struct host *h = list_entry(letter, struct host, report_letter);
 
 	atomic_flag_clear(&h->report_posted);
-	report_send(h);
+	host_say(h);
 }
 
 void host_report(struct host *h)
@@ -823,6 +823,7 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	h->front = front;
 	h->vms_dir = mem_printf("%s/vms", config->data_dir);
 	h->program = mem_strdup(config->vm_program);
+	h->kvm = "/dev/kvm";
 	h->uid_base = (uint32_t)config->vm_uid_base;
 	h->reserve_mib = config->vm_memory_reserve_mib;
 	h->root = geteuid() == 0;

@@ -47,6 +47,7 @@ struct host {
 	struct core *core;
 	struct front *front;
 	char *vms_dir, *program;
+	const char *kvm; /* /dev/kvm */
 	uint32_t uid_base;
 	uint64_t reserve_mib;
 	bool root; /* VMs get users of their own */
@@ -93,6 +94,8 @@ struct host {
 /* --- host.c --- */
 /* Something happened that the decider was told of: does what follows. */
 void host_step(struct host *h);
+/* Tells the leader how all VMs and images are. */
+void host_say(struct host *h);
 /* A link to another board's host. Answered once, also with an error; not after host_undial. */
 typedef void (*host_dialed)(void *arg, int fd_or_error);
 uint64_t host_dial(struct host *h, uint64_t node, host_dialed done, void *arg);

@@ -259,9 +259,11 @@ static int bridges_look(const Tb__VmConfig *config, struct problem *problem)
 
 static void waits_set(struct host_vm *vm, const struct problem *problem)
 {
-	if (strcmp(vm->waits.text, problem->text) != 0)
-		log_info("vm-waits", "%s: %s", vm_name(vm), problem->text);
+	if (strcmp(vm->waits.text, problem->text) == 0)
+		return;
+	log_info("vm-waits", "%s: %s", vm_name(vm), problem->text);
 	vm->waits = *problem;
+	host_say(vm->host);
 }
 
 static void vm_prepare(struct host_vm *vm)
@@ -343,12 +345,12 @@ static void launch_close(struct launch *l)
 		close(l->console);
 }
 
-static int open_kvm(struct launch *l, struct problem *problem)
+static int open_kvm(const struct host *h, struct launch *l, struct problem *problem)
 {
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int fd = open(h->kvm, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
-		return problem_set(problem, -errno, "cannot open /dev/kvm: %s", strerror(errno));
+		return problem_set(problem, -errno, "cannot open %s: %s", h->kvm, strerror(errno));
 	launch_add(l, "kvm", -1, fd);
 	return 0;
 }
@@ -416,7 +418,7 @@ static int open_console(struct launch *l, struct problem *problem)
 static int launch_open(struct host_vm *vm, struct launch *l, struct problem *problem)
 {
 	const Tb__VmConfig *config = vm->row->config;
-	int rv = open_kvm(l, problem);
+	int rv = open_kvm(vm->host, l, problem);
 
 	rv = rv < 0 ? rv : open_image(vm, l, "kernel", -1, config->kernel, problem);
 	if (rv == 0 && config->initrd[0] != '\0')
@@ -626,14 +628,16 @@ void host_vm_do(struct host *h, const struct hosting_action *a, const Tb__Vm *ro
 			vm_process_renew(vm->process, a->deadline_ms);
 		break;
 	case HOSTING_BUTTON:
+		if (!is_of(vm, a->incarnation))
+			break;
 		log_notice("vm-button", "%s is asked to shut down", vm_name(vm));
-		if (is_of(vm, a->incarnation))
-			vm_process_button(vm->process);
+		vm_process_button(vm->process);
 		break;
 	case HOSTING_KILL:
+		if (!is_of(vm, a->incarnation))
+			break;
 		log_notice("vm-killed", "%s is ended by force", vm_name(vm));
-		if (is_of(vm, a->incarnation))
-			vm_process_kill(vm->process);
+		vm_process_kill(vm->process);
 		break;
 	case HOSTING_DISCARD:
 		vm_discard(vm, WORK_DISCARD);

@@ -99,7 +99,10 @@ void lead_start(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
+	core_host_forget(c, 0);
+	core_host_fence(c, engine_applied(c->engine));
 	core_door_ask(c);
+	core_host_ask(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -115,6 +118,8 @@ void lead_stop(struct core *c)
 	fleet_free(c->fleet);
 	c->fleet = NULL;
 	c->fleet_term = 0;
+	core_host_forget(c, 0);
+	core_host_fence(c, UINT64_MAX);
 	uv_timer_stop(&c->fleet_due);
 	peer_close_all(c);
 	/* Questions that our own raft was to answer will not be. */
@@ -191,6 +196,7 @@ void lead_lease_changed(struct core *c)
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
 	valid = now < c->lease.until_ms && c->secrets_seen;
 	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
+	core_host_tell(c);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)

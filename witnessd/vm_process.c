@@ -18,7 +18,8 @@
 #include "lib/mem.h"
 #include "proto/frame.h"
 
-enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10 };
+/* TURN: reads in one turn of the loop, which is that of the other VMs' renewals too. */
+enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10, TURN = 16 };
 
 struct vm_process {
 	const struct vm_process_events *events;
@@ -358,7 +359,7 @@ static void replies_take(struct vm_process *p)
 
 static void replies_read(struct vm_process *p)
 {
-	while (p->control >= 0 && !p->nonsense) {
+	for (unsigned i = 0; i < TURN && p->control >= 0 && !p->nonsense; i++) {
 		ssize_t got = recv(p->control, buf_reserve(&p->in, 4096), 4096, MSG_DONTWAIT);
 
 		if (got < 0 && errno == EINTR)
