@@ -451,7 +451,15 @@ static void signals_ready(struct watch *watch, uint32_t events)
 	struct signalfd_siginfo info;
 
 	(void)events;
-	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+	if (read(watch->fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+		return;
+	}
+	if (info.ssi_signo == SIGWINCH) {
+		uint16_t columns, rows;
+
+		terminal_size(s->config->console_in, &columns, &rows);
+		machine_console_resize(s->machine, columns, rows);
+	} else {
 		end_politely(s);
 	}
 }
@@ -467,6 +475,9 @@ static int signals_take(struct server *s, struct fault *fault)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	if (s->config->keys) {
+		sigaddset(&set, SIGWINCH);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	s->signals = (struct watch){
 		.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
@@ -528,6 +539,7 @@ static int outside(struct server *s, struct fault *fault)
 {
 	Tb__VmSpec *spec = s->config->spec;
 	int rv = signals_take(s, fault);
+	int err;
 
 	if (spec->backing == TB__MEMORY_BACKING__MEMORY_BACKING_AUTO) {
 		spec->backing = ram_choose() == RAM_MEMFD
@@ -536,6 +548,11 @@ static int outside(struct server *s, struct fault *fault)
 	}
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	/* Devices complain while others wait for the lock. */
+	err = terminal_reopen(STDERR_FILENO);
+	if (err >= 0) {
+		log_set_output(err);
+	}
 	return rv < 0 ? rv : control_open(s, fault);
 }
 
@@ -652,8 +669,12 @@ static int load_guest(struct server *s, struct fault *fault)
 
 static int start(struct server *s, struct fault *fault)
 {
-	const struct machine_console console = {.output = console_output, .arg = s};
+	struct machine_console console = {.output = console_output, .arg = s};
 	int rv = outside(s, fault);
+
+	if (s->config->keys) {
+		terminal_size(s->config->console_in, &console.columns, &console.rows);
+	}
 
 	rv = rv < 0 ? rv : sandbox_enter(s->spec->sandbox, &s->sandbox, fault);
 	if (s->config->keys) {

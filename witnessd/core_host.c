@@ -6,9 +6,11 @@
  * grant of a link, or at the first after a lease that was over: the placements that were moved
  * meanwhile are in there. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 #include "witnessd/core_internal.h"
 
 void core_host_tell(struct core *c)
@@ -56,6 +58,14 @@ static void slot_clear(struct host_soft *slot)
 	*slot = (struct host_soft){0};
 }
 
+static int image_order(const void *one, const void *two)
+{
+	const Tb__ImageReport *const *a = one;
+	const Tb__ImageReport *const *b = two;
+
+	return strcmp((*a)->sha256, (*b)->sha256);
+}
+
 void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report)
 {
 	struct host_soft *slot = c->fleet != NULL ? slot_of(c, node) : NULL;
@@ -65,8 +75,15 @@ void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report)
 		return;
 	}
 	slot_clear(slot);
+	for (size_t i = 0; i < report->n_vms; i++)
+		text_tame(report->vms[i]->problem, LIMIT_MESSAGE);
+	for (size_t i = 0; i < report->n_images; i++)
+		text_tame(report->images[i]->problem, LIMIT_MESSAGE);
+	qsort(report->images, report->n_images, sizeof(report->images[0]), image_order);
 	slot->node = node;
+	slot->heard_ms = clock_boottime_ms();
 	slot->report = report;
+	lead_vms_changed(c);
 }
 
 const Tb__HostReport *core_host_report_of(struct core *c, uint64_t node)
@@ -81,6 +98,7 @@ void core_host_forget(struct core *c, uint64_t node)
 	for (unsigned i = 0; i < LIMIT_NODES; i++)
 		if (c->hosts[i].node != 0 && (node == 0 || c->hosts[i].node == node))
 			slot_clear(&c->hosts[i]);
+	lead_vms_changed(c);
 }
 
 /* --- this board's own --- */

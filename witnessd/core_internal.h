@@ -35,8 +35,10 @@ enum {
 	CORE_GRANTS_MAX = 1024,
 };
 
+struct lead_vms;
 struct peer;
 struct proposal;
+struct query;
 
 /* Soft state of a board at the leader. */
 struct board_soft {
@@ -51,7 +53,8 @@ struct board_soft {
 /* What a board's host has said on its link to this leader. */
 struct host_soft {
 	uint64_t node; /* 0: free */
-	Tb__HostReport *report;
+	uint64_t heard_ms; /* boot clock */
+	Tb__HostReport *report; /* texts tamed, images in the order of their sums */
 };
 
 /* What a board says of itself, or of another one as the leader. */
@@ -133,6 +136,7 @@ struct core {
 	struct host_soft hosts[LIMIT_NODES];
 	bool membership_busy;
 	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
+	struct lead_vms *vms; /* NULL: not leading */
 
 	struct list peers; /* control links, incoming and the outgoing one */
 	struct list dials;
@@ -213,6 +217,26 @@ void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+
+/* --- lead_vms.c --- */
+void lead_vms_start(struct core *c);
+void lead_vms_stop(struct core *c);
+/* Something that the scheduler looks at has changed. */
+void lead_vms_changed(struct core *c);
+/* Decides and proposes, if there is reason to; when to be called again. */
+uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
+/* The board gets no lease at the moment: a decision that it has lost its VMs is on its way, or it
+ * is no board of the model any more. */
+bool lead_vms_withholds(struct core *c, uint64_t node);
+void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery */
+/* VMs that are wanted, and those that run; on a board, those placed there. */
+struct vm_counts {
+	uint32_t vms;
+	uint32_t running;
+};
+void lead_vms_count(struct core *c, const uint64_t *nodes, size_t count, struct vm_counts *ret_all,
+		    struct vm_counts *ret_nodes);
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now); /* lead.c: it renews */
 
 /* What every board understands; of a log that makes no cluster yet, what this board does. */
 unsigned core_level(struct core *c);

@@ -23,7 +23,6 @@ enum {
 	PROBE_MS = 20000,
 	PROBE_MAX = 256 << 10, /* bytes of its answer */
 	RESERVE_MIB = 384, /* of the board for itself, or a quarter, whichever is more */
-	LEVEL_VMS = 3, /* boards of an earlier level do not know NodeHostSet */
 };
 
 struct probe_job {

@@ -205,6 +205,7 @@ static void peer_greet(struct peer *p)
 	}
 	p->term = c->fleet_term;
 	peer_hello(p, c->fleet_term);
+	lead_vms_changed(c);
 }
 
 /* The newest link whose greeting is owed, NULL none. */
@@ -242,6 +243,8 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 	grant.leader_ms = now;
 	grant.length_ms = (uint32_t)lease_table_renew(&c->leases, p->node, renew->term,
 						      renew->leader_ms, now);
+	if (lead_vms_withholds(c, p->node))
+		grant.length_ms = 0;
 	grant.applied_index = engine_applied(c->engine);
 	lead_renewed(c, p->node, renew);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;

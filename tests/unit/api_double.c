@@ -295,6 +295,47 @@ static void fake_upload(struct host *h, struct mailbox *home, const char *sha256
 	     error == 0 && c->upload_have == size);
 }
 
+static struct host_console *fake_console_open(struct host *h, struct mailbox *home, uint64_t vm,
+					      uint32_t replay, bool follow,
+					      host_console_bytes bytes, void *arg)
+{
+	struct core *c = (struct core *)h;
+	struct host_console *console = mem_zalloc(sizeof(*console));
+
+	(void)home;
+	*console = (struct host_console){.core = c,
+					 .bytes = bytes,
+					 .arg = arg,
+					 .vm = vm,
+					 .replay = replay,
+					 .follow = follow,
+					 .before = c->console};
+	c->console = console;
+	return console;
+}
+
+static void fake_console_next(struct host_console *console)
+{
+	console->nexts++;
+}
+
+static void fake_console_write(struct host_console *console, const void *bytes, size_t len)
+{
+	buf_append(&console->keys, bytes, len);
+}
+
+static void fake_console_close(struct host_console *console)
+{
+	struct host_console **at = &console->core->console;
+
+	while (*at != console)
+		at = &(*at)->before;
+	*at = console->before;
+	buf_free(&console->core->closed_keys);
+	console->core->closed_keys = console->keys;
+	free(console);
+}
+
 static const struct api_backend backend = {.view = fake_view,
 					   .model_path = fake_path,
 					   .propose = fake_propose,
@@ -304,7 +345,11 @@ static const struct api_backend backend = {.view = fake_view,
 					   .restore_cluster = fake_restore,
 					   .recover_cluster = fake_recover,
 					   .local_status = fake_local,
-					   .upload = fake_upload};
+					   .upload = fake_upload,
+					   .console_open = fake_console_open,
+					   .console_next = fake_console_next,
+					   .console_write = fake_console_write,
+					   .console_close = fake_console_close};
 
 /* --- HTTP --- */
 
@@ -537,6 +582,7 @@ void world_close(struct world *w)
 		pending_free(list_entry(at, struct pending, link));
 	api_free(w->api);
 	store_close(c->writer);
+	buf_free(&c->closed_keys);
 	metrics_free(w->metrics);
 	line = mem_printf("%s/model.db", c->dir);
 	unlink(line);
