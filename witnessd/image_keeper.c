@@ -43,6 +43,7 @@ struct image {
 	char sha256[IMAGE_NAME + 1];
 	uint64_t size; /* as the model or the upload says; 0: not known */
 	bool listed;
+	bool was_listed; /* before this reading of the model */
 	bool asked; /* a VM waits for it: it is checked first */
 	bool dropping; /* a worker takes its files away */
 	enum keep_state state;
@@ -562,6 +563,7 @@ static void keeper_timer(uv_timer_t *timer)
 void image_keeper_model(struct image_keeper *k, const struct image_keeper_model *m)
 {
 	uint64_t now = uv_now(k->config.loop);
+	bool changed = false;
 
 	if (k->closing)
 		return;
@@ -575,6 +577,7 @@ void image_keeper_model(struct image_keeper *k, const struct image_keeper_model 
 
 		if (image->listed)
 			image->touched_ms = now;
+		image->was_listed = image->listed;
 		image->listed = false;
 	}
 	for (size_t i = 0; i < m->image_count; i++) {
@@ -586,6 +589,14 @@ void image_keeper_model(struct image_keeper *k, const struct image_keeper_model 
 		image->listed = true;
 		image->size = m->images[i]->size;
 	}
+	/* Those that are listed are reported. */
+	list_for_each (at, &k->images) {
+		const struct image *image = list_entry(at, struct image, link);
+
+		changed |= image->listed != image->was_listed;
+	}
+	if (changed)
+		keeper_changed(k);
 	keeper_go(k);
 }
 

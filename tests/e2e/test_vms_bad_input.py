@@ -70,8 +70,7 @@ def stored(board, digest):
 
 # --- images ---
 
-def images(cluster):
-    board = boards(cluster, space=8)
+def images(cluster, board):
     data = os.urandom(3 * MIB + 17)
     digest = hashlib.sha256(data).hexdigest()
     disk = make(cluster, "disk.raw", data)
@@ -92,7 +91,7 @@ def images(cluster):
     code, text = board.get(f"{path}:upload?size={len(data)}")
     if code != 200 or json.loads(text)["have"] != str(MIB):
         raise Failure(f"after a restart of the board: {code} {text}")
-    code, text = board.send("PUT", f"{path}?name=debian&size={len(data)}&offset={2 * MIB}", data[2 * MIB:])
+    code, text = board.send("PUT", f"{path}?name=debian&size={len(data)}&offset={2 * MIB}", data[2 * MIB:3 * MIB])
     if code != 409 or "not where the upload stands" not in text:
         raise Failure(f"a piece too far on: {code} {text}")
     board.ctl("image", "push", disk, "--name", "debian", "--wait")
@@ -138,8 +137,7 @@ def images(cluster):
 
 # --- virtual machines ---
 
-def vms(cluster):
-    board = boards(cluster)
+def vms(cluster, board):
     kernel = make(cluster, "Image", b"\0" * 56 + b"ARM\x64" + os.urandom(1000))
     board.ctl("image", "push", kernel, "--name", "linux")
     if board.json("image", "show", "linux")["kind"] != "kernel":
@@ -158,7 +156,7 @@ def vms(cluster):
     refuse(board, USAGE, ["text.json:2:"], "vm", "create", "--file", text)
     refuse(board, USAGE, ["cannot read"], "vm", "create", "web", "--file", "/nowhere")
     refuse(board, NOT_FOUND, ["there is no VM"], "vm", "start", "web")
-    if board.json("vm", "list")["items"] if "items" in board.json("vm", "list") else []:
+    if board.json("vm", "list").get("items"):
         raise Failure("a refused VM is there")
     # A dry run says the same and does nothing.
     board.ctl("vm", "create", "web", "--kernel", "linux", "--dry-run")
@@ -182,6 +180,7 @@ def vms(cluster):
         if word not in shown:
             raise Failure(f"vm show does not say {word!r}: {shown}")
     board.ctl("vm", "stop", "web", "--now", "--wait")
+    refuse(board, REFUSED, ["console of web"], "vm", "logs", "web")
     # Without a majority: refused at once, and it says why.
     for other in (2, 3):
         cluster.board(other).kill()
@@ -197,5 +196,11 @@ def vms(cluster):
     board.ctl("image", "rm", "linux")
 
 
+def bad_input(cluster):
+    board = boards(cluster, space=8)
+    images(cluster, board)
+    vms(cluster, board)
+
+
 if __name__ == "__main__":
-    main([images, vms])
+    main([bad_input])

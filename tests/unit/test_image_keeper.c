@@ -423,6 +423,7 @@ static void test_upload(void **state)
 {
 	struct world *w = *state;
 	struct board *b = &w->boards[0];
+	unsigned changes;
 
 	assert_int_equal(upload(b, 0, 0), 0);
 	assert_int_equal(w->have, 0);
@@ -437,9 +438,15 @@ static void test_upload(void **state)
 	/* Once more is as good as done. */
 	assert_int_equal(upload(b, 0, PIECE), 0);
 	assert_true(w->done);
+	/* It is told now that the model has it. */
+	changes = b->changes;
 	model(b, true, true);
+	assert_true(b->changes > changes);
 	assert_true(row_is(b, HELD));
 	assert_file(b);
+	changes = b->changes;
+	model(b, true, true);
+	assert_int_equal(b->changes, changes);
 }
 
 static void test_upload_refused(void **state)
