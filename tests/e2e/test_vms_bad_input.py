@@ -180,7 +180,7 @@ def vms(cluster, board):
         if word not in shown:
             raise Failure(f"vm show does not say {word!r}: {shown}")
     board.ctl("vm", "stop", "web", "--now", "--wait")
-    refuse(board, REFUSED, ["console of web"], "vm", "logs", "web")
+    refuse(board, REFUSED, ["web", "is stopped"], "vm", "logs", "web")
     # Without a majority: refused at once, and it says why.
     for other in (2, 3):
         cluster.board(other).kill()
