@@ -119,7 +119,8 @@ def images(cluster, board):
     cluster.board(2).ctl("image", "push", big)
     wait_for(20, "the copy that has no room is not told", lambda: any(
         "is full" in copy.get("problem", "")
-        for copy in board.json("image", "show", "big.raw")["status"]["copies"]))
+        for copy in cluster.board(2).json("image", "show", "big.raw")["status"].get("copies", [])))
+    wait_for(10, "board 1 does not hear of it", lambda: board.ctl("image", "show", "big.raw", check=False).returncode == 0)
     # A damaged copy is seen after a restart and replaced.
     third = cluster.board(3)
     third.stop()
