@@ -35,6 +35,9 @@ bench-etcd: deps ## durable writes side by side with etcd (about four minutes)
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
 
+sim-vms: build ## the same for virtual machines: never two of one, none without a lease
+	@build/$(PRESET)/tests/sim/sim --vms --runs 100000
+
 soak: build ## an hour of everything at random: 2,000 sites, boards killed, cut off, frozen, slowed
 	@python3 tests/e2e/soak.py build/$(PRESET)/bin
 
@@ -73,5 +76,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd sim soak years torture two-sides fuzz board boards bench-hv small-kernel \
+.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms soak years torture two-sides fuzz board boards bench-hv small-kernel \
 	install clean

@@ -21,7 +21,9 @@
 #include "lib/mem.h"
 #include "lib/text.h"
 
+#ifdef TIEBREAK_SIM_FAULTS
 enum scheduler_fault scheduler_fault;
+#endif
 
 /* How a placement may be left. */
 enum leave {
@@ -148,7 +150,7 @@ static bool is_lost(const struct decider *d, const struct scheduler_board *b)
 {
 	if (b->reachable)
 		return false;
-	return d->now_ms >= b->end_ms || scheduler_fault == SCHEDULER_FAULT_NO_MARGIN;
+	return d->now_ms >= b->end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_MARGIN);
 }
 
 static bool begins(const struct item *it)
@@ -200,7 +202,7 @@ static void settle_releasing(struct decider *d, struct item *it)
 	const Tb__VmPlacement *p = it->vm->placement;
 
 	if ((r != NULL && r->condition == TB__VM_CONDITION__VM_CONDITION_RELEASED) ||
-	    scheduler_fault == SCHEDULER_FAULT_NO_RELEASE) {
+	    SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_RELEASE)) {
 		it->leave = LEAVE_RELEASED;
 		return;
 	}

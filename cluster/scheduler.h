@@ -101,10 +101,15 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size);
 
-/* What the simulator breaks on purpose. */
+#ifdef TIEBREAK_SIM_FAULTS
+/* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum scheduler_fault {
 	SCHEDULER_FAULT_NONE,
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 };
 extern enum scheduler_fault scheduler_fault;
+#define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))
+#else
+#define SCHEDULER_FAULTY(fault) false
+#endif

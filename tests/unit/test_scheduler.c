@@ -625,17 +625,15 @@ static void test_leave(void **state)
 	scene_free(&s);
 }
 
-/* The lease's end to the millisecond: what is early is the seeded bug. */
+/* The lease's end to the millisecond. */
 static void test_margin(void **state)
 {
 	static const struct {
 		uint64_t end_ms;
-		enum scheduler_fault fault;
 		size_t commands;
 	} cases[] = {
-		{NOW + 1, SCHEDULER_FAULT_NONE, 0},
-		{NOW, SCHEDULER_FAULT_NONE, 1},
-		{NOW + 1, SCHEDULER_FAULT_NO_MARGIN, 1},
+		{NOW + 1, 0},
+		{NOW, 1},
 	};
 
 	(void)state;
@@ -645,29 +643,12 @@ static void test_margin(void **state)
 
 		scene_read(&s, "b1:4/1000,away b2:4/1000 b3:4/1000", "web 256 at=b1.1");
 		s.boards[0].end_ms = cases[i].end_ms;
-		scheduler_fault = cases[i].fault;
 		scheduler_decide(&s.view, NOW, MAX, &plan);
-		scheduler_fault = SCHEDULER_FAULT_NONE;
 		assert_int_equal(plan.count, cases[i].commands);
 		assert_int_equal(plan.lost, cases[i].commands);
 		scheduler_plan_free(&plan);
 		scene_free(&s);
 	}
-}
-
-static void test_fault_no_release(void **state)
-{
-	struct scheduler_plan plan;
-	struct scene s;
-
-	(void)state;
-	scene_read(&s, THREE, "web 256 at=b1.1 releasing report=stopping");
-	scheduler_fault = SCHEDULER_FAULT_NO_RELEASE;
-	scheduler_decide(&s.view, NOW, MAX, &plan);
-	scheduler_fault = SCHEDULER_FAULT_NONE;
-	assert_int_equal(plan.count, 1);
-	scheduler_plan_free(&plan);
-	scene_free(&s);
 }
 
 /* --- what its board says -------------------------------------------------------------------------
@@ -1082,12 +1063,12 @@ static void test_admit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_place),	      cmocka_unit_test(test_not_placed),
-		cmocka_unit_test(test_order),	      cmocka_unit_test(test_leave),
-		cmocka_unit_test(test_margin),	      cmocka_unit_test(test_fault_no_release),
-		cmocka_unit_test(test_reports),	      cmocka_unit_test(test_drain),
-		cmocka_unit_test(test_storm),	      cmocka_unit_test(test_max),
-		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_admit),
+		cmocka_unit_test(test_place),  cmocka_unit_test(test_not_placed),
+		cmocka_unit_test(test_order),  cmocka_unit_test(test_leave),
+		cmocka_unit_test(test_margin), cmocka_unit_test(test_reports),
+		cmocka_unit_test(test_drain),  cmocka_unit_test(test_storm),
+		cmocka_unit_test(test_max),    cmocka_unit_test(test_deterministic),
+		cmocka_unit_test(test_admit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
