@@ -41,6 +41,9 @@ sim-vms: build ## the same for virtual machines: never two of one, none without 
 soak: build ## an hour of everything at random: 2,000 sites, boards killed, cut off, frozen, slowed
 	@python3 tests/e2e/soak.py build/$(PRESET)/bin
 
+placement: build ## virtual machines on three boards of this machine: lost, frozen, drained, never twice (two minutes)
+	@python3 tests/e2e/test_placement.py build/$(PRESET)/bin --long
+
 years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
 	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
 
@@ -76,5 +79,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms soak years torture two-sides fuzz board boards bench-hv small-kernel \
+.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms placement soak years torture two-sides fuzz board boards bench-hv small-kernel \
 	install clean
