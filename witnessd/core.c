@@ -504,6 +504,7 @@ static void core_tick(uv_timer_t *timer)
 	struct core *c = timer->data;
 	uint64_t now = clock_boottime_ms();
 
+	guard_tick(c, now);
 	admit_tick(c, now);
 	proposals_tick(c, now);
 	if (c->engine == NULL || c->stopping || c->retiring)
@@ -823,6 +824,7 @@ static void *core_run(void *arg)
 		core_shut(c);
 	}
 	uv_run(&c->loop, UV_RUN_DEFAULT);
+	guard_end(c);
 	store_close(c->store);
 	c->store = NULL;
 	return NULL;
@@ -862,6 +864,7 @@ struct core *core_new(const struct core_config *config, const struct core_listen
 	list_init(&c->queries);
 	uv_sem_init(&c->started, 0);
 	core_init_handles(c);
+	guard_new(c, config);
 	return c;
 }
 
@@ -917,6 +920,7 @@ void core_free(struct core *c)
 	uv_sem_destroy(&c->started);
 	pthread_mutex_destroy(&c->detail_lock);
 	identity_free(&c->identity);
+	guard_free(c);
 	free(c->data_dir);
 	free(c->run_dir);
 	free(c->raft_dir);
