@@ -58,12 +58,12 @@ void hosting_judge(struct board_facts *f, const struct board_tree *tree,
 
 	if (f->cores.count > 0 && !f->cores.arm)
 		snprintf(why, sizeof(why), "its processor is no 64-bit Arm");
-	else if (!hosting_tree_obstacle(tree, why, sizeof(why)) &&
-		 !madt_obstacle(madt, why, sizeof(why))) {
-		obstacle = !f->kvm;
-		if (obstacle)
-			snprintf(why, sizeof(why), "%s", hosting_no_kvm());
-	}
+	else if (!f->kvm && tree->controller != BOARD_CONTROLLER_BCM2836)
+		snprintf(why, sizeof(why), "%s", hosting_no_kvm());
+	else
+		/* On a Raspberry Pi 3 it would be in vain to mend /dev/kvm. */
+		obstacle = hosting_tree_obstacle(tree, why, sizeof(why)) ||
+			   madt_obstacle(madt, why, sizeof(why));
 	snprintf(f->hosting_why, sizeof(f->hosting_why), "%s", why);
 	if (obstacle)
 		f->hosting = BOARD_HOSTING_NO;
