@@ -129,6 +129,9 @@ int watchdog_open(const struct watchdog_calls *calls, const char *path, unsigned
 		calls->close(calls->arg, w.fd);
 		return rv;
 	}
+	/* The magic letter of whoever had it before may still count (Linux 6.1 forgets it at a
+	 * close only if that disarms): any other byte ends that, else our death would disarm it. */
+	calls->write(calls->arg, w.fd, '\0');
 	w.timeout_s = timeout_take(&w, timeout_s);
 	if (w.timeout_s == 0) {
 		snprintf(why, size, "%s: its driver does not say what its timeout is", path);
@@ -167,7 +170,8 @@ bool watchdog_close(struct watchdog *w, bool disarm)
 		int rv = control(w, WDIOC_SETOPTIONS, &off);
 
 		disarmed = rv == 0 || (rv != -EBUSY && !w->no_way_out);
-		w->calls->write(w->calls->arg, w->fd, 'V');
+		if (rv != 0)
+			w->calls->write(w->calls->arg, w->fd, 'V');
 	}
 	w->calls->close(w->calls->arg, w->fd);
 	w->fd = -1;

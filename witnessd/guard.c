@@ -133,7 +133,6 @@ static void watchdog_fill(const struct guard *g, Tb__BoardWatchdog *w)
 		w->timeout = g->watchdog.timeout_s;
 		w->no_way_out = g->watchdog.no_way_out;
 	}
-	free(w->problem);
 	w->problem = mem_strdup(g->problem);
 }
 

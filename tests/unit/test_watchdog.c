@@ -54,7 +54,8 @@ struct driver {
 	bool no_way_out, no_options, no_keepalive;
 	int boot_status;
 	/* what became of it */
-	bool open, armed, magic;
+	bool open, armed;
+	bool magic; /* as Linux 6.1: a close forgets it only if that disarms */
 	unsigned feeds, writes;
 };
 
@@ -152,8 +153,8 @@ static int driver_close(void *arg, int fd)
 	assert_int_equal(fd, 7);
 	assert_true(d->open);
 	d->open = false;
-	if (d->magic && !d->no_way_out)
-		d->armed = false;
+	if (d->armed && d->magic && !d->no_way_out)
+		d->armed = d->magic = false;
 	return 0;
 }
 
@@ -189,16 +190,38 @@ static void test_life(void **state)
 	assert_string_equal(w.identity, "A Double? of a driver. No zero.");
 	assert_int_equal(watchdog_feed(&w), 0);
 	assert_int_equal(d.feeds, 1);
-	assert_int_equal(d.writes, 0);
+	assert_int_equal(d.writes, 1);
 	d.no_keepalive = true;
 	assert_int_equal(watchdog_feed(&w), 0);
-	assert_int_equal(d.writes, 1);
+	assert_int_equal(d.writes, 2);
 	assert_false(d.magic); /* feeding must not disarm it */
 	assert_true(watchdog_close(&w, true));
 	assert_false(d.open);
 	assert_false(d.armed);
 	/* Once more is nothing. */
 	assert_true(watchdog_close(&w, true));
+}
+
+/* A process that dies leaves it armed, whatever the one before it left behind. */
+static void test_death(void **state)
+{
+	struct driver d = {.most_s = 15, .timeout_s = 15, .magic = true};
+	struct watchdog_calls calls = calls_of(&d);
+	struct watchdog w;
+	char why[200];
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(watchdog_open(&calls, "/dev/watchdog", 15, &w, why, sizeof(why)),
+				 0);
+		driver_close(&d, 7);
+		assert_true(d.armed);
+		/* And after a life that ended in order. */
+		assert_int_equal(watchdog_open(&calls, "/dev/watchdog", 15, &w, why, sizeof(why)),
+				 0);
+		assert_true(watchdog_close(&w, true));
+		assert_false(d.armed);
+	}
 }
 
 /* What was asked for, what is in force. */
@@ -406,10 +429,11 @@ static void test_same(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_feeding),	 cmocka_unit_test(test_life),
-		cmocka_unit_test(test_timeouts), cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_watchdog),
-		cmocka_unit_test(test_lately),	 cmocka_unit_test(test_same),
+		cmocka_unit_test(test_feeding),	    cmocka_unit_test(test_life),
+		cmocka_unit_test(test_death),	    cmocka_unit_test(test_timeouts),
+		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_no_watchdog), cmocka_unit_test(test_lately),
+		cmocka_unit_test(test_same),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
