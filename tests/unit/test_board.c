@@ -425,6 +425,13 @@ static void test_hosting(void **state)
 	spoil("sys/class/misc/kvm", NULL, "there is no /dev/kvm");
 	spoil(PI4_GIC "interrupts", NULL, "maintenance interrupt");
 	spoil(PI4_GIC "reg", "12345678", "has 1 of 4 register ranges");
+	/* To mend /dev/kvm on a Raspberry Pi 3 would be in vain. */
+	fd = captured_unpack("rpi-3b-plus", root);
+	assert_int_equal(unlinkat(fd, "sys/class/misc/kvm", AT_REMOVEDIR), 0);
+	board_read(fd, "/var/lib/tiebreak", &facts);
+	assert_false(facts.kvm);
+	assert_non_null(strstr(facts.hosting_why, "no Arm interrupt controller"));
+	finish();
 	/* Neither tree nor table: nobody knows. */
 	fd = captured_empty(root);
 	captured_put(root, "sys/class/misc/kvm/dev", "10:232\n");
@@ -440,6 +447,53 @@ static void test_hosting(void **state)
 	assert_non_null(strstr(facts.hosting_why, "no 64-bit Arm"));
 	assert_int_equal(facts.cores.count, 2);
 	assert_string_equal(facts.cores.kinds[0].name, "A Processor @ 2 GHz");
+	finish();
+}
+
+/* --- what it is called ------------------------------------------------------------------------ */
+
+static void expect_names(const char *model, const char *soc, const char *serial)
+{
+	struct board_facts facts;
+
+	board_read(fd, "/", &facts);
+	expect_text("names", "model", facts.model, model);
+	expect_text("names", "SoC", facts.soc, soc);
+	expect_text("names", "serial", facts.serial, serial);
+}
+
+static void test_names(void **state)
+{
+	(void)state;
+	fd = captured_empty(root);
+	expect_names("", "", "");
+	/* What makers forget to fill in is nothing. */
+	captured_put(root, "sys/class/dmi/id/sys_vendor", "To Be Filled By O.E.M.\n");
+	captured_put(root, "sys/class/dmi/id/product_name", "Default string\n");
+	captured_put(root, "sys/class/dmi/id/product_serial", "None\n");
+	expect_names("", "", "");
+	captured_put(root, "sys/class/dmi/id/product_name", "Thing\n");
+	captured_put(root, "sys/class/dmi/id/product_serial", "S1\n");
+	captured_put(root, "sys/devices/soc0/soc_id", "jep106:0426:0220\n");
+	captured_put(root, "sys/devices/soc0/family", "jep106:0426\n");
+	expect_names("Thing", "jep106:0426:0220", "S1");
+	captured_put(root, "sys/devices/soc0/soc_id", "RK3399\n");
+	captured_put(root, "sys/devices/soc0/family", "Rockchip\n");
+	captured_put(root, "sys/class/dmi/id/sys_vendor", "Maker\n");
+	expect_names("Maker Thing", "Rockchip RK3399", "S1");
+	finish();
+	/* A kernel without the tree's serial number. */
+	fd = captured_empty(root);
+	captured_put(root, "proc/cpuinfo",
+		     "Hardware\t: BCM2835\nRevision\t: c03115\nSerial\t\t: 10000000c0ffee09\n");
+	expect_names("", "", "10000000c0ffee09");
+	captured_put(root, "proc/cpuinfo", "Hardware\t: X\nSerial\t\t: 0000000000000000\n");
+	expect_names("", "", "");
+	/* A tree goes before all else; a SoC that is not in our table is what the tree calls it. */
+	captured_put(root, "sys/class/dmi/id/product_name", "Thing\n");
+	captured_put(root, "sys/firmware/devicetree/base/model", "A Board");
+	captured_put(root, "sys/firmware/devicetree/base/compatible", "maker,board");
+	expect_names("A Board", "", "");
 	finish();
 }
 
@@ -790,6 +844,7 @@ static void test_cores(void **state)
 	assert_int_equal(cores.kind_count, 3);
 	assert_true(cores.arm);
 	assert_string_equal(cores.kinds[0].name, "Cortex-A53 r0p4");
+	assert_int_equal(cores.kinds[0].midr, 0x410fd034); /* as sysfs has it */
 	assert_string_equal(cores.kinds[1].name, "Cortex-A72 r0p2");
 	assert_string_equal(cores.kinds[2].name, "0x99/0x123 r1p5");
 	/* More kinds than anybody builds are counted, not told. */
@@ -812,10 +867,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_boards),	      cmocka_unit_test(test_update),
 		cmocka_unit_test(test_firmware_bits), cmocka_unit_test(test_hosting),
-		cmocka_unit_test(test_madt),	      cmocka_unit_test(test_madt_hosting),
-		cmocka_unit_test(test_wear),	      cmocka_unit_test(test_mounts),
-		cmocka_unit_test(test_root_links),    cmocka_unit_test(test_root_kinds),
-		cmocka_unit_test(test_root_names),    cmocka_unit_test(test_cores),
+		cmocka_unit_test(test_names),	      cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_madt_hosting),  cmocka_unit_test(test_wear),
+		cmocka_unit_test(test_mounts),	      cmocka_unit_test(test_root_links),
+		cmocka_unit_test(test_root_kinds),    cmocka_unit_test(test_root_names),
+		cmocka_unit_test(test_cores),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
