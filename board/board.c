@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "board/hosting.h"
+#include "board/ability.h"
 #include "board/root.h"
 #include "lib/mem.h"
 
@@ -161,7 +161,7 @@ static void gic_note(const struct board_tree *tree, const struct board_madt *mad
 	if (tree->controller == BOARD_CONTROLLER_GICV2 ||
 	    tree->controller == BOARD_CONTROLLER_GICV3) {
 		f->gic_version = tree->controller == BOARD_CONTROLLER_GICV2 ? 2 : 3;
-		f->gic_virtual = !hosting_tree_obstacle(tree, why, sizeof(why));
+		f->gic_virtual = !ability_tree_obstacle(tree, why, sizeof(why));
 	} else if (madt->present) {
 		f->gic_version = madt->version;
 		f->gic_virtual =
@@ -204,7 +204,7 @@ void board_read(int root, const char *data_dir, struct board_facts *f)
 	gic_note(&tree, &madt, f);
 	/* A service may not see the device, sysfs it does. */
 	f->kvm = root_has(root, "sys/class/misc/kvm") || root_has(root, "dev/kvm");
-	hosting_judge(f, &tree, &madt);
+	ability_judge(f, &tree, &madt);
 	watchdog_read(root, &f->watchdog);
 	board_update(root, data_dir, f);
 }

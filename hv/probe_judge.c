@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "board/hosting.h"
+#include "board/ability.h"
 #include "lib/mem.h"
 
 enum { KVM_VERSION = 12, PAGE = 4096, IPA_ENOUGH = 36 };
@@ -50,7 +50,7 @@ static void judge_kvm(Tb__HostProbe *p, const struct probe_kvm *kvm)
 	case 0:
 		break;
 	case ENOENT:
-		find(p, OBSTACLE, "kvm", "%s", hosting_no_kvm());
+		find(p, OBSTACLE, "kvm", "%s", ability_no_kvm());
 		return;
 	case EACCES:
 	case EPERM:
@@ -77,7 +77,7 @@ static void judge_no_gic(Tb__HostProbe *p, const struct board_tree *t, const str
 {
 	char why[320];
 
-	if (hosting_tree_obstacle(t, why, sizeof(why))) {
+	if (ability_tree_obstacle(t, why, sizeof(why))) {
 		find(p, OBSTACLE, "gic", "%s", why);
 	} else {
 		find(p, OBSTACLE, "gic",

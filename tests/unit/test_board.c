@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "board/board.h"
-#include "board/hosting.h"
+#include "board/ability.h"
 #include "board/root.h"
 #include "captured.h"
 #include "lib/buf.h"
@@ -619,7 +619,7 @@ static void test_madt_hosting(void **state)
 				       cases[i].virtual};
 		struct board_tree none = {0};
 
-		hosting_judge(&facts, &none, &m);
+		ability_judge(&facts, &none, &m);
 		assert_int_equal(facts.hosting, cases[i].hosting);
 		assert_non_null(strstr(facts.hosting_why, cases[i].why));
 	}

@@ -1,9 +1,9 @@
-#include "board/hosting.h"
+#include "board/ability.h"
 
 #include <stdio.h>
 #include <string.h>
 
-bool hosting_tree_obstacle(const struct board_tree *t, char *why, size_t size)
+bool ability_tree_obstacle(const struct board_tree *t, char *why, size_t size)
 {
 	if (t->controller == BOARD_CONTROLLER_BCM2836)
 		snprintf(why, size,
@@ -27,7 +27,7 @@ bool hosting_tree_obstacle(const struct board_tree *t, char *why, size_t size)
 	return true;
 }
 
-const char *hosting_no_kvm(void)
+const char *ability_no_kvm(void)
 {
 	return "there is no /dev/kvm: the kernel was built without KVM, or the firmware did "
 	       "not start the processor in EL2 (Raspberry Pi: use the 64-bit kernel; in a "
@@ -50,7 +50,7 @@ static bool madt_obstacle(const struct board_madt *m, char *why, size_t size)
 	return true;
 }
 
-void hosting_judge(struct board_facts *f, const struct board_tree *tree,
+void ability_judge(struct board_facts *f, const struct board_tree *tree,
 		   const struct board_madt *madt)
 {
 	char why[sizeof(f->hosting_why)] = "";
@@ -59,10 +59,10 @@ void hosting_judge(struct board_facts *f, const struct board_tree *tree,
 	if (f->cores.count > 0 && !f->cores.arm)
 		snprintf(why, sizeof(why), "its processor is no 64-bit Arm");
 	else if (!f->kvm && tree->controller != BOARD_CONTROLLER_BCM2836)
-		snprintf(why, sizeof(why), "%s", hosting_no_kvm());
+		snprintf(why, sizeof(why), "%s", ability_no_kvm());
 	else
 		/* On a Raspberry Pi 3 it would be in vain to mend /dev/kvm. */
-		obstacle = hosting_tree_obstacle(tree, why, sizeof(why)) ||
+		obstacle = ability_tree_obstacle(tree, why, sizeof(why)) ||
 			   madt_obstacle(madt, why, sizeof(why));
 	snprintf(f->hosting_why, sizeof(f->hosting_why), "%s", why);
 	if (obstacle)

@@ -1,4 +1,4 @@
-/* hosting.h: can this board host virtual machines, as far as its files tell? Pure. `witness-vm
+/* ability.h: can this board host virtual machines, as far as its files tell? Pure. `witness-vm
  * probe` (hv/probe.h) asks KVM itself, with the same sentences. */
 #pragma once
 #include <stdbool.h>
@@ -8,10 +8,10 @@
 
 /* Why KVM has no virtual interrupt controller to offer, as the device tree tells: the sentence in
  * `why`, true; or false: it names no reason. */
-bool hosting_tree_obstacle(const struct board_tree *tree, char *why, size_t size);
+bool ability_tree_obstacle(const struct board_tree *tree, char *why, size_t size);
 /* The sentence for a board without KVM. */
-const char *hosting_no_kvm(void);
+const char *ability_no_kvm(void);
 
 /* Fills facts->hosting and facts->hosting_why from the other facts, and `tree` and `madt`. */
-void hosting_judge(struct board_facts *facts, const struct board_tree *tree,
+void ability_judge(struct board_facts *facts, const struct board_tree *tree,
 		   const struct board_madt *madt);
