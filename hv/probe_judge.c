@@ -278,7 +278,7 @@ void probe_text(const Tb__HostProbe *p, struct buf *out)
 	put_fact(out, "cgroup memory limit", yes(p->cgroup_memory));
 	put_fact(out, "user namespaces", yes(p->user_namespaces));
 	if (p->host_class != NULL) {
-		buf_printf(out, "  %-22s %s (%zu parts: --json)\n", "compatibility class",
+		buf_printf(out, "  %-22s %s (%zu parts: -o json)\n", "compatibility class",
 			   p->host_class->id, p->host_class->n_parts);
 	}
 }

@@ -2,6 +2,7 @@
 Linux's softdog. And what witnessd says of the board it is on."""
 
 import tempfile
+import time
 
 from lab import Lab, Result, board, expect
 
@@ -26,7 +27,7 @@ alive() { sleep "$1"; echo "ALIVE $2"; }
 wctl() { witnessctl --socket /run/tiebreak/witnessd.sock "$@"; }
 """
 
-lab = Lab("watchdog", packages=PACKAGES, options=OPTIONS, programs=("witnessd", "witnessctl"))
+lab = Lab("watchdog", packages=PACKAGES, options=OPTIONS, programs=("witnessd", "witnessctl", "witness-vm"))
 
 
 def script(text):
@@ -35,33 +36,33 @@ def script(text):
 
 # The first to name it is /dev/watchdog0: the machine's.
 @lab.check("a fed watchdog lets the board live, and a clean stop disarms it", script(r"""
-    begin node.watchdog=/dev/watchdog node.watchdog-timeout=6s
+    begin node.watchdog=/dev/watchdog node.watchdog-timeout=25s
     saw watchdog-armed 60
     wctl cluster init --name boards
-    alive 14 fed
+    alive 40 fed
     wctl node show board
     kill $daemon
     wait $daemon
     cat /log
-    alive 10 disarmed
+    alive 35 disarmed
     cat /sys/class/watchdog/watchdog0/state
 """), limit=240)
 def _(result):
     result.expect_status(0)
     result.expect_order("ALIVE fed", r"Board: +linux,dummy-virt", r"Processor: +2 x Cortex-A72 r0p3",
-                        r"Hosting: +this board can host virtual machines \(GICv2\)", r"Watchdog: +armed, 6 s \(i6300ESB",
+                        r"Hosting: +this board can host virtual machines: GICv2, up to 8 vCPUs each", r"Watchdog: +armed, 25 s \(i6300ESB",
                         r"watchdog-armed: /dev/watchdog \(i6300ESB", "watchdog-disarmed", "ALIVE disarmed", "inactive")
 
 
 @lab.check("killed and started again in time, nothing is reset", script(r"""
-    begin node.watchdog=/dev/watchdog node.watchdog-timeout=20s
+    begin node.watchdog=/dev/watchdog node.watchdog-timeout=30s
     saw watchdog-armed 60
     kill -9 $daemon
     wait $daemon
     cat /sys/class/watchdog/watchdog0/state
-    begin node.watchdog=/dev/watchdog node.watchdog-timeout=20s
+    begin node.watchdog=/dev/watchdog node.watchdog-timeout=30s
     saw watchdog-armed 15
-    alive 25 again
+    alive 40 again
     kill $daemon
     wait $daemon
 """), limit=240)
@@ -114,9 +115,9 @@ def reset(setting, end):
         path = f"{folder}/script"
         with open(path, "w") as file:
             file.write(script(f"""
-                begin node.watchdog=/dev/watchdog node.watchdog-timeout=8s {setting}
+                begin node.watchdog=/dev/watchdog node.watchdog-timeout=20s {setting}
                 saw watchdog-armed 60
-                alive 12 fed
+                alive 30 fed
                 {end}
                 alive 90 too-long
             """))
@@ -139,6 +140,30 @@ def _():
     result = reset("node.watchdog-keep=on", "kill $daemon; wait $daemon; cat /log")
     result.expect_order("ALIVE fed", "watchdog-stays", "board: went down before the command ended")
     result.expect_no_line("ALIVE too-long")
+
+
+@lab.here("a Raspberry Pi 3 is told that it can be a witness, not a host")
+def _():
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/script"
+        with open(path, "w") as file:
+            # It has no clock that runs without power.
+            file.write(script(f"""
+                date -s @{int(time.time())} >/dev/null
+                begin node.log-level=info
+                saw started 60
+                wctl cluster init --name boards >/dev/null
+                sleep 5
+                wctl node show board
+            """))
+        packages = [word for name in PACKAGES for word in ("--package", name)]
+        words = [word for name in ("witnessd", "witnessctl") for word in ("--file", f"{lab.bin}/{name}:/bin/")]
+        machine = board("--machine", "pi3", *packages, *words, "--file", f"{path}:/script", "--limit", 200,
+                        command=["sh", "/script"])
+        result = Result(machine.communicate()[0].decode(errors="replace"), machine.returncode, 0, False)
+    expect(result.status == 0, f"status {result.status}, not 0:\n{result.output}")
+    result.expect_order("Board: +Raspberry Pi 3 Model B", "Processor: +Broadcom BCM2837: 4 x Cortex-A53",
+                        r"Hosting: +this board can witness but not host virtual machines: its processor \(BCM2836/BCM2837")
 
 
 if __name__ == "__main__":
