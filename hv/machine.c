@@ -250,7 +250,12 @@ static int make_small_devices(struct machine *m, struct fault *fault)
 	int rv = 0;
 
 	if (!spec->no_console) {
-		const struct vconsole_config config = {.output = virtio_output, .arg = m};
+		const struct vconsole_config config = {
+			.output = virtio_output,
+			.arg = m,
+			.columns = m->output.columns,
+			.rows = m->output.rows,
+		};
 
 		rv = vconsole_create(&config, &m->ram, &m->loop, "console", &m->console, fault);
 		if (rv == 0) {
@@ -581,6 +586,9 @@ static void tell_restored(struct machine *m)
 	if (m->vsock != NULL) {
 		vsock_reset_event(m->vsock);
 	}
+	if (m->output.columns != 0) {
+		machine_console_resize(m, m->output.columns, m->output.rows);
+	}
 	m->restored = m->new_generation = false;
 }
 
@@ -670,6 +678,13 @@ void machine_console_ready(struct machine *m)
 {
 	if (m->console != NULL) {
 		vconsole_output_ready(m->console);
+	}
+}
+
+void machine_console_resize(struct machine *m, uint16_t columns, uint16_t rows)
+{
+	if (m->console != NULL) {
+		vconsole_resize(m->console, columns, rows);
 	}
 }
 

@@ -51,6 +51,7 @@ enum machine_end {
 struct machine_console {
 	size_t (*output)(void *arg, const uint8_t *data, size_t len);
 	void *arg;
+	uint16_t columns, rows; /* 0, 0: unknown */
 };
 
 /* A virtio device and what carries its registers. */
@@ -129,6 +130,8 @@ int machine_reset(struct machine *m, struct fault *fault);
 size_t machine_input(struct machine *m, const uint8_t *data, size_t len);
 /* The output can take more. With the device lock. */
 void machine_console_ready(struct machine *m);
+/* The output has this size now. With the device lock. */
+void machine_console_resize(struct machine *m, uint16_t columns, uint16_t rows);
 /* Asks the guest to shut down; -ENODEV without a button, -ENOTCONN if the guest has no driver for
  * it. With the device lock. */
 int machine_press_button(struct machine *m);

@@ -402,6 +402,9 @@ static void parent_gone(void *arg)
 {
 	struct server *s = arg;
 
+	if (s->config->with_parent) {
+		(void)lease_for(&s->lease, 0); /* does not return */
+	}
 	if (!s->lease.armed) {
 		log_warning("parent", "%s: the parent has gone; no lease ends this VM",
 			    s->spec->name);
@@ -448,7 +451,15 @@ static void signals_ready(struct watch *watch, uint32_t events)
 	struct signalfd_siginfo info;
 
 	(void)events;
-	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+	if (read(watch->fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+		return;
+	}
+	if (info.ssi_signo == SIGWINCH) {
+		uint16_t columns, rows;
+
+		terminal_size(s->config->console_in, &columns, &rows);
+		machine_console_resize(s->machine, columns, rows);
+	} else {
 		end_politely(s);
 	}
 }
@@ -464,6 +475,9 @@ static int signals_take(struct server *s, struct fault *fault)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	if (s->config->keys) {
+		sigaddset(&set, SIGWINCH);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	s->signals = (struct watch){
 		.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
@@ -525,6 +539,7 @@ static int outside(struct server *s, struct fault *fault)
 {
 	Tb__VmSpec *spec = s->config->spec;
 	int rv = signals_take(s, fault);
+	int err;
 
 	if (spec->backing == TB__MEMORY_BACKING__MEMORY_BACKING_AUTO) {
 		spec->backing = ram_choose() == RAM_MEMFD
@@ -533,6 +548,11 @@ static int outside(struct server *s, struct fault *fault)
 	}
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	/* Devices complain while others wait for the lock. */
+	err = terminal_reopen(STDERR_FILENO);
+	if (err >= 0) {
+		log_set_output(err);
+	}
 	return rv < 0 ? rv : control_open(s, fault);
 }
 
@@ -649,14 +669,23 @@ static int load_guest(struct server *s, struct fault *fault)
 
 static int start(struct server *s, struct fault *fault)
 {
-	const struct machine_console console = {.output = console_output, .arg = s};
+	struct machine_console console = {.output = console_output, .arg = s};
 	int rv = outside(s, fault);
+
+	if (s->config->keys) {
+		terminal_size(s->config->console_in, &console.columns, &console.rows);
+	}
 
 	rv = rv < 0 ? rv : sandbox_enter(s->spec->sandbox, &s->sandbox, fault);
 	if (s->config->keys) {
 		/* Who keeps the terminal's settings; not before the change of user, which undoes
 		 * it. */
 		(void)prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	}
+	if (s->config->with_parent) {
+		/* Even if our loop hangs. A parent that has gone before is seen on its connection.
+		 */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	}
 	rv = rv < 0 ? rv
 		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);
