@@ -774,7 +774,6 @@ static void core_shut(struct core *c)
 	if (c->shut)
 		return;
 	c->shut = true;
-	guard_stop(c);
 	core_let_go(c);
 	admit_cancel(c);
 	if (c->retiring)

@@ -255,7 +255,6 @@ void watch_self(struct core *c, struct board_health *ret);
 /* --- guard.c --- */
 void guard_new(struct core *c, const struct core_config *config);
 void guard_tick(struct core *c, uint64_t now_ms);
-void guard_stop(struct core *c); /* nothing of it is to keep the loop turning */
 void guard_end(struct core *c); /* the loop has ended in order */
 void guard_free(struct core *c);
 const Tb__BoardFacts *guard_facts(const struct core *c); /* NULL: not read yet */

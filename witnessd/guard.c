@@ -15,7 +15,6 @@
 #include "lib/mem.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/facts.h"
-#include "witnessd/host_probe.h"
 
 enum {
 	FACTS_MS = 10000, /* from one look at the board to the next, and from one telling */
@@ -31,11 +30,6 @@ struct guard {
 	struct facts_lately lately;
 	Tb__BoardFacts *facts; /* NULL: not yet */
 	uint64_t next_ms;
-	/* What KVM says about virtual machines goes before what the files say. */
-	struct host_probe probe;
-	bool asked;
-	char *answer; /* NULL: none */
-	bool can_host;
 	/* what the leader knows */
 	Tb__BoardFacts *told; /* over this link; NULL: nothing yet */
 	uint64_t told_ms;
@@ -142,29 +136,6 @@ static void watchdog_fill(const struct guard *g, Tb__BoardWatchdog *w)
 	w->problem = mem_strdup(g->problem);
 }
 
-static void probe_answered(void *arg, const Tb__HostProbe *probe)
-{
-	struct core *c = arg;
-	struct guard *g = c->guard;
-
-	if (probe == NULL)
-		return; /* a board without the package of virtual machines */
-	g->answer = mem_strdup(probe->summary);
-	g->can_host = probe->can_host;
-	if (strcmp(g->answer, g->facts->hosting_reason) != 0)
-		log_notice("hosting", "%s", g->answer);
-	g->next_ms = 0;
-}
-
-static void answer_fill(const struct guard *g, Tb__BoardFacts *facts)
-{
-	if (g->answer == NULL)
-		return;
-	facts->hosting = g->can_host ? TB__HOSTING__HOSTING_YES : TB__HOSTING__HOSTING_NO;
-	free(facts->hosting_reason);
-	facts->hosting_reason = mem_strdup(g->answer);
-}
-
 static void facts_read(uv_work_t *work, int status)
 {
 	struct core *c = work->data;
@@ -180,11 +151,6 @@ static void facts_read(uv_work_t *work, int status)
 		tb__board_facts__free_unpacked(g->facts, NULL);
 	g->facts = facts_message(&g->fresh, &g->lately, now);
 	watchdog_fill(g, g->facts->watchdog);
-	answer_fill(g, g->facts);
-	if (first && !c->stopping) {
-		g->asked = true;
-		host_probe_start(&g->probe, &c->loop, probe_answered, c);
-	}
 	if (first)
 		log_notice("board", "%s: %s",
 			   g->facts->model[0] != '\0' ? g->facts->model : "a board without a name",
@@ -255,12 +221,6 @@ void guard_tick(struct core *c, uint64_t now_ms)
 	facts_tick(c, now_ms);
 }
 
-void guard_stop(struct core *c)
-{
-	if (c->guard->asked)
-		host_probe_stop(&c->guard->probe);
-}
-
 void guard_end(struct core *c)
 {
 	watchdog_end(c->guard);
@@ -271,7 +231,6 @@ void guard_free(struct core *c)
 	guard_link_changed(c);
 	if (c->guard->facts != NULL)
 		tb__board_facts__free_unpacked(c->guard->facts, NULL);
-	free(c->guard->answer);
 	free(c->guard->path);
 	free(c->guard);
 }
