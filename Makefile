@@ -67,7 +67,7 @@ board: deps ## a command on an emulated Arm board with KVM: make board ARGS="-- 
 
 boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
-	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target board-programs -- --quiet
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target board-programs witnessd witnessctl -- --quiet
 	@tests/boards/run.sh build/arm64/bin
 
 bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/board.h"
 #include "cli/grid.h"
 #include "cli/human.h"
 #include "cli/run.h"
@@ -661,6 +662,8 @@ static void node_print(const Tb__Node *n)
 		    n->status->rtt_ms);
 	if (n->status->wear_percent != 0)
 		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
+	if (n->status->board != NULL)
+		board_print(n->status->board);
 }
 
 static int node_show(struct invocation *inv, const Tb__Node *node)

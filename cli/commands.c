@@ -874,7 +874,10 @@ const struct command commands[] = {
 	 .max_args = 1,
 	 .complete = COMPLETE_NODE,
 	 .summary = "Shows one board",
-	 .description = "NODE is its name or id.",
+	 .description =
+		 "NODE is its name or id. Ends with the board itself, as it says: model, processor, "
+		 "memory, storage, network, temperature, watchdog, and whether it can host virtual "
+		 "machines.",
 	 .run = run_node_show},
 	{.path = "node set",
 	 .args = "NODE",

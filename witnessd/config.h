@@ -19,6 +19,9 @@ struct config {
 	char *data_dir; /* /var/lib/tiebreak */
 	char *run_dir; /* /run/tiebreak */
 	unsigned log_level; /* 3 error .. 7 debug; default 6 */
+	char *watchdog; /* its device; NULL: off (default) */
+	uint64_t watchdog_timeout_ms; /* whole seconds; 15 s */
+	bool watchdog_keep; /* off: disarmed when witnessd is stopped */
 	/* [api] */
 	char *listen; /* *:7443 */
 	char *advertise; /* host:port that others reach; default: the first address of this host */

@@ -507,6 +507,7 @@ static void core_tick(uv_timer_t *timer)
 	struct core *c = timer->data;
 	uint64_t now = clock_boottime_ms();
 
+	guard_tick(c, now);
 	admit_tick(c, now);
 	proposals_tick(c, now);
 	if (c->engine == NULL || c->stopping || c->retiring)
@@ -826,6 +827,7 @@ static void *core_run(void *arg)
 		core_shut(c);
 	}
 	uv_run(&c->loop, UV_RUN_DEFAULT);
+	guard_end(c);
 	store_close(c->store);
 	c->store = NULL;
 	return NULL;
@@ -866,6 +868,7 @@ struct core *core_new(const struct core_config *config, const struct core_listen
 	list_init(&c->queries);
 	uv_sem_init(&c->started, 0);
 	core_init_handles(c);
+	guard_new(c, config);
 	return c;
 }
 
@@ -922,6 +925,7 @@ void core_free(struct core *c)
 	pthread_mutex_destroy(&c->detail_lock);
 	core_host_forget(c, 0);
 	identity_free(&c->identity);
+	guard_free(c);
 	free(c->data_dir);
 	free(c->run_dir);
 	free(c->raft_dir);

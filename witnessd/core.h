@@ -133,6 +133,9 @@ struct core_config {
 	const char *node_name; /* default name of this board */
 	const char *address; /* default host:port that other boards and clients reach us by */
 	const char *qnet_address;
+	const char *watchdog; /* its device; NULL: none is armed */
+	unsigned watchdog_timeout_s;
+	bool watchdog_keep; /* it stays armed when witnessd ends */
 };
 /* Made before the doors, which need it; nothing runs yet. `listeners` is copied; its functions are
  * called from the core's thread only, from core_start on. Strings are copied. */

@@ -48,6 +48,7 @@ struct board_soft {
 	uint64_t certified_index;
 	int64_t skew_ms; /* of its clock against ours */
 	uint32_t rtt_ms, disk_ms, wear_percent;
+	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
 /* What a board's host has said on its link to this leader. */
@@ -64,6 +65,7 @@ struct board_health {
 	uint32_t rtt_ms;
 	uint32_t disk_ms;
 	uint32_t wear_percent;
+	const Tb__BoardFacts *facts; /* the core's, until its next turn; NULL: not known */
 };
 
 /* One outgoing link that the front is making for us. */
@@ -156,8 +158,7 @@ struct core {
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
 	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
 	uint64_t rtt_window_ms;
-	uint32_t wear_percent;
-	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
+	struct guard *guard; /* what this board is, and its watchdog */
 	struct watch *watch; /* as the leader */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
@@ -252,6 +253,17 @@ void watch_tick(struct core *c, uint64_t now_ms); /* every tick while leading */
 void watch_stop(struct core *c);
 void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms); /* as a follower */
 void watch_self(struct core *c, struct board_health *ret);
+
+/* --- guard.c --- */
+void guard_new(struct core *c, const struct core_config *config);
+void guard_tick(struct core *c, uint64_t now_ms);
+void guard_end(struct core *c); /* the loop has ended in order */
+void guard_free(struct core *c);
+const Tb__BoardFacts *guard_facts(const struct core *c); /* NULL: not read yet */
+uint32_t guard_wear(const struct core *c); /* percent; 0: not known */
+/* What the leader is to be told with this renewal; NULL: it knows. Stays the guard's. */
+Tb__BoardFacts *guard_news(struct core *c, uint64_t now_ms);
+void guard_link_changed(struct core *c); /* another leader, or a new link: it knows nothing */
 
 /* --- certify.c --- */
 void certify_tick(struct core *c, uint64_t now_ms);

@@ -85,6 +85,15 @@ static void lead_settle(struct core *c)
 	proposal_one(c, command, NULL, NULL);
 }
 
+/* What the boards said to an earlier leadership of this one. */
+static void lead_forget(struct core *c)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->boards[i].facts != NULL)
+			tb__board_facts__free_unpacked(c->boards[i].facts, NULL);
+	memset(c->boards, 0, sizeof(c->boards));
+}
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -96,7 +105,7 @@ void lead_start(struct core *c)
 	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
 	c->hold_until_ms = 0;
 	lead_hold(c, now);
-	memset(c->boards, 0, sizeof(c->boards));
+	lead_forget(c);
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_host_forget(c, 0);
@@ -117,6 +126,7 @@ void lead_stop(struct core *c)
 	watch_stop(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
+	lead_forget(c);
 	c->fleet = NULL;
 	c->fleet_term = 0;
 	lead_vms_stop(c);
@@ -175,6 +185,12 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->rtt_ms = renew->rtt_ms;
 		board->disk_ms = renew->disk_ms;
 		board->wear_percent = renew->wear_percent;
+		/* Only when they have changed. */
+		if (renew->board != NULL) {
+			if (board->facts != NULL)
+				tb__board_facts__free_unpacked(board->facts, NULL);
+			board->facts = (Tb__BoardFacts *)message_copy(&renew->board->base);
+		}
 	}
 	lead_lease_changed(c);
 }
@@ -394,6 +410,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 		ret->rtt_ms = board->rtt_ms;
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
+		ret->facts = board->facts;
 	}
 	return lead_reaches(c, node, clock_boottime_ms());
 }
@@ -695,6 +712,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	status->rtt_ms = health.rtt_ms;
 	status->disk_ms = health.disk_ms;
 	status->wear_percent = health.wear_percent;
+	status->board = (Tb__BoardFacts *)health.facts;
 	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;

@@ -190,8 +190,11 @@ static void config_print(const struct config *c)
 	static const char *const tls[] = {"off", "on", "required"};
 	static const char *const levels[] = {"error", "warning", "notice", "info", "debug"};
 
-	printf("[node]\nname = %s\ndata-dir = %s\nrun-dir = %s\nlog-level = %s\n\n", c->name,
+	printf("[node]\nname = %s\ndata-dir = %s\nrun-dir = %s\nlog-level = %s\n", c->name,
 	       c->data_dir, c->run_dir, levels[c->log_level - 3]);
+	printf("watchdog = %s\nwatchdog-timeout = %llus\nwatchdog-keep = %s\n\n",
+	       c->watchdog != NULL ? c->watchdog : "off",
+	       (unsigned long long)c->watchdog_timeout_ms / 1000, c->watchdog_keep ? "on" : "off");
 	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
 	       c->advertise, (unsigned long long)c->connections_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
@@ -325,6 +328,9 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.node_name = config->name,
 		.address = config->advertise,
 		.qnet_address = config->sites_advertise,
+		.watchdog = config->watchdog,
+		.watchdog_timeout_s = (unsigned)(config->watchdog_timeout_ms / 1000),
+		.watchdog_keep = config->watchdog_keep,
 	};
 	const struct core_listeners listeners = {
 		.arg = d,

@@ -306,6 +306,7 @@ static void peer_greeted_by_leader(struct peer *p, const Tb__PeerHello *hello)
 	}
 	p->term = hello->term;
 	c->up = p;
+	guard_link_changed(c);
 	core_door_ask(c);
 	core_host_ask(c);
 	peer_renew(c);
@@ -547,6 +548,7 @@ void peer_renew(struct core *c)
 	renew.rtt_ms = health.rtt_ms;
 	renew.disk_ms = health.disk_ms;
 	renew.wear_percent = health.wear_percent;
+	renew.board = guard_news(c, renew.sent_ms);
 	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "board/storage.h"
 #include "cluster/alarm.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
@@ -17,7 +16,6 @@ enum {
 	PASS_MS = 10000, /* at least, from one pass to the next */
 	CHANGES_MAX = 20, /* of one pass */
 	RTT_WINDOW_MS = 60000,
-	WEAR_MS = 3600000,
 };
 
 struct watch {
@@ -44,17 +42,12 @@ void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms)
 
 void watch_self(struct core *c, struct board_health *ret)
 {
-	uint64_t now = clock_boottime_ms();
-
-	if (c->wear_ms == 0 || now >= c->wear_ms) {
-		c->wear_percent = storage_wear("/sys", c->data_dir);
-		c->wear_ms = now + WEAR_MS;
-	}
 	*ret = (struct board_health){
 		.real_ms = clock_realtime_ms(),
 		.rtt_ms = c->rtt_ms[0] > c->rtt_ms[1] ? c->rtt_ms[0] : c->rtt_ms[1],
 		.disk_ms = (uint32_t)engine_disk_ms(c->engine),
-		.wear_percent = c->wear_percent,
+		.wear_percent = guard_wear(c),
+		.facts = guard_facts(c),
 	};
 }
 
@@ -140,6 +133,7 @@ static int boards_visit(void *arg, const Tb__Node *node)
 	board.rtt_ms = health.rtt_ms;
 	board.disk_ms = health.disk_ms;
 	board.wear_percent = health.wear_percent;
+	board.facts = health.facts;
 	alarm_board_check(&c->watch->set, &board);
 	return 0;
 }
