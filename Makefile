@@ -59,6 +59,9 @@ bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BEN
 small-kernel: deps ## the small purpose-built kernel, kept in the cache (about fifteen minutes, once)
 	@tests/boards/board --prepare -G small
 
+packages: deps ## Debian packages for amd64 and arm64, looked at by lintian, into build/packages
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages amd64 arm64
+
 install: ## install into DESTDIR (packagers)
 	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS)
 	@cmake --install build/release --prefix $(DESTDIR)/usr
@@ -67,4 +70,4 @@ clean: ## remove everything that was built
 	rm -rf build
 
 .PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
-	install clean
+	packages install clean
