@@ -49,7 +49,12 @@ board: deps ## a command on an emulated Arm board with KVM: make board ARGS="-- 
 boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
 	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target board-programs -- --quiet
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/run.sh build/arm64/bin
+
+virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
+	@tests/boards/cluster.py up
 
 bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
@@ -69,5 +74,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
-	packages install clean
+.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards virtual-boards bench-hv \
+	small-kernel packages install clean

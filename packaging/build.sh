@@ -45,12 +45,12 @@ build() {
 		echo "packaging/build.sh: building for $arch failed; $out/build-$arch.log has it all" >&2
 		exit 1
 	}
+	rm -f "$out"/*_"$arch".deb
 	mv "$work"/*.deb "$out"
 	rm -rf "$work"
 }
 
-rm -f "$out"/*.deb
 for arch in "$@"; do
 	build "$arch"
+	lintian --allow-root --fail-on error,warning,info --display-info "$out"/*_"$arch".deb
 done
-lintian --allow-root --fail-on error,warning,info --display-info "$out"/*.deb
