@@ -157,6 +157,16 @@ class Cluster:
             time.sleep(0.2)
         raise Failure(f"after {timeout} s no board's {command!r} says {pattern!r}: {last}")
 
+    def whole(self, timeout=600):
+        """As `awaited`: until a board says that all are reachable."""
+        return self.awaited("witnessctl status", rf"^Boards: +{len(self.boards)} of {len(self.boards)} reachable", timeout)
+
+    def leader(self, timeout=600, but=None):
+        """(board, seconds): the one that leads, as soon as that is another one than `but`."""
+        names = "|".join(board.name for board in self.boards if board is not but)
+        _, match, seconds = self.awaited("witnessctl status", rf"^Leader: +({names})$", timeout)
+        return next(board for board in self.boards if board.name == match.group(1)), seconds
+
 
 # --- the verbs ---
 
@@ -169,8 +179,8 @@ def up(cluster, options):
     cluster.boot(tell)
     if not options.plain:
         cluster.form(tell=tell)
-        board, _, seconds = cluster.awaited("witnessctl status", rf"\b{len(cluster.boards)}\b", 300)
-        print(f"{board.name}# witnessctl status    (after {seconds:.0f} s)")
+        board, _, seconds = cluster.whole()
+        print(f"{board.name}# witnessctl status    (all reachable after {seconds:.0f} s)")
         print(cluster.shell(board, "witnessctl status"))
     me = os.path.relpath(__file__)
     print(f"{len(cluster.boards)} boards run, {time.monotonic() - began:.0f} s after the start. Now, say\n"

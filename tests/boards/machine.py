@@ -168,9 +168,10 @@ class Machine:
                  "-netdev", f"dgram,id=lan,local.type=unix,local.path={self.name}/lan.sock,"
                             "remote.type=unix,remote.path=hub.sock",
                  "-device", f"virtio-net-device,netdev=lan,id=lan0,mac=52:54:00:1b:00:{self.number:02x}"]
-        # The last device of this kind is the first that the kernel finds.
+        # The last device of this kind is the first that the kernel finds. Writes need not wait for this machine's own
+        # disk: what the board has written is in the page cache, and outlives the emulator there.
         for name, path, mode in [*[(name, path, ",readonly=on") for name, path in disks], ("disk", f"{self.name}/disk", "")]:
-            words += ["-drive", f"if=none,id={name},format=raw,discard=unmap,file={path}{mode}",
+            words += ["-drive", f"if=none,id={name},format=raw,discard=unmap,cache=unsafe,file={path}{mode}",
                       "-device", f"virtio-blk-device,drive={name},serial={name}"]
         return [str(word) for word in words]
 
@@ -184,6 +185,9 @@ class Machine:
             process = subprocess.Popen(self.words(disks), cwd=self.directory.parent, stdin=subprocess.DEVNULL, stdout=errors,
                                        stderr=errors, start_new_session=True)
         self.pid_file.write_text(f"{process.pid}\n")
+        # A process that has just become another program has no words yet.
+        while process.poll() is None and not self.alive():
+            time.sleep(0.01)
 
     def pid(self):
         """Of its emulator, or None; a number that meanwhile belongs to another program does not count."""
