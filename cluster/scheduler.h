@@ -10,8 +10,8 @@
  * Both end in VmPlace, which the model refuses unless the incarnation is still the one seen here.
  *
  * S8: a board that is lost is made good within what the others have room for, higher priority
- * first; nothing that runs is stopped for it. When more than a third of the hosting boards is lost
- * at once, only VMs that fit without overcommitting the processors are placed.
+ * first; nothing that runs is stopped for it. While more than a third of the hosting boards, and
+ * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
  * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
@@ -41,7 +41,8 @@ struct scheduler_board {
 
 struct scheduler_vm {
 	const Tb__Vm *vm; /* borrowed */
-	/* What the placement's board said of it in this incarnation; NULL: nothing. */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. `well_ms` as of
+	 * now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
 	const Tb__VmReport *report;
 	uint64_t images; /* bit i: board i of the view holds all its images, whole */
 	bool images_there; /* somebody does hold each of them */
@@ -53,6 +54,9 @@ struct scheduler_view {
 	const struct scheduler_vm *vms; /* in any order */
 	size_t vm_count;
 	bool keep_room; /* Cluster.keep_room */
+	/* Latest time at which a board that the model does not have any more may still act
+	 * (lease_table_end of node 0). */
+	uint64_t gone_end_ms;
 };
 
 struct scheduler_verdict {
@@ -64,6 +68,10 @@ struct scheduler_plan {
 	Tb__Command **commands; /* id and time are left to the caller; owned */
 	size_t count;
 	struct scheduler_verdict *verdicts; /* one for each VM of the view, its order; owned */
+	/* Bit i: a command takes VMs from board i because its lease is over. Board i is granted
+	 * none until the command is applied: with a lease it would start by a model that still has
+	 * them there. */
+	uint64_t lost;
 	char storm[LIMIT_MESSAGE + 1]; /* S8 holds something back, and why; empty: no */
 	uint64_t
 		due_ms; /* call again then at the latest; UINT64_MAX: only when something changes */
@@ -88,10 +96,20 @@ struct scheduler_room {
 int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *ret_field,
 		    size_t field_size, char *ret_message, size_t message_size);
 
-/* What the simulator breaks on purpose. */
+/* Can the board have it now, by the rows alone (room->vms: all others that have a placement)? 0, or
+ * -EINVAL with a sentence: "b2 has 512 MiB for virtual machines, ...". */
+int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_message, size_t message_size);
+
+#ifdef TIEBREAK_SIM_FAULTS
+/* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum scheduler_fault {
 	SCHEDULER_FAULT_NONE,
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 };
 extern enum scheduler_fault scheduler_fault;
+#define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))
+#else
+#define SCHEDULER_FAULTY(fault) false
+#endif

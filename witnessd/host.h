@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lib/buf.h"
 #include "proto/host.pb-c.h"
 #include "proto/model.pb-c.h"
 #include "proto/peer.pb-c.h"
@@ -19,25 +20,32 @@
 
 struct config;
 struct core;
+struct front;
 struct host;
-struct metrics;
 
 /* After core_new and front_start, before core_start. A board that cannot host has one too: it keeps
  * images and says why not. 0; other: *ret_message says what is wrong, where, and the remedy. */
-int host_start(const struct config *config, struct core *core, struct host **ret,
-	       const char **ret_message);
-/* Ends all VMs (power button, then force, within what the lease leaves) and the thread; frees. */
+int host_start(const struct config *config, struct core *core, struct front *front,
+	       struct host **ret, const char **ret_message);
+/* Before core_stop, so that the lease is still renewed: ends all VMs (power button, then force) and
+ * the thread. What is called after it does nothing. */
 void host_stop(struct host *h);
+/* After front_stop: nobody calls in any more. NULL is fine. */
+void host_free(struct host *h);
 
 /* --- from the core's thread --- */
 void host_model_changed(struct host *h, uint64_t applied_index);
+/* The board entered a cluster, or its model database is another one. */
+void host_identity_changed(struct host *h);
 /* until_ms: of the board's lease on the boot clock, 0: none. fence: see hosting_fence. */
 void host_lease(struct host *h, uint64_t until_ms, uint64_t fence);
 /* A new leader or a new link to it: report whole. */
 void host_report(struct host *h);
+
+/* --- from the front's thread --- */
 /* A link of another board's host; the fd is the plain end, taken over. */
 void host_link_accepted(struct host *h, uint64_t node, int fd);
-/* The answer to core_host_dial: a plain end, taken over, or a negative errno. */
+/* The answer to front_host_dial: a plain end, taken over, or a negative errno. */
 void host_link_dialed(struct host *h, uint64_t dial_id, int fd_or_error);
 
 /* --- images, from the front's thread (image_store.h has the rules) --- */
@@ -53,13 +61,23 @@ void host_upload(struct host *h, struct mailbox *home, const char *sha256, uint6
 
 /* --- consoles, from the front's thread --- */
 
-/* Bytes that the guest printed, in order; len 0: it is over, `why` says why. */
+/* A console that somebody looks at. */
+struct host_console;
+/* Bytes that the guest printed, in order; after each call none comes before host_console_next. len
+ * 0: the console is open (`why` NULL; the first call); or it is over and `why` says why, "" for the
+ * end of what there is (the last call). */
 typedef void (*host_console_bytes)(void *arg, const void *bytes, size_t len, const char *why);
-/* Opens the console of a VM on whichever board it runs: the replay first. *ret_id names it in the
- * calls below; `bytes` is called in the thread of `home` until its end or host_console_close. */
-void host_console_open(struct host *h, struct mailbox *home, uint64_t vm, uint32_t replay,
-		       host_console_bytes bytes, void *arg, uint64_t *ret_id);
-void host_console_write(struct host *h, uint64_t id, const void *bytes, size_t len);
-void host_console_close(struct host *h, uint64_t id);
+/* Opens the console of a VM on whichever board it runs, up to `replay` bytes back; without `follow`
+ * it is over with what there is now. `bytes` is called in the thread of `home`, until it is over or
+ * host_console_close. */
+struct host_console *host_console_open(struct host *h, struct mailbox *home, uint64_t vm,
+				       uint32_t replay, bool follow, host_console_bytes bytes,
+				       void *arg);
+void host_console_next(struct host_console *c);
+/* Keys, copied; dropped if the guest does not take them. */
+void host_console_write(struct host_console *c, const void *bytes, size_t len);
+/* Owed for each one opened, in the thread of its home. */
+void host_console_close(struct host_console *c);
 
-void host_metrics(struct host *h, struct metrics *m);
+/* For metrics_collect. */
+void host_metrics(void *host, bool open, struct buf *out);

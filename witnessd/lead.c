@@ -10,6 +10,7 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "witnessd/core_internal.h"
+#include "witnessd/door_events.h"
 #include "witnessd/query.h"
 
 /* --- the model as the arbiter sees it --- */
@@ -98,7 +99,11 @@ void lead_start(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
+	core_host_forget(c, 0);
+	core_host_fence(c, engine_applied(c->engine));
+	lead_vms_start(c);
 	core_door_ask(c);
+	core_host_ask(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -114,6 +119,9 @@ void lead_stop(struct core *c)
 	fleet_free(c->fleet);
 	c->fleet = NULL;
 	c->fleet_term = 0;
+	lead_vms_stop(c);
+	core_host_forget(c, 0);
+	core_host_fence(c, UINT64_MAX);
 	uv_timer_stop(&c->fleet_due);
 	peer_close_all(c);
 	/* Questions that our own raft was to answer will not be. */
@@ -190,6 +198,7 @@ void lead_lease_changed(struct core *c)
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
 	valid = now < c->lease.until_ms && c->secrets_seen;
 	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
+	core_host_tell(c);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
@@ -362,7 +371,7 @@ struct drain_view {
 	unsigned count;
 };
 
-static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 {
 	const struct lease_member *member = lead_lease_of(c, node);
 
@@ -517,9 +526,7 @@ static void lead_send_orders(struct core *c, struct order_batch *b)
 		peer_send(p, &frame);
 	}
 	/* An order that cannot be sent is made again when the door reports. */
-	for (size_t i = 0; i < b->count; i++)
-		tb__door_order__free_unpacked(b->orders[i], NULL);
-	free(b->orders);
+	door_orders_free(b->orders, b->count);
 	*b = (struct order_batch){0};
 }
 
@@ -565,11 +572,15 @@ static void lead_due(uv_timer_t *timer)
 void lead_flush(struct core *c)
 {
 	uint64_t now = clock_boottime_ms();
+	uint64_t vms_due;
 	uint64_t due;
 
 	if (c->fleet == NULL)
 		return;
+	vms_due = lead_vms_flush(c, now);
 	due = fleet_tick(c->fleet, now);
+	if (vms_due < due)
+		due = vms_due;
 	lead_flush_commands(c);
 	lead_flush_orders(c);
 	if (due == UINT64_MAX)
@@ -590,6 +601,8 @@ void lead_applied(struct core *c, const struct apply_result *result)
 		fleet_site_changed(c->fleet, result->sites[i], now);
 	if (result->nodes_changed)
 		lead_members(c);
+	if (result->vms_changed || result->nodes_changed || result->cluster_changed)
+		lead_vms_changed(c);
 	/* A restore ends under the leader that began it. */
 	if (result->cluster_changed)
 		lead_hold(c, now);
@@ -709,6 +722,23 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	return 0;
 }
 
+static void node_rows_vms(struct node_rows *r, Tb__ClusterStatus *status)
+{
+	struct vm_counts counts[LIMIT_NODES];
+	uint64_t nodes[LIMIT_NODES];
+	struct vm_counts all;
+
+	for (unsigned i = 0; i < r->count; i++)
+		nodes[i] = r->rows[i].node_id;
+	lead_vms_count(r->c, nodes, r->count, &all, counts);
+	status->vms = all.vms;
+	status->vms_running = all.running;
+	for (unsigned i = 0; i < r->count; i++) {
+		r->statuses[i].vms = counts[i].vms;
+		r->statuses[i].vms_running = counts[i].running;
+	}
+}
+
 static void answer_cluster(struct core *c, struct query *q)
 {
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
@@ -718,6 +748,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	uint32_t here;
 
 	store_nodes(c->store, node_rows_visit, &rows);
+	node_rows_vms(&rows, &status);
 	store_count(c->store, "site", &sites);
 	fleet_counts(c->fleet, &status);
 	status.leader = c->identity.node_id;
@@ -902,6 +933,10 @@ void lead_answer(struct core *c, struct query *q)
 		break;
 	case TB__PEER_QUERY__WHAT_REPLACE:
 		answer_replace(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_VMS:
+	case TB__PEER_QUERY__WHAT_IMAGES:
+		lead_vms_answer(c, q);
 		break;
 	default:
 		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");
