@@ -99,11 +99,12 @@ class Cluster:
             board.remove()
             board.create(image)
 
-    def boot(self, tell=lambda text: None):
-        """One after the other: two that boot at once on two cores are no faster."""
+    def boot(self, tell=lambda text: None, disks=()):
+        """One after the other: two that boot at once on two cores are no faster. `disks`: of the first board, see
+        Machine.start."""
         self.hub_start()
         for board in self.boards:
-            board.start()
+            board.start(disks if board is self.boards[0] else ())
             tell(f"{board.name} is up after {board.wait(BOOT_S):.0f} s")
 
     def form(self, name="lab", tell=lambda text: None):
