@@ -25,7 +25,7 @@ enum option_type {
 };
 
 /* What completes an argument or a value, asked of the server while somebody types. */
-enum complete { COMPLETE_NONE, COMPLETE_FILE, COMPLETE_SITE, COMPLETE_NODE, COMPLETE_TOKEN };
+enum complete { COMPLETE_NONE, COMPLETE_FILE, COMPLETE_SITE, COMPLETE_NODE, COMPLETE_TOKEN, COMPLETE_ADDRESS };
 
 struct option_spec {
 	const char *name; /* without dashes; NULL ends a list */

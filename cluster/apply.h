@@ -54,5 +54,6 @@ struct apply_problem {
 };
 int site_check(const Tb__Site *site, struct apply_problem *ret);
 int name_check(const char *name, const char *field, struct apply_problem *ret);
+int service_address_check(const Tb__ServiceAddress *row, struct apply_problem *ret);
 /* Whose site it is: its label "tenant", "" none. */
 const char *site_tenant(const Tb__Site *site);

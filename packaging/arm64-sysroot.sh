@@ -5,7 +5,7 @@
 # Made again only when the list below changes.
 set -eu
 packages="libc6-dev libgcc-12-dev linux-libc-dev libuv1-dev libssl-dev libsqlite3-dev libraft-dev liblz4-dev \
-libprotobuf-c-dev libjansson-dev libcurl4-openssl-dev libsmartcols-dev libmbedtls-dev libcmocka-dev \
+libprotobuf-c-dev libjansson-dev libmnl-dev libcurl4-openssl-dev libsmartcols-dev libmbedtls-dev libcmocka-dev \
 libfdt-dev zlib1g-dev liburing-dev libseccomp-dev"
 root=$1
 stamp=$(echo "$packages" | sha256sum | cut -c1-16)

@@ -122,6 +122,7 @@ static const struct config_key config_keys[] = {
 	{"sites.sessions-max", set_number, FIELD(sessions_max), 0, 100000},
 	{"sites.sessions-per-address-max", set_number, FIELD(sessions_per_address_max), 0, 100000},
 	{"sites.pending-per-address-max", set_number, FIELD(pending_per_address_max), 0, 100000},
+	{"addresses.tickle", set_switch, FIELD(tickle)},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -138,6 +139,7 @@ void config_init(struct config *c)
 		.tls = CONFIG_TLS_ON,
 		.client_certificate = true,
 		.pending_per_address_max = 2048,
+		.tickle = true,
 	};
 }
 

@@ -35,6 +35,8 @@ struct config {
 	uint64_t agents_max; /* not a setting: resolved with sessions_max */
 	uint64_t sessions_per_address_max; /* 0: no limit */
 	uint64_t pending_per_address_max; /* 2048; 0: no limit */
+	/* [addresses] */
+	bool tickle; /* on: clients of a dead board are told by the heir of its address */
 };
 
 /* All defaults; strings are owned by the config. */

@@ -35,6 +35,7 @@ enum {
 	CORE_GRANTS_MAX = 1024,
 };
 
+struct addresses;
 struct peer;
 struct proposal;
 
@@ -143,6 +144,8 @@ struct core {
 	uint32_t wear_percent;
 	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
 	struct watch *watch; /* as the leader */
+	struct addresses *addresses; /* addresses.h */
+	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
@@ -154,6 +157,8 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
+/* Takes new site nodes, or not: the board was drained, or service addresses came or went. */
+void core_admit_sites(struct core *c);
 /* Asks the own doors for a report: a new leader, or a new link to it. */
 void core_door_ask(struct core *c);
 bool core_reports_due(const struct core *c);
@@ -189,6 +194,7 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_reachable(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 

@@ -9,6 +9,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/query.h"
 
@@ -99,6 +100,7 @@ void lead_start(struct core *c)
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_door_ask(c);
+	addresses_lead(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -110,6 +112,7 @@ void lead_stop(struct core *c)
 	if (c->fleet == NULL)
 		return;
 	watch_stop(c);
+	addresses_lead_end(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	c->fleet = NULL;
@@ -195,6 +198,8 @@ void lead_lease_changed(struct core *c)
 	if (valid == c->serving)
 		return;
 	c->serving = valid;
+	if (!valid)
+		addresses_void(c);
 	if (valid) {
 		log_notice("lease-gained", "this board may serve sites");
 		core_set_state(c, CORE_SERVING, "%s", "");
@@ -362,7 +367,7 @@ struct drain_view {
 	unsigned count;
 };
 
-static bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
+bool lead_reachable(const struct core *c, uint64_t node, uint64_t now)
 {
 	const struct lease_member *member = lead_lease_of(c, node);
 
@@ -386,7 +391,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
 	}
-	return lead_reaches(c, node, clock_boottime_ms());
+	return lead_reachable(c, node, clock_boottime_ms());
 }
 
 static int drain_visit(void *arg, const Tb__Node *node)
@@ -401,7 +406,7 @@ static int drain_visit(void *arg, const Tb__Node *node)
 	v->boards[v->count++] = (struct drain_board){
 		.node = node->id,
 		.voter = node->role == TB__NODE_ROLE__NODE_ROLE_VOTER,
-		.reachable = lead_reaches(v->c, node->id, clock_boottime_ms()),
+		.reachable = lead_reachable(v->c, node->id, clock_boottime_ms()),
 		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
 		.applied = soft != NULL ? soft->applied_index : 0,
 	};
@@ -619,6 +624,7 @@ void lead_tick(struct core *c)
 	lead_settle(c);
 	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
+	addresses_tick(c);
 	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
@@ -683,6 +689,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	status->disk_ms = health.disk_ms;
 	status->wear_percent = health.wear_percent;
 	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
+	addresses_node(c, node->id, status);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -737,7 +744,13 @@ static void answer_cluster(struct core *c, struct query *q)
 	answer.cluster = &status;
 	answer.n_nodes = rows.count;
 	answer.nodes = rows.pointers;
+	addresses_answer(c, &answer, &status);
 	query_finish(q, 0, &answer);
+	for (size_t i = 0; i < answer.n_addresses; i++)
+		tb__service_address__free_unpacked(answer.addresses[i], NULL);
+	free(answer.addresses);
+	for (unsigned i = 0; i < rows.count; i++)
+		free(rows.statuses[i].addresses);
 	free(rows.leader_name);
 }
 
@@ -843,7 +856,7 @@ static void answer_replace(struct core *c, struct query *q)
 		return;
 	}
 	tb__node__free_unpacked(node, NULL);
-	if (lead_reaches(c, id, clock_boottime_ms()))
+	if (lead_reachable(c, id, clock_boottime_ms()))
 		query_refuse(q, -EPERM,
 			     "that board is alive; only a dead one can be replaced (stop it for "
 			     "good first, or join the new board and remove the old one with "

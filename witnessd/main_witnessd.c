@@ -20,6 +20,7 @@
 #include "witnessd/directory.h"
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
+#include "witnessd/holder.h"
 #include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
@@ -195,11 +196,11 @@ static void config_print(const struct config *c)
 	       c->advertise, (unsigned long long)c->connections_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
 	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
-	       "pending-per-address-max = %llu\n",
+	       "pending-per-address-max = %llu\n\n[addresses]\ntickle = %s\n",
 	       c->sites_listen, c->sites_advertise, tls[c->tls],
 	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
 	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
-	       (unsigned long long)c->pending_per_address_max);
+	       (unsigned long long)c->pending_per_address_max, c->tickle ? "on" : "off");
 }
 
 /* --- the parts of the daemon, and who tells whom --- */
@@ -208,6 +209,7 @@ struct daemon {
 	struct core *core;
 	struct front *front;
 	struct qnet_door *door;
+	struct holder *holder;
 	_Atomic bool failed;
 	int data_lock, run_lock; /* held until the process ends */
 };
@@ -278,6 +280,29 @@ static void on_door_admit(void *arg, bool on)
 	qnet_door_admit(((struct daemon *)arg)->door, on);
 }
 
+static void on_address_hold(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order)
+{
+	holder_hold(((struct daemon *)arg)->holder, letter, order);
+}
+
+static void on_address_tickle(void *arg, struct roll_ends *ends, size_t count)
+{
+	holder_tickle(((struct daemon *)arg)->holder, ends, count);
+}
+
+static void on_holder_report(void *arg, uint64_t letter, Tb__PeerAddressReport *report)
+{
+	core_address_report(((struct daemon *)arg)->core, letter, report);
+}
+
+static void on_address_leaving(void *arg, const struct ip *ip)
+{
+	struct daemon *d = arg;
+
+	qnet_door_leave(d->door, ip);
+	agent_door_leave(front_agents(d->front), ip);
+}
+
 static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const char *pin,
 			 Tb__JoinRequest *request)
 {
@@ -316,9 +341,13 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.door_sessions = on_door_sessions,
 		.door_serve = on_door_serve,
 		.door_admit = on_door_admit,
+		.address_hold = on_address_hold,
+		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
 	};
+	const struct holder_options addresses = {.sites_listen = config->sites_listen,
+						 .tickle = config->tickle};
 	int rv;
 
 	rv = directory_claim(config->data_dir, 0700, "--data-dir", &d->data_lock, ret_message);
@@ -326,13 +355,21 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		rv = directory_claim(config->run_dir, 0755, "--run-dir", &d->run_lock, ret_message);
 	if (rv != 0)
 		return rv;
+	d->holder = holder_start(&addresses);
 	d->core = core_new(&core_config, &listeners);
 	core_on_failure(d->core, on_core_failed, d);
 	rv = front_start(config, d->core, &d->front, ret_message);
 	if (rv == 0)
 		rv = qnet_door_start(config, d->core, &d->door, ret_message);
 	if (rv == 0) {
+		const struct holder_upcalls upcalls = {.arg = d,
+						       .view = core_view(d->core),
+						       .report = on_holder_report,
+						       .leaving = on_address_leaving};
+
 		metrics_collect(front_metrics(d->front), door_metrics_write, d->door);
+		metrics_collect(front_metrics(d->front), holder_metrics, d->holder);
+		holder_begin(d->holder, &upcalls);
 		rv = core_start(d->core, ret_message);
 	}
 	return rv;
@@ -342,10 +379,14 @@ static void daemon_stop(struct daemon *d)
 {
 	if (d->core == NULL)
 		return;
+	/* While this board is still one of the cluster: the addresses move at once. */
+	holder_retire(d->holder);
 	core_stop(d->core);
 	/* Before the door, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
+	/* It speaks to the door and the core. */
+	holder_stop(d->holder);
 	if (d->door != NULL)
 		qnet_door_stop(d->door);
 	core_free(d->core);
