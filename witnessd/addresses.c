@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/address_claim.h"
 #include "cluster/address_pool.h"
 #include "cluster/roll.h"
 #include "lib/clock.h"
@@ -15,32 +16,12 @@
 #include "witnessd/links.h"
 
 enum {
-	HAS_MAX = 4 * LIMIT_ADDRESSES, /* of a board: told, held, and leaving */
 	BLOCK_MS = 15000, /* a board that could not take an address is not asked again before */
 	CONFLICT_EVENT_MS = 300000, /* an event of a conflict, again */
 	ROLL_BATCH = 1000, /* entries of one frame */
 	SERIAL_BITS = 24, /* of an order's number within its term */
 	UNHELD_MS = 10000, /* before it is an alarm */
 };
-
-struct ip_list {
-	struct ip items[HAS_MAX];
-	unsigned count;
-};
-
-static bool ip_list_has(const struct ip_list *l, const struct ip *ip)
-{
-	for (unsigned i = 0; i < l->count; i++)
-		if (ip_equal(&l->items[i], ip))
-			return true;
-	return false;
-}
-
-static void ip_list_add(struct ip_list *l, const struct ip *ip)
-{
-	if (!ip_list_has(l, ip) && l->count < HAS_MAX)
-		l->items[l->count++] = *ip;
-}
 
 static void ip_list_add_held(struct ip_list *l, const Tb__PeerAddressReport *report)
 {
@@ -75,12 +56,8 @@ struct blocked {
 /* What the leader knows of a board. */
 struct address_board {
 	uint64_t node; /* 0: free */
-	bool known; /* it has reported on its present link */
-	bool again; /* it said that no order is in force: the next one goes out in any case */
-	uint64_t serial; /* of the newest order to it; 0: none on this link */
-	struct ip_list ordered; /* that order */
-	uint64_t ordered_print; /* of its prefixes and interfaces */
-	struct ip_list has; /* it has, or may have */
+	struct address_claim claim;
+	uint64_t ordered_print; /* of the prefixes and interfaces of the newest order */
 	Tb__PeerAddressReport *report; /* its newest, NULL none */
 	struct blocked blocked[LIMIT_ADDRESSES];
 };
@@ -97,9 +74,7 @@ struct address_story {
 
 struct addresses {
 	/* as any board */
-	uint64_t letter; /* of the newest order to the holder */
-	Tb__PeerAddressOrder *order; /* that order; NULL: none is in force */
-	struct ip_list pending; /* of all orders that the holder may not have opened yet */
+	struct address_orders orders;
 	Tb__PeerAddressReport *report; /* of the holder, its newest */
 	struct hash sessions;
 	struct roll roll; /* of all boards; of this one under its own id */
@@ -122,38 +97,30 @@ static uint64_t self_id(const struct core *c)
 static void holder_give(struct core *c, const Tb__PeerAddressOrder *order)
 {
 	struct addresses *a = c->addresses;
+	struct ip_list hold = {.count = 0};
 
-	a->letter++;
-	ip_list_add_order(&a->pending, order);
-	c->listeners.address_hold(c->listeners.arg, a->letter, order);
+	ip_list_add_order(&hold, order);
+	address_orders_give(&a->orders, order->serial, &hold);
+	c->listeners.address_hold(c->listeners.arg, a->orders.letter, order);
 	core_admit_sites(c);
 }
 
 void addresses_order(struct core *c, const Tb__PeerAddressOrder *order)
 {
-	struct addresses *a = c->addresses;
-
-	if (a->order != NULL)
-		tb__peer_address_order__free_unpacked(a->order, NULL);
-	a->order = (Tb__PeerAddressOrder *)message_copy(&order->base);
-	holder_give(c, a->order);
+	holder_give(c, order);
 }
 
 void addresses_void(struct core *c)
 {
-	struct addresses *a = c->addresses;
 	Tb__PeerAddressOrder nothing = TB__PEER_ADDRESS_ORDER__INIT;
 
-	if (a->order == NULL)
-		return;
-	tb__peer_address_order__free_unpacked(a->order, NULL);
-	a->order = NULL;
-	holder_give(c, &nothing);
+	if (c->addresses->orders.serial != 0)
+		holder_give(c, &nothing);
 }
 
 bool addresses_wanted(const struct core *c)
 {
-	return c->addresses->order != NULL && c->addresses->order->n_hold > 0;
+	return c->addresses->orders.hold.count > 0;
 }
 
 /* All that this board may have at this moment. The caller frees it. */
@@ -161,7 +128,7 @@ static Tb__PeerAddressReport *report_first(const struct core *c)
 {
 	const struct addresses *a = c->addresses;
 	Tb__PeerAddressReport *report;
-	struct ip_list all = a->pending;
+	struct ip_list all = a->orders.pending;
 
 	if (a->report != NULL) {
 		report = (Tb__PeerAddressReport *)message_copy(&a->report->base);
@@ -241,11 +208,7 @@ void addresses_report(struct core *c, uint64_t letter, Tb__PeerAddressReport *re
 	Tb__PeerAddressReport *before = a->report;
 
 	a->report = report;
-	if (letter == a->letter) {
-		a->pending.count = 0;
-		if (a->order != NULL && a->order->serial == report->serial)
-			ip_list_add_order(&a->pending, a->order);
-	}
+	address_orders_opened(&a->orders, letter, report->serial);
 	heir_tickle(c, before, report);
 	if (before != NULL)
 		tb__peer_address_report__free_unpacked(before, NULL);
@@ -403,10 +366,10 @@ static void session_begin(struct core *c, uint64_t id, const Tb__SiteNode *node)
 	struct roll_ends ends;
 	struct hash_node *at = hash_find(&a->sessions, hash_u64(id), session_match, &id);
 
-	if (at != NULL || node == NULL || a->order == NULL || a->sessions.count >= ROLL_MAX ||
+	if (at != NULL || node == NULL || a->sessions.count >= ROLL_MAX ||
 	    ip_of_text(node->local, &ends.local, &ends.local_port) != 0 ||
 	    ip_of_text(node->address, &ends.remote, &ends.remote_port) != 0 ||
-	    ends.local.len != ends.remote.len || !ip_list_has(&a->pending, &ends.local))
+	    ends.local.len != ends.remote.len || !ip_list_has(&a->orders.pending, &ends.local))
 		return;
 	s = mem_zalloc(sizeof(*s));
 	s->id = id;
@@ -663,8 +626,8 @@ static int pool_visit(void *arg, const Tb__Node *node)
 		return 0;
 	*board = (struct pool_board){
 		.node = node->id,
-		.known = b->known,
-		.live = b->known && lead_reachable(c, node->id, p->view.now_ms),
+		.known = b->claim.known,
+		.live = b->claim.known && lead_reachable(c, node->id, p->view.now_ms),
 		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
 		.end_ms = lease_table_end(&c->leases, node->id) + ADDRESS_MARGIN_MS,
 	};
@@ -673,7 +636,7 @@ static int pool_visit(void *arg, const Tb__Node *node)
 
 		if (board_is_able(b, node, p->cluster->addresses[i], &p->ips[i], p->view.now_ms))
 			board->able |= one;
-		if (ip_list_has(&b->has, &p->ips[i]))
+		if (ip_list_has(&b->claim.has, &p->ips[i]))
 			board->has |= one;
 		if (node->drain == TB__DRAIN__DRAIN_NOW && (board->has & one) != 0)
 			p->now_drained |= one;
@@ -781,6 +744,7 @@ static void order_send(struct core *c, struct address_board *b, const struct poo
 	Tb__PeerAddressOrder order = TB__PEER_ADDRESS_ORDER__INIT;
 	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
 	Tb__ServiceAddress *rows[LIMIT_ADDRESSES];
+	struct ip_list hold = {.count = 0};
 	struct peer *peer = peer_find(c, b->node);
 
 	if (b->node != self_id(c) && peer == NULL)
@@ -788,18 +752,15 @@ static void order_send(struct core *c, struct address_board *b, const struct poo
 	order.term = c->fleet_term;
 	order.serial = c->fleet_term << SERIAL_BITS | ++c->addresses->serial;
 	order.hold = rows;
-	b->ordered.count = 0;
 	for (unsigned i = 0; i < p->view.address_count; i++) {
 		if ((share >> i & 1) == 0)
 			continue;
 		rows[order.n_hold++] = p->cluster->addresses[i];
-		ip_list_add(&b->ordered, &p->ips[i]);
-		/* From here on it may have it, whatever becomes of the letter. */
-		ip_list_add(&b->has, &p->ips[i]);
+		ip_list_add(&hold, &p->ips[i]);
 	}
-	b->serial = order.serial;
+	/* From here on it may have them, whatever becomes of the letter. */
+	address_claim_order(&b->claim, order.serial, &hold);
 	b->ordered_print = share_print(p, share);
-	b->again = false;
 	if (peer == NULL) {
 		addresses_order(c, &order);
 		return;
@@ -817,10 +778,10 @@ static bool share_is(const struct address_board *b, const struct pool *p, addres
 		if ((share >> i & 1) == 0)
 			continue;
 		count++;
-		if (!ip_list_has(&b->ordered, &p->ips[i]))
+		if (!ip_list_has(&b->claim.ordered, &p->ips[i]))
 			return false;
 	}
-	return count == b->ordered.count && b->ordered_print == share_print(p, share);
+	return count == b->claim.ordered.count && b->ordered_print == share_print(p, share);
 }
 
 static void stories_note(struct core *c, const struct pool *p, const struct pool_plan *plan)
@@ -834,8 +795,19 @@ static void stories_note(struct core *c, const struct pool *p, const struct pool
 		if (plan->holder[i] != 0)
 			story->unheld_ms = 0;
 		else if (story->unheld_ms == 0)
-			story->unheld_ms = p->view.now_ms;
+			story->unheld_ms = clock_boottime_ms();
 	}
+}
+
+/* Up to when this board is known to have led: a majority was with it then. Another leader may have
+ * been elected since, and keep an address where it is; but a board whose lease was over before that
+ * moment has lost what it had, whoever leads now (docs/decisions/0012). */
+static uint64_t led_until(const struct core *c, uint64_t now)
+{
+	uint64_t self = lease_table_self_until(&c->leases, now);
+
+	return self > LEASE_LENGTH_MS && self - LEASE_LENGTH_MS < now ? self - LEASE_LENGTH_MS
+								      : now;
 }
 
 static void pool_decide(struct core *c)
@@ -857,6 +829,7 @@ static void pool_decide(struct core *c)
 	pool.view.calm = pool.view.now_ms - a->changed_ms >= ADDRESS_CALM_MS;
 	fleet_addresses(c->fleet, pool.ips, pool.view.address_count);
 	pool.view.busy = pool_busy(c, &pool);
+	pool.view.now_ms = led_until(c, pool.view.now_ms);
 	address_pool_plan(&pool.view, &plan);
 	stories_note(c, &pool, &plan);
 	for (unsigned i = 0; i < pool.view.board_count; i++) {
@@ -866,9 +839,9 @@ static void pool_decide(struct core *c)
 
 		/* A board that has and gets nothing need not hear of it. */
 		if (b == NULL || !board->live ||
-		    (share == 0 && b->has.count == 0 && b->ordered.count == 0))
+		    (share == 0 && b->claim.has.count == 0 && b->claim.ordered.count == 0))
 			continue;
-		if (b->again || b->serial == 0 || !share_is(b, &pool, share))
+		if (b->claim.again || b->claim.serial == 0 || !share_is(b, &pool, share))
 			order_send(c, b, &pool, share);
 	}
 	tb__cluster__free_unpacked(pool.cluster, NULL);
@@ -885,19 +858,6 @@ static void board_reported(struct core *c, struct address_board *b,
 {
 	uint64_t now = clock_boottime_ms();
 
-	if (first) {
-		b->known = true;
-		b->serial = 0;
-		b->ordered.count = 0;
-	}
-	if (report->serial == b->serial) {
-		b->has = b->ordered;
-		ip_list_add_held(&b->has, report);
-	} else {
-		ip_list_add_held(&b->has, report);
-		/* No order is in force there; one that is on its way may be soon. */
-		b->again |= report->serial == 0;
-	}
 	for (size_t i = 0; i < report->n_held; i++) {
 		if (report->held[i]->state == TB__ADDRESS_STATE__ADDRESS_STATE_HELD)
 			story_held(c, b->node, report->held[i], first);
@@ -913,17 +873,18 @@ static void board_reported(struct core *c, struct address_board *b,
 void addresses_reported(struct core *c, uint64_t node, const Tb__PeerAddressReport *report)
 {
 	struct address_board *b = board_at(c, node);
+	struct ip_list held = {.count = 0};
 	bool first;
 
-	if (b == NULL || report->n_held > HAS_MAX || report->n_interfaces > LINKS_MAX)
+	if (b == NULL || report->n_held > IP_LIST_MAX || report->n_interfaces > LINKS_MAX)
 		return;
-	first = !b->known;
-	/* The first of a link is made by the board's core and says all. */
-	if (first && report->serial != 0)
+	first = !b->claim.known;
+	ip_list_add_held(&held, report);
+	if (!address_claim_report(&b->claim, report->serial, &held))
 		return;
 	board_reported(c, b, report, first);
 	/* What became free is given on at once; what has no effect there waits for the tick. */
-	if (!b->again && c->secrets_seen)
+	if (!b->claim.again && c->secrets_seen)
 		pool_decide(c);
 }
 
@@ -934,7 +895,7 @@ void addresses_greeted(struct core *c, uint64_t node)
 
 	if (b == NULL || p == NULL)
 		return;
-	b->known = false;
+	address_claim_greet(&b->claim);
 	for (unsigned i = 0; i < LIMIT_NODES; i++) {
 		uint64_t other = c->addresses->boards[i].node;
 
@@ -1102,7 +1063,7 @@ void addresses_node(struct core *c, uint64_t node, Tb__NodeStatus *status)
 {
 	const struct address_board *b = board_at(c, node);
 
-	if (b == NULL || b->report == NULL || !b->known)
+	if (b == NULL || b->report == NULL || !b->claim.known)
 		return;
 	status->addresses = mem_array(b->report->n_held + 1, sizeof(char *));
 	for (size_t i = 0; i < b->report->n_held; i++)
@@ -1154,8 +1115,6 @@ void addresses_free(struct addresses *a)
 		return;
 	for (unsigned i = 0; i < LIMIT_NODES; i++)
 		board_clear(&a->boards[i]);
-	if (a->order != NULL)
-		tb__peer_address_order__free_unpacked(a->order, NULL);
 	if (a->report != NULL)
 		tb__peer_address_report__free_unpacked(a->report, NULL);
 	if (a->news != NULL)
