@@ -52,6 +52,11 @@ bool address_claim_report(struct address_claim *c, uint64_t serial, const struct
 	return true;
 }
 
+void address_claim_over(struct address_claim *c)
+{
+	*c = (struct address_claim){0};
+}
+
 void address_orders_give(struct address_orders *o, uint64_t serial, const struct ip_list *hold)
 {
 	o->letter++;

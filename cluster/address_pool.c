@@ -8,15 +8,14 @@ static address_set bit(unsigned address)
 	return (address_set)1 << address;
 }
 
-/* Nothing of it is left, whatever it had. */
-static bool board_is_over(const struct pool_view *v, const struct pool_board *b)
+bool address_pool_over(const struct pool_view *v, const struct pool_board *b)
 {
 	return !b->live && v->now_ms >= b->end_ms;
 }
 
 static bool board_may_have(const struct pool_view *v, const struct pool_board *b, unsigned address)
 {
-	return (b->has & bit(address)) != 0 && !board_is_over(v, b);
+	return (b->has & bit(address)) != 0 && !address_pool_over(v, b);
 }
 
 /* Could somebody have an address of whom that is not known? */
@@ -25,7 +24,7 @@ static bool anybody_unknown(const struct pool_view *v)
 	if (v->now_ms < v->gone_end_ms)
 		return true;
 	for (unsigned i = 0; i < v->board_count; i++)
-		if (!v->boards[i].known && !board_is_over(v, &v->boards[i]))
+		if (!v->boards[i].known && !address_pool_over(v, &v->boards[i]))
 			return true;
 	return false;
 }
@@ -66,31 +65,41 @@ static const struct pool_board *heir_find(const struct pool_view *v, const struc
 	return heir;
 }
 
-/* The board that may have the address; of several a live one. NULL none. */
+enum proof {
+	PROOF_TOLD, /* this leadership gave it to this board, when nobody could have it */
+	PROOF_ONLY, /* of all boards it is the only one that may have it */
+	PROOF_NONE, /* several say that they may, or some have said nothing yet */
+};
+
+/* The board that may have the address; NULL none. What boards say is cautious: one may have lost it
+ * and not know, while another has it already. */
 static const struct pool_board *owner_find(const struct pool_view *v, unsigned address,
-					   bool *ret_double)
+					   bool unknown, enum proof *ret_proof)
 {
 	const struct pool_board *owner = NULL;
+	unsigned count = 0;
 
-	*ret_double = false;
 	for (unsigned i = 0; i < v->board_count; i++) {
 		const struct pool_board *b = &v->boards[i];
 
 		if (!board_may_have(v, b, address))
 			continue;
-		*ret_double |= owner != NULL;
-		if (owner == NULL || (!owner->live && b->live))
-			owner = b;
+		if ((b->told & bit(address)) != 0) {
+			*ret_proof = PROOF_TOLD;
+			return b;
+		}
+		owner = b;
+		count++;
 	}
+	*ret_proof = count == 1 && !unknown ? PROOF_ONLY : PROOF_NONE;
 	return owner;
 }
 
 static void plan_owned(const struct pool_view *v, struct pool_plan *plan, unsigned address,
-		       const struct pool_board *owner, bool doubled)
+		       const struct pool_board *owner)
 {
 	bool heirs = heir_find(v, plan, address) != NULL;
 
-	plan->holder[address] = 0;
 	if (!owner->live)
 		plan->why[address] = POOL_WAITS;
 	/* With nobody to take it, a drained board is better than none. */
@@ -100,7 +109,7 @@ static void plan_owned(const struct pool_view *v, struct pool_plan *plan, unsign
 		plan->why[address] = POOL_UNABLE;
 	else {
 		plan->holder[address] = owner->node;
-		plan->why[address] = doubled ? POOL_DOUBLE : POOL_STAYS;
+		plan->why[address] = POOL_STAYS;
 	}
 }
 
@@ -147,24 +156,45 @@ static void plan_balance(const struct pool_view *v, struct pool_plan *plan)
 	plan->why[best] = POOL_BALANCE;
 }
 
+/* True: nobody has it. */
+static bool plan_first(const struct pool_view *v, struct pool_plan *plan, unsigned address,
+		       bool unknown)
+{
+	enum proof proof;
+	const struct pool_board *owner = owner_find(v, address, unknown, &proof);
+
+	if (owner == NULL)
+		return true;
+	if (proof != PROOF_NONE)
+		plan_owned(v, plan, address, owner);
+	else
+		plan->why[address] = unknown ? POOL_UNPROVEN : POOL_DOUBLE;
+	return false;
+}
+
 void address_pool_plan(const struct pool_view *view, struct pool_plan *ret)
 {
-	const struct pool_board *owners[LIMIT_ADDRESSES] = {0};
-	bool doubled[LIMIT_ADDRESSES] = {0};
+	bool free_now[LIMIT_ADDRESSES] = {0};
 	bool unknown = anybody_unknown(view);
 
 	memset(ret, 0, sizeof(*ret));
 	/* What stays counts before anything is given. */
-	for (unsigned a = 0; a < view->address_count; a++) {
-		owners[a] = owner_find(view, a, &doubled[a]);
-		if (owners[a] != NULL)
-			plan_owned(view, ret, a, owners[a], doubled[a]);
-	}
 	for (unsigned a = 0; a < view->address_count; a++)
-		if (owners[a] == NULL)
+		free_now[a] = plan_first(view, ret, a, unknown);
+	for (unsigned a = 0; a < view->address_count; a++)
+		if (free_now[a])
 			plan_free(view, ret, a, unknown);
 	if (view->calm)
 		plan_balance(view, ret);
+}
+
+bool address_pool_silent(const struct pool_view *view, const struct pool_plan *plan,
+			 const struct pool_board *board)
+{
+	for (unsigned a = 0; a < view->address_count; a++)
+		if (plan->why[a] == POOL_UNPROVEN && (board->has & bit(a)) != 0)
+			return true;
+	return false;
 }
 
 address_set address_pool_share(const struct pool_view *view, const struct pool_plan *plan,

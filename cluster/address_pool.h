@@ -18,8 +18,12 @@
 #include "cluster/limits.h"
 
 enum {
-	/* Kernels count an address's life in seconds, and end it up to one late. */
-	ADDRESS_MARGIN_MS = 1000,
+	/* Kernels count an address's life in seconds, and may end it one late. */
+	ADDRESS_LATE_MS = 1000,
+	/* Lives end so long before the lease, as far as the kernel is punctual; */
+	ADDRESS_SPARE_MS = 250,
+	/* and an address is given away so long after it. */
+	ADDRESS_MARGIN_MS = ADDRESS_LATE_MS - ADDRESS_SPARE_MS,
 	/* Nothing is moved for the balance before all boards and addresses have stayed as they are
 	 * for so long. */
 	ADDRESS_CALM_MS = 30000,
@@ -37,6 +41,7 @@ struct pool_board {
 	address_set able; /* it could have these: interface, rights, Tb__ServiceAddress.boards */
 	address_set has; /* it has these or may have them: said so, or was told to, and has not said
 			  * that it let them go */
+	address_set told; /* of these: this leadership has told it to have them */
 };
 
 struct pool_view {
@@ -53,11 +58,14 @@ struct pool_view {
 enum pool_why {
 	POOL_STAYS, /* the board has it, or is taking it */
 	POOL_GIVEN, /* nobody had it: the board is to take it */
+	POOL_UNPROVEN, /* a board says that it may have it, but so may one that has said nothing
+			* yet: those who may have it go on as they do, and are told nothing */
 	POOL_WAITS, /* a board that is away may still have it */
 	POOL_DRAINED, /* to be let go: its board is drained */
 	POOL_UNABLE, /* to be let go: its board cannot have it any more */
 	POOL_BALANCE, /* to be let go: another board has too few */
-	POOL_DOUBLE, /* to be let go by all but one */
+	POOL_DOUBLE, /* several say that they may have it: to be let go by all that this leadership
+		      * has not given it to */
 	POOL_NOBODY, /* no live board can have it */
 };
 
@@ -66,7 +74,12 @@ struct pool_plan {
 	enum pool_why why[LIMIT_ADDRESSES];
 };
 
+/* Is the lease of the board over, so that it has none of the addresses any more? */
+bool address_pool_over(const struct pool_view *view, const struct pool_board *board);
 void address_pool_plan(const struct pool_view *view, struct pool_plan *ret);
+/* Is the board to be told nothing for now, so that it goes on as it does? */
+bool address_pool_silent(const struct pool_view *view, const struct pool_plan *plan,
+			 const struct pool_board *board);
 /* What the plan gives to a board. */
 address_set address_pool_share(const struct pool_view *view, const struct pool_plan *plan,
 			       uint64_t node);

@@ -101,13 +101,16 @@ static void holder_give(struct core *c, const Tb__PeerAddressOrder *order)
 
 	ip_list_add_order(&hold, order);
 	address_orders_give(&a->orders, order->serial, &hold);
-	c->listeners.address_hold(c->listeners.arg, a->orders.letter, order);
+	c->listeners.address_hold(c->listeners.arg, a->orders.letter, order, c->lease.until_ms);
 	core_admit_sites(c);
 }
 
 void addresses_order(struct core *c, const Tb__PeerAddressOrder *order)
 {
-	holder_give(c, order);
+	Tb__PeerAddressOrder nothing = TB__PEER_ADDRESS_ORDER__INIT;
+
+	/* Sent while there was a lease; the leader hears that it came too late. */
+	holder_give(c, clock_boottime_ms() < c->lease.until_ms ? order : &nothing);
 }
 
 void addresses_void(struct core *c)
@@ -638,6 +641,8 @@ static int pool_visit(void *arg, const Tb__Node *node)
 			board->able |= one;
 		if (ip_list_has(&b->claim.has, &p->ips[i]))
 			board->has |= one;
+		if (ip_list_has(&b->claim.ordered, &p->ips[i]))
+			board->told |= one;
 		if (node->drain == TB__DRAIN__DRAIN_NOW && (board->has & one) != 0)
 			p->now_drained |= one;
 	}
@@ -830,6 +835,12 @@ static void pool_decide(struct core *c)
 	fleet_addresses(c->fleet, pool.ips, pool.view.address_count);
 	pool.view.busy = pool_busy(c, &pool);
 	pool.view.now_ms = led_until(c, pool.view.now_ms);
+	for (unsigned i = 0; i < pool.view.board_count; i++) {
+		struct address_board *b = board_at(c, pool.boards[i].node);
+
+		if (b != NULL && address_pool_over(&pool.view, &pool.boards[i]))
+			address_claim_over(&b->claim);
+	}
 	address_pool_plan(&pool.view, &plan);
 	stories_note(c, &pool, &plan);
 	for (unsigned i = 0; i < pool.view.board_count; i++) {
@@ -838,7 +849,7 @@ static void pool_decide(struct core *c)
 		address_set share = address_pool_share(&pool.view, &plan, board->node);
 
 		/* A board that has and gets nothing need not hear of it. */
-		if (b == NULL || !board->live ||
+		if (b == NULL || !board->live || address_pool_silent(&pool.view, &plan, board) ||
 		    (share == 0 && b->claim.has.count == 0 && b->claim.ordered.count == 0))
 			continue;
 		if (b->claim.again || b->claim.serial == 0 || !share_is(b, &pool, share))

@@ -112,8 +112,9 @@ struct core_listeners {
 	void (*door_serve)(void *arg, bool on);
 	/* The board was drained (refuse new sessions, keep those that are there) or undrained. */
 	void (*door_admit)(void *arg, bool on);
-	/* All service addresses that this board is to have; `letter` as in holder_hold. Copied. */
-	void (*address_hold)(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order);
+	/* All service addresses that this board is to have, as holder_hold. Copied. */
+	void (*address_hold)(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order,
+			     uint64_t until_ms);
 	/* Clients of a board that died, whose address this board has now. Taken over. */
 	void (*address_tickle)(void *arg, struct roll_ends *ends, size_t count);
 	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.

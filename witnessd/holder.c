@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "cluster/address_pool.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -31,7 +32,6 @@ enum {
 	PROBE_MS = 250, /* nobody has answered for so long: it is free */
 	RETRY_MS = 5000, /* after a refusal or a conflict */
 	LEAVE_MS = 200, /* for the doors to end the sessions */
-	LIFE_SPARE_MS = 250, /* a kernel rounds lives up by as much */
 	ANNOUNCEMENTS = 5,
 	TICKLES_PER_TURN = 50, /* 1,000 clients per second: no more than can be let in again */
 	TICKLE_ROUNDS = 2, /* a packet may be lost */
@@ -344,8 +344,8 @@ static void berth_drop(struct holder *h, struct berth *b, uint64_t now)
 /* The seconds that an address may live in the kernel from now; 0: no whole one is left. */
 static unsigned lease_life_s(const struct holder *h, uint64_t now)
 {
-	return now + LIFE_SPARE_MS < h->lease_ms
-		       ? (unsigned)((h->lease_ms - now - LIFE_SPARE_MS) / 1000)
+	return now + ADDRESS_SPARE_MS < h->lease_ms
+		       ? (unsigned)((h->lease_ms - now - ADDRESS_SPARE_MS) / 1000)
 		       : 0;
 }
 
@@ -648,6 +648,7 @@ struct holder_letter {
 	enum holder_job job;
 	struct holder_upcalls up;
 	uint64_t number;
+	uint64_t until_ms; /* of the order: the end of the lease that it came under */
 	Tb__PeerAddressOrder *order;
 	struct roll_ends *ends;
 	size_t count;
@@ -707,18 +708,18 @@ static bool order_has(const Tb__PeerAddressOrder *order, const struct berth *b)
 	return false;
 }
 
-static void do_hold(struct holder *h, const Tb__PeerAddressOrder *order)
+static void do_hold(struct holder *h, const Tb__PeerAddressOrder *order, uint64_t until_ms)
 {
 	uint64_t now = clock_boottime_ms();
 
 	lease_look(h, now);
-	/* An order that came without a lease, or after one: the leader hears that it has no effect.
-	 */
+	/* The leader hears what has become of it. */
 	h->dirty = true;
-	if (order->serial == 0)
-		berths_drop_all(h, now);
-	if (order->serial == 0 || h->lease_ms == 0) {
+	/* An order is good for the lease that it came under, and what follows on that without a
+	 * gap: it may have lain here for long. */
+	if (order->serial == 0 || h->lease_ms == 0 || now >= until_ms) {
 		h->serial = 0;
+		berths_drop_all(h, now);
 		return;
 	}
 	h->serial = order->serial;
@@ -786,7 +787,7 @@ static void holder_open(struct letter *letter)
 	case JOB_HOLD:
 		h->letter = l->number;
 		if (h->begun && !h->stopping)
-			do_hold(h, l->order);
+			do_hold(h, l->order, l->until_ms);
 		break;
 	case JOB_TICKLE:
 		do_tickle(h, l->ends, l->count);
@@ -826,11 +827,13 @@ void holder_begin(struct holder *h, const struct holder_upcalls *upcalls)
 	holder_post(h, l, JOB_BEGIN);
 }
 
-void holder_hold(struct holder *h, uint64_t letter, const Tb__PeerAddressOrder *order)
+void holder_hold(struct holder *h, uint64_t letter, const Tb__PeerAddressOrder *order,
+		 uint64_t until_ms)
 {
 	struct holder_letter *l = mem_zalloc(sizeof(*l));
 
 	l->number = letter;
+	l->until_ms = until_ms;
 	l->order = (Tb__PeerAddressOrder *)message_copy(&order->base);
 	holder_post(h, l, JOB_HOLD);
 }

@@ -50,8 +50,10 @@ void holder_stop(struct holder *h);
 
 /* Any thread, each returns at once. */
 /* All that the board is to have; copied. `letter` grows with each; an order of serial 0 takes the
- * one before out of force. */
-void holder_hold(struct holder *h, uint64_t letter, const Tb__PeerAddressOrder *order);
+ * one before out of force. `until_ms`: the end of the lease that the order came under (boot clock).
+ */
+void holder_hold(struct holder *h, uint64_t letter, const Tb__PeerAddressOrder *order,
+		 uint64_t until_ms);
 /* Makes the clients at these ends notice, some at a time; taken over. */
 void holder_tickle(struct holder *h, struct roll_ends *ends, size_t count);
 

@@ -280,9 +280,10 @@ static void on_door_admit(void *arg, bool on)
 	qnet_door_admit(((struct daemon *)arg)->door, on);
 }
 
-static void on_address_hold(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order)
+static void on_address_hold(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order,
+			    uint64_t until_ms)
 {
-	holder_hold(((struct daemon *)arg)->holder, letter, order);
+	holder_hold(((struct daemon *)arg)->holder, letter, order, until_ms);
 }
 
 static void on_address_tickle(void *arg, struct roll_ends *ends, size_t count)

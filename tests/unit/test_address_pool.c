@@ -41,6 +41,12 @@ static struct pool_board able(struct pool_board b, address_set set)
 	return b;
 }
 
+static struct pool_board told(struct pool_board b)
+{
+	b.told = b.has;
+	return b;
+}
+
 static void test_one_address(void **state)
 {
 	const struct {
@@ -74,11 +80,19 @@ static void test_one_address(void **state)
 		 POOL_GIVEN},
 		{{well(1, 0), well(2, 0), well(3, 0)}, LATER, false, 0, POOL_WAITS},
 		{{well(1, 0), well(2, 0), well(3, 0)}, NOW, false, 1, POOL_GIVEN},
+		/* Who says that he may have it has it only if nobody else can; or if he was told
+		   to. */
 		{{well(1, 1), with(well(2, 0), false, false, LATER), well(3, 0)},
+		 0,
+		 false,
+		 0,
+		 POOL_UNPROVEN},
+		{{well(1, 1), well(2, 0), well(3, 0)}, LATER, false, 0, POOL_UNPROVEN},
+		{{told(well(1, 1)), with(well(2, 0), false, false, LATER), well(3, 0)},
 		 LATER,
 		 false,
 		 1,
-		 POOL_STAYS}, /* whoever has it alone keeps it */
+		 POOL_STAYS},
 		/* Its board is away: until its lease is over. */
 		{{well(1, 0), with(well(2, 1), false, true, LATER), well(3, 0)},
 		 0,
@@ -106,12 +120,23 @@ static void test_one_address(void **state)
 		 POOL_STAYS},
 		/* Its interface is gone. */
 		{{well(1, 0), able(well(2, 1), 2), well(3, 0)}, 0, true, 0, POOL_UNABLE},
-		/* Two of them: one is told to keep it. */
-		{{well(1, 0), with(well(2, 1), false, true, LATER), well(3, 1)},
+		/* Two say so: it stays where this leadership gave it to, else nobody keeps it. */
+		{{well(1, 1), with(well(2, 1), false, true, LATER), told(well(3, 1))},
 		 0,
 		 false,
 		 3,
-		 POOL_DOUBLE},
+		 POOL_STAYS},
+		{{well(1, 1), well(2, 0), with(told(well(3, 1)), false, true, LATER)},
+		 0,
+		 false,
+		 0,
+		 POOL_WAITS},
+		{{well(1, 1), well(2, 0), well(3, 1)}, 0, false, 0, POOL_DOUBLE},
+		{{well(1, 1), with(well(2, 1), false, true, NOW), well(3, 0)},
+		 0,
+		 false,
+		 1,
+		 POOL_STAYS},
 	};
 
 	(void)state;
@@ -285,7 +310,7 @@ static void walk_elect(struct walk *w)
 	w->elected = w->now;
 	for (unsigned i = 0; i < BOARDS; i++) {
 		w->boards[i].known = w->boards[i].live = false;
-		w->boards[i].has = 0;
+		w->boards[i].has = w->boards[i].told = 0;
 		w->boards[i].end_ms = w->now + LEASE + 1;
 	}
 }
@@ -309,6 +334,7 @@ static void walk_decide(struct walk *w)
 			continue;
 		w->given += (share & ~w->boards[i].has) != 0;
 		w->boards[i].has |= share;
+		w->boards[i].told = share;
 		/* An order to a board that is cut off may arrive or not. */
 		if (!w->truth[i].cut || rand() % 2 == 0)
 			w->truth[i].ordered = share;
