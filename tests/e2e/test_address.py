@@ -18,6 +18,7 @@ from lab import PEERS, PORT, WITNESS, Lab
 
 LIMIT = 60  # seconds; generous, for a machine with other things to do
 POOL = (f"{WITNESS}.100", f"{WITNESS}.101", f"{WITNESS}.102")
+POOL6 = ("fd91::1:100",)
 MARK = "proto 0x54"  # iproute2's word for witnessd/links.h
 
 
@@ -54,7 +55,7 @@ def addresses_at(space):
     """The service addresses at a board's interfaces, as its kernel says."""
     text = space.run("ip", "-o", "addr", "show", "scope", "global")
     return [address for address in re.findall(r"inet6? ([0-9a-f.:]+)/", text)
-            if address in POOL or address.startswith("fd91:")]
+            if address in POOL + POOL6]
 
 
 class Service:
@@ -64,6 +65,8 @@ class Service:
         self.cluster = cluster
         self.lab = Lab(os.path.join(cluster.dir, "lab"), nodes=nodes, timeout=timeout)
         cluster.cleanups.append(self.close)
+        for number, node in enumerate(self.lab.nodes, 1):
+            node.space.run("ip", "addr", "add", f"fd91::{number}/64", "dev", "qn", "nodad")
         for number, space in self.lab.boards.items():
             board = cluster.board(number, f"{PEERS}.{10 + number}", space.network)
             board.sites_address = f"*:{PORT}"
@@ -72,8 +75,9 @@ class Service:
         self.watcher = None
         self.still = None  # a board that stands still
         self.watcher = Watcher(self.lab)
+        self.pool = pool
         for address in pool:
-            self.add(f"{address}/24")
+            self.add(f"{address}/{64 if ':' in address else 24}")
 
     def add(self, address):
         self.ask().ctl("address", "add", address, "--interface", "qn")
@@ -91,8 +95,9 @@ class Service:
     def rows(self):
         return {row["address"]: row for row in self.ask().json("address", "list").get("items", [])}
 
-    def holder(self, address=POOL[0], seconds=LIMIT):
+    def holder(self, address=None, seconds=LIMIT):
         """The board whose interface has the address, when the cluster says so as well."""
+        address = address or self.pool[0]
         def look():
             status = self.rows().get(address, {}).get("status", {})
             if status.get("state") != "held":
@@ -101,11 +106,11 @@ class Service:
             return board if address in addresses_at(self.lab.boards[board.number]) else None
         return wait_for(seconds, f"nobody has {address}: {self.rows().get(address)}", look)
 
-    def moved(self, before, address=POOL[0]):
+    def moved(self, before, address=None):
         def look():
             board = self.holder(address)
             return board if board is not before else None
-        return wait_for(LIMIT, f"{address} stays at {before.name}", look, every=0.05)
+        return wait_for(LIMIT, f"{address or self.pool[0]} stays at {before.name}", look, every=0.05)
 
     def gone(self, board, address=POOL[0]):
         wait_for(LIMIT, f"{address} stays at the interface of {board.name}",
@@ -119,7 +124,7 @@ class Service:
         for node in self.lab.nodes:
             node.import_certificates(f"{out}/qnetd-cacert.crt", f"{out}/qdevice-net-node.p12")
             node.configure(name, "ffsplit")
-            node.hosts([POOL[0]])
+            node.hosts(self.pool)
             node.start()
         self.attached(name)
         wait_for(LIMIT, f"{name} does not get whole", lambda: all(
@@ -151,19 +156,19 @@ class Service:
         self.watcher = None
 
 
-def dead_board(cluster, options=(), leads=True):
+def dead_board(cluster, options=(), leads=True, pool=POOL[:1]):
     """The board with the address dies, the leader or another one: its heir has it, and the clients are
     back, though they had said nothing for up to 16 s. (corosync-qdevice rests for a while before it connects
     anew: that is its own.)"""
-    lab = Service(cluster, options=options, timeout=20000)
+    lab = Service(cluster, options=options, pool=pool, timeout=20000)
     lab.site()
     board = lab.holder()
     if (cluster.leader() is board) != leads:
         to = board if leads else next(other for other in cluster.boards.values() if other is not board)
         wait_for(LIMIT, f"{to.name} does not lead", lambda: cluster.leader() is to or
                  to.ctl("cluster", "transfer", to.name, check=False) is None, every=2)
-    attached = {node.witness() for node in lab.lab.nodes}
-    if attached != {POOL[0]}:
+    attached = {node.witness().strip("[]") for node in lab.lab.nodes}
+    if attached != {pool[0]}:
         raise Failure(f"the nodes are attached at {attached}")
     lab.pull_the_plug(board)
     began = time.monotonic()
@@ -172,7 +177,7 @@ def dead_board(cluster, options=(), leads=True):
     wait_for(LIMIT, "a client does not notice", lambda: all(node.witness() is None for node in lab.lab.nodes), every=0.02)
     told = time.monotonic() - began
     lab.attached("site-1", heir)
-    print(f"    {board.name} ({'the leader' if leads else 'not the leader'}) died: {POOL[0]} at {heir.name} after {at_heir:.1f} s, its clients know "
+    print(f"    {board.name} ({'the leader' if leads else 'not the leader'}) died: {pool[0]} at {heir.name} after {at_heir:.1f} s, its clients know "
           f"after {told:.1f} s and are attached there after {time.monotonic() - began:.1f} s{' (tickle off)' if options else ''}", flush=True)
     tickled = lab.metric(heir, "tiebreak_clients_tickled")
     if (tickled >= 2) == bool(options):
@@ -187,6 +192,10 @@ def dead_follower(cluster):
     dead_board(cluster, leads=False)
 
 
+def dead_board_with_ipv6(cluster):
+    dead_board(cluster, leads=False, pool=POOL6)
+
+
 def without_tickle(cluster):
     """The same where the heir may not tell the clients: they notice with their next heartbeat."""
     dead_board(cluster, ("--set", "addresses.tickle=off"))
@@ -196,8 +205,8 @@ def every_way_of_losing_it(cluster):
     """A board that stands still, one that is killed and started again at once, a drained one, one
     that is stopped, and the balance of several addresses."""
     lab = Service(cluster, nodes=0, pool=POOL)
-    lab.add("fd91::1:100/64")
-    holders = [lab.holder(address) for address in (*POOL, "fd91::1:100")]
+    lab.add(f"{POOL6[0]}/64")
+    holders = [lab.holder(address) for address in POOL + POOL6]
     counts = sorted(holders.count(board) for board in cluster.boards.values())
     if counts != [1, 1, 2]:
         raise Failure(f"four addresses at three boards are spread {counts}")
@@ -282,5 +291,5 @@ def what_cannot_be(cluster):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    main([dead_board, dead_follower, every_way_of_losing_it, what_cannot_be, without_tickle],
-         long=[dead_follower, without_tickle, every_way_of_losing_it, what_cannot_be])
+    main([dead_board, dead_follower, dead_board_with_ipv6, every_way_of_losing_it, what_cannot_be, without_tickle],
+         long=[dead_follower, dead_board_with_ipv6, without_tickle, every_way_of_losing_it, what_cannot_be])
