@@ -22,14 +22,21 @@ test: deps ## every test that CI runs (about 20 minutes on two cores)
 
 bench: ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
-	@python3 tests/bench/run.py build/bench/bin build/bench.json
+	@python3 tests/bench/run.py build/bench/bin --keep
 
 scale: deps ## ten thousand sites on three boards of this machine (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
-	@python3 tests/bench/scale.py build/bench/bin build/scale.json
+	@python3 tests/bench/scale.py build/bench/bin --keep
+
+bench-etcd: deps ## durable writes side by side with etcd (about four minutes)
+	@$(MAKE) --no-print-directory build PRESET=bench
+	@python3 tests/bench/etcd.py build/bench/bin --keep
 
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
+
+soak: build ## an hour of everything at random: 2,000 sites, boards killed, cut off, frozen, slowed
+	@python3 tests/e2e/soak.py build/$(PRESET)/bin
 
 years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
 	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
@@ -66,5 +73,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale sim years torture two-sides fuzz board boards bench-hv small-kernel \
+.PHONY: help deps build demo test bench scale bench-etcd sim soak years torture two-sides fuzz board boards bench-hv small-kernel \
 	install clean

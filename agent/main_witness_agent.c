@@ -15,6 +15,7 @@
 #include "agent/enroll.h"
 #include "agent/file.h"
 #include "agent/identity_files.h"
+#include "agent/renewer.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -178,7 +179,30 @@ static void signals_read(int fd, struct keeper *k)
 	}
 }
 
-static void loop_run(struct keeper *k, struct control *c, int signals)
+/* This program with the same settings, told to renew. Owned by the caller (the array only). */
+static char **renew_command(const struct options *o)
+{
+	char **words = mem_zalloc((4 + 2 * (size_t)o->set_count + 1) * sizeof(*words));
+	unsigned count = 0;
+
+	words[count++] = (char *)(uintptr_t) "witness-agent";
+	words[count++] = (char *)(uintptr_t) "--config";
+	words[count++] = o->config != NULL ? (char *)(uintptr_t)o->config
+					   : (char *)(uintptr_t)default_config;
+	for (unsigned i = 0; i < o->set_count; i++) {
+		words[count++] = (char *)(uintptr_t) "--set";
+		words[count++] = o->sets[i];
+	}
+	words[count] = (char *)(uintptr_t) "renew";
+	return words;
+}
+
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < 0 || b_ms < a_ms ? b_ms : a_ms;
+}
+
+static void loop_run(struct keeper *k, struct control *c, struct renewer *r, int signals)
 {
 	struct pollfd fds[1 + 2 + 1 + CONTROL_CLIENTS];
 	bool watchdog = getenv("WATCHDOG_USEC") != NULL;
@@ -190,18 +214,34 @@ static void loop_run(struct keeper *k, struct control *c, int signals)
 
 		count += control_poll(c, fds + count, &timeout_ms);
 		fds[count++] = (struct pollfd){.fd = signals, .events = POLLIN};
-		if (watchdog && (timeout_ms < 0 || timeout_ms > WATCHDOG_MS))
-			timeout_ms = WATCHDOG_MS;
+		timeout_ms = sooner(timeout_ms, renewer_timeout_ms(r, clock_boottime_ms()));
+		if (watchdog)
+			timeout_ms = sooner(timeout_ms, WATCHDOG_MS);
 		poll(fds, count, timeout_ms);
 		keeper_turn(k);
 		signals_read(signals, k);
 		control_turn(c);
 		control_file(c);
+		renewer_turn(r, clock_boottime_ms(), clock_realtime_ms());
 		if (watchdog && clock_boottime_ms() >= told_ms + WATCHDOG_MS) {
 			told_ms = clock_boottime_ms();
 			notify_send("WATCHDOG=1");
 		}
 	}
+}
+
+static void daemon_loop(const struct settings *s, const struct options *o, struct keeper *k,
+			struct control *c, int signals)
+{
+	char *certificate = mem_printf("%s/agent.crt", s->state_dir);
+	char **command = renew_command(o);
+	struct renewer renewer;
+
+	renewer_open(&renewer, command, certificate, clock_boottime_ms());
+	loop_run(k, c, &renewer, signals);
+	renewer_close(&renewer);
+	free(command);
+	free(certificate);
 }
 
 static int daemon_start(const struct settings *s, const struct identity_files *id, struct keeper *k,
@@ -221,7 +261,7 @@ static int daemon_start(const struct settings *s, const struct identity_files *i
 	return rv;
 }
 
-static int daemon_run(const struct settings *s)
+static int daemon_run(const struct settings *s, const struct options *o)
 {
 	struct identity_files id;
 	const char *why = "";
@@ -246,7 +286,7 @@ static int daemon_run(const struct settings *s)
 	log_notice("started", "witness-agent %s for node %u of site %s", TIEBREAK_VERSION, s->node,
 		   s->site);
 	notify_send("READY=1");
-	loop_run(&k, &c, signals);
+	daemon_loop(s, o, &k, &c, signals);
 	control_close(&c, true);
 	keeper_close(&k);
 	close(signals);
@@ -410,7 +450,7 @@ static int command_run(struct options *o, const char *command, const char *argum
 	else if (o->check)
 		rv = EXIT_SUCCESS;
 	else if (daemon)
-		rv = daemon_run(&s);
+		rv = daemon_run(&s, o);
 	else if (enroll)
 		rv = command_enroll(o, &s);
 	else if (strcmp(command, "check") == 0 || strcmp(command, "status") == 0)

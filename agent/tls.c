@@ -17,6 +17,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "lib/hex.h"
 #include "lib/mem.h"
@@ -390,6 +391,33 @@ int tls_pem_sha256(const char *pem, char hex[65])
 	rv = pem_read(&crt, pem);
 	if (rv == 0)
 		der_sha256(&crt, hex);
+	mbedtls_x509_crt_free(&crt);
+	return rv == 0 ? 0 : -EINVAL;
+}
+
+static int64_t time_ms(const mbedtls_x509_time *t)
+{
+	struct tm when = {.tm_year = t->year - 1900,
+			  .tm_mon = t->mon - 1,
+			  .tm_mday = t->day,
+			  .tm_hour = t->hour,
+			  .tm_min = t->min,
+			  .tm_sec = t->sec};
+
+	return (int64_t)timegm(&when) * 1000;
+}
+
+int tls_pem_life(const char *pem, int64_t *ret_issued_ms, int64_t *ret_not_after_ms)
+{
+	mbedtls_x509_crt crt;
+	int rv;
+
+	mbedtls_x509_crt_init(&crt);
+	rv = pem_read(&crt, pem);
+	if (rv == 0) {
+		*ret_issued_ms = time_ms(&crt.valid_from);
+		*ret_not_after_ms = time_ms(&crt.valid_to);
+	}
 	mbedtls_x509_crt_free(&crt);
 	return rv == 0 ? 0 : -EINVAL;
 }

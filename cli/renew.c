@@ -12,7 +12,7 @@
 #include "cli/outfile.h"
 #include "cli/run.h"
 #include "cli/trust.h"
-#include "cluster/renewal.h"
+#include "lib/renewal.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
 
@@ -106,7 +106,7 @@ void renew_if_due(struct invocation *inv)
 	    outfile_read(cert, PEM_MAX, &pem, &len) != 0)
 		return;
 	if (certificate_life(pem, &from_ms, &until_ms) == 0 &&
-	    renewal_is_due(from_ms, until_ms, clock_realtime_ms()) &&
+	    renewal_is_due(from_ms + RENEWAL_BACKDATE_MS, until_ms, clock_realtime_ms()) &&
 	    renew(inv, cert, key, &created, &body) == EXIT_OK)
 		tb__certificate_created__free_unpacked(created, NULL);
 	buf_free(&body);

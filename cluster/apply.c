@@ -7,7 +7,7 @@
  * comes back: the counter "epoch" keeps the greatest epoch of any deleted grant, and a site
  * created while it is above 0 begins with a grant to nobody at that epoch. So an epoch that
  * someone still holds as a fencing token is always below the next one. */
-#include "cluster/apply.h"
+#include "cluster/apply_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,15 +24,7 @@
 #include "lib/mem.h"
 #include "proto/json.h"
 
-enum { REFUSED = 1, COMMAND_ID = 16 };
-
-struct applier {
-	struct store *s;
-	uint64_t index;
-	const Tb__Command *command;
-	Tb__CommandResult *result;
-	struct apply_result *out;
-};
+enum { COMMAND_ID = 16 };
 
 /* --- results --------------------------------------------------------------------------------- */
 
@@ -43,8 +35,7 @@ static void result_text(char **text, char *owned)
 	*text = owned;
 }
 
-__attribute__((format(printf, 4, 5))) static int refuse(struct applier *a, Tb__Refusal why,
-							const char *field, const char *format, ...)
+int refuse(struct applier *a, Tb__Refusal why, const char *field, const char *format, ...)
 {
 	struct buf message = {0};
 	va_list args;
@@ -59,12 +50,12 @@ __attribute__((format(printf, 4, 5))) static int refuse(struct applier *a, Tb__R
 	return REFUSED;
 }
 
-static int refuse_invalid(struct applier *a, const struct apply_problem *problem)
+int refuse_invalid(struct applier *a, const struct apply_problem *problem)
 {
 	return refuse(a, TB__REFUSAL__REFUSAL_INVALID, problem->field, "%s", problem->message);
 }
 
-static int refuse_missing(struct applier *a, const char *field)
+int refuse_missing(struct applier *a, const char *field)
 {
 	return refuse(a, TB__REFUSAL__REFUSAL_INVALID, field,
 		      "the command lacks its %s; send it again with it", field);
@@ -95,16 +86,8 @@ static void changed_grant(struct applier *a, const Tb__Grant *grant)
 	out->grants[out->grant_count++] = (Tb__Grant *)message_copy(&grant->base);
 }
 
-/* The audit trail. `subject` is a node's or a site's name, "" where there is none. */
-struct subject {
-	const char *site;
-	const char *node;
-};
-
-__attribute__((format(printf, 5, 6))) static int audit(struct applier *a, const char *type,
-						       Tb__Severity severity,
-						       struct subject subject, const char *format,
-						       ...)
+int audit(struct applier *a, const char *type, Tb__Severity severity, struct subject subject,
+	  const char *format, ...)
 {
 	Tb__Event event = TB__EVENT__INIT;
 	struct buf message = {0};
@@ -122,14 +105,13 @@ __attribute__((format(printf, 5, 6))) static int audit(struct applier *a, const 
 		event.site = (char *)(uintptr_t)subject.site;
 	if (subject.node != NULL)
 		event.node = (char *)(uintptr_t)subject.node;
+	if (subject.vm != NULL)
+		event.vm = (char *)(uintptr_t)subject.vm;
 	event.message = (char *)(uintptr_t)buf_string(&message);
 	rv = store_event_add(a->s, &event);
 	buf_free(&message);
 	return rv;
 }
-
-#define INFO TB__SEVERITY__SEVERITY_INFO
-#define WARNING TB__SEVERITY__SEVERITY_WARNING
 
 /* --- certificates ---------------------------------------------------------------------------- */
 
@@ -277,6 +259,7 @@ static int node_put_new(struct applier *a, const Tb__Node *node, Tb__NodeRole ro
 		return rv;
 	row.role = role;
 	row.joined_ms = a->command->time_ms;
+	row.host = NULL; /* it says so itself, when it is in */
 	a->result->node_id = row.id;
 	a->out->nodes_changed = true;
 	return store_node_put(a->s, &row);
@@ -452,7 +435,7 @@ static int node_merge(struct applier *a, const Tb__Node *old, const Tb__NodeSet 
 	return node_check(row, &problem) == 0 ? 0 : refuse_invalid(a, &problem);
 }
 
-static bool message_equal(const ProtobufCMessage *one, const ProtobufCMessage *two)
+bool message_equal(const ProtobufCMessage *one, const ProtobufCMessage *two)
 {
 	size_t len = protobuf_c_message_get_packed_size(one);
 	struct buf packed = {0};
@@ -645,6 +628,9 @@ static int node_remove(struct applier *a, const Tb__Node *node)
 		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "id",
 			      "%s is the last board of the cluster; add another one first",
 			      node->name);
+	rv = vm_home_check(a, node);
+	if (rv != 0)
+		return rv;
 	rv = store_node_delete(a->s, node->id);
 	if (rv == 0)
 		rv = node_certificates_revoke(a, node->name);
@@ -710,6 +696,32 @@ static int apply_cluster_init(struct applier *a, const Tb__ClusterInit *op)
 		     "cluster %s created on board %s", row.name, op->node->name);
 }
 
+static int cluster_auto_register(struct applier *a, Tb__Cluster *row, bool on)
+{
+	if (!row->auto_register == !on)
+		return 0;
+	row->auto_register = on;
+	a->result->changed = 1;
+	return audit(a, "cluster.changed", INFO, (struct subject){0}, "unknown sites are now %s",
+		     on ? "created when they first attach" : "refused");
+}
+
+static int cluster_keep_room(struct applier *a, Tb__Cluster *row, Tb__Switch keep)
+{
+	bool on = keep == TB__SWITCH__SWITCH_ON;
+
+	if (keep > TB__SWITCH__SWITCH_OFF)
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "keepRoom", "use any, on or off");
+	if (keep == TB__SWITCH__SWITCH_ANY || !row->keep_room == !on)
+		return 0;
+	row->keep_room = on;
+	a->result->changed = 1;
+	return audit(a, "cluster.changed", INFO, (struct subject){0},
+		     on ? "room is kept for the virtual machines of any one board: what would not "
+			  "leave it is refused"
+			: "no room is kept for the loss of a board");
+}
+
 static int apply_cluster_set(struct applier *a, const Tb__ClusterSet *op)
 {
 	Tb__Cluster *row;
@@ -717,19 +729,14 @@ static int apply_cluster_set(struct applier *a, const Tb__ClusterSet *op)
 
 	if (rv != 0)
 		return rv;
-	if (!row->auto_register == !op->auto_register) {
-		a->result->unchanged = 1;
-	} else {
-		row->auto_register = op->auto_register;
-		a->result->changed = 1;
+	rv = cluster_auto_register(a, row, op->auto_register);
+	if (rv == 0)
+		rv = cluster_keep_room(a, row, op->keep_room);
+	if (rv == 0 && a->result->changed != 0) {
 		a->out->cluster_changed = true;
 		rv = store_cluster_put(a->s, row);
-		if (rv == 0)
-			rv = audit(
-				a, "cluster.changed", INFO, (struct subject){0},
-				"unknown sites are now %s",
-				op->auto_register ? "created when they first attach" : "refused");
 	}
+	a->result->unchanged = a->result->changed == 0;
 	tb__cluster__free_unpacked(row, NULL);
 	return rv;
 }
@@ -753,6 +760,8 @@ static int restore_rows(struct applier *a, const Tb__ClusterRestore *op)
 		case TB__SNAPSHOT__RECORD__ROW_CERTIFICATE:
 		case TB__SNAPSHOT__RECORD__ROW_EVENT:
 		case TB__SNAPSHOT__RECORD__ROW_COUNTER:
+		case TB__SNAPSHOT__RECORD__ROW_IMAGE:
+		case TB__SNAPSHOT__RECORD__ROW_VM:
 			rv = store_record_put(a->s, row->row, row->body.data, row->body.len);
 			break;
 		default:
@@ -848,6 +857,8 @@ static int restore_final(struct applier *a, const Tb__ClusterRestore__Final *fin
 		rv = store_secrets_put(a->s, final->secrets);
 	if (rv == 0)
 		rv = node_put_new(a, final->node, TB__NODE_ROLE__NODE_ROLE_VOTER);
+	if (rv == 0)
+		rv = vm_restore(a, final->old_node, a->result->node_id);
 	if (rv == 0)
 		rv = node_certificate_add(a, final->node, final->certificate);
 	if (rv != 0)
@@ -992,6 +1003,56 @@ static int apply_node_zone(struct applier *a, const Tb__NodeZone *op)
 	row = *node;
 	row.zone = op->zone;
 	rv = node_change(a, node, &row);
+	tb__node__free_unpacked(node, NULL);
+	return rv;
+}
+
+static int node_host_set(struct applier *a, const Tb__Node *old, Tb__NodeHost *host)
+{
+	struct subject subject = {.node = old->name};
+	struct buf bridges = {0};
+	Tb__Node row = *old;
+	int rv;
+
+	row.host = host;
+	if (message_equal(&old->base, &row.base)) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	a->result->changed = 1;
+	a->out->nodes_changed = true;
+	rv = store_node_put(a->s, &row);
+	if (rv != 0)
+		return rv;
+	if (!host->hosts)
+		return audit(a, "node.host", WARNING, subject,
+			     "board %s hosts no virtual machines: %s", row.name, host->why_not);
+	for (size_t i = 0; i < host->n_bridges; i++)
+		buf_printf(&bridges, "%s%s", i > 0 ? ", " : "", host->bridges[i]);
+	rv = audit(a, "node.host", INFO, subject,
+		   "board %s hosts virtual machines: %" PRIu32 " cores, %" PRIu32
+		   " MiB, bridges: %s",
+		   row.name, host->vcpus, host->memory_mib,
+		   host->n_bridges > 0 ? buf_string(&bridges) : "none");
+	buf_free(&bridges);
+	return rv;
+}
+
+static int apply_node_host_set(struct applier *a, const Tb__NodeHostSet *op)
+{
+	struct apply_problem problem;
+	Tb__Node *node;
+	int rv;
+
+	if (op->host == NULL)
+		return refuse_missing(a, "host");
+	if (host_check(op->host, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = node_get(a, op->id, &node);
+	if (rv != 0)
+		return rv;
+	a->result->node_id = op->id;
+	rv = node_host_set(a, node, op->host);
 	tb__node__free_unpacked(node, NULL);
 	return rv;
 }
@@ -2211,6 +2272,18 @@ static int command_dispatch(struct applier *a)
 		return apply_address_set(a, c->address_set);
 	case TB__COMMAND__OP_ADDRESS_REMOVE:
 		return apply_address_remove(a, c->address_remove);
+	case TB__COMMAND__OP_IMAGE_ADD:
+	case TB__COMMAND__OP_IMAGE_REMOVE:
+	case TB__COMMAND__OP_VM_PUT:
+	case TB__COMMAND__OP_VM_DELETE:
+	case TB__COMMAND__OP_VM_RUN:
+	case TB__COMMAND__OP_VM_MOVE:
+	case TB__COMMAND__OP_VM_PLACE:
+	case TB__COMMAND__OP_VM_RELEASE:
+	case TB__COMMAND__OP_VM_SETTLE:
+		return vm_apply(a);
+	case TB__COMMAND__OP_NODE_HOST_SET:
+		return apply_node_host_set(a, c->node_host_set);
 	default:
 		/* entry_known let no other pass. */
 		abort();
@@ -2257,6 +2330,8 @@ static void changes_undo(struct apply_result *out, const struct apply_result *be
 	out->nodes_changed = before->nodes_changed;
 	out->cluster_changed = before->cluster_changed;
 	out->certificates_changed = before->certificates_changed;
+	out->images_changed = before->images_changed;
+	out->vms_changed = before->vms_changed;
 }
 
 /* All of the command, or nothing but its refusal. */

@@ -7,6 +7,15 @@
  * - The certificate of a board is of kind "node" with the board's name as subject; NodeRemove
  *   revokes all of them. The last board cannot be removed.
  * - A site in the model always has a policy; its labels are sorted by key.
+ * - A VM in the model has no zeroes that stand for defaults: vCPUs, memory, attempts, back-off, ids
+ *   of disks and addresses of network cards are filled in, images are SHA-256 sums, labels are
+ *   sorted by key, and a placement is always there. VmPut takes names of images too, and leaves
+ *   `running` as it is when it replaces. A MAC that is left out stays that of the card with the
+ *   same number, or is derived from cluster, VM and number.
+ * - VmPlace gives the next incarnation; with node 0 it only says that the VM is nowhere. A VM that
+ *   is not wanted is placed nowhere else.
+ * - A board that has a VM's data disks is not removed (it may be replaced: the VM then waits for
+ *   "vm move --force").
  * - A site may have a grant without nodes: its vote was never given, and its epochs begin above
  *   those of deleted sites (apply.c says why). GrantSet itself must name nodes. */
 #pragma once
@@ -23,6 +32,8 @@ struct apply_result {
 	bool nodes_changed;
 	bool cluster_changed;
 	bool certificates_changed;
+	bool images_changed;
+	bool vms_changed;
 };
 
 /* Applies the entry at `index` in one transaction of its own. An entry that does not decode
@@ -55,5 +66,9 @@ struct apply_problem {
 int site_check(const Tb__Site *site, struct apply_problem *ret);
 int name_check(const char *name, const char *field, struct apply_problem *ret);
 int service_address_check(const Tb__ServiceAddress *row, struct apply_problem *ret);
+/* Where an image is named its SHA-256 or its name will do; whether it is there and of the right
+ * kind is the model's to say. Fields as in the JSON of the row: "config.disks[1].sizeMib". */
+int vm_check(const Tb__Vm *vm, struct apply_problem *ret);
+int image_check(const Tb__Image *row, struct apply_problem *ret);
 /* Whose site it is: its label "tenant", "" none. */
 const char *site_tenant(const Tb__Site *site);

@@ -121,32 +121,47 @@ static bool enum_known(const ProtobufCEnumDescriptor *type, int value)
 
 /* --- sites ----------------------------------------------------------------------------------- */
 
-static int label_check(const Tb__Site__LabelsEntry *label, struct apply_problem *ret)
+static int label_key_check(const char *key, const char *field, struct apply_problem *ret)
+{
+	return word_check(key, "._/-", LIMIT_LABEL_KEY,
+			  "label keys of 1 to 63 letters, digits, dots, dashes, underscores and "
+			  "slashes, beginning with a letter or digit",
+			  field, ret);
+}
+
+static int label_check(const char *key, const char *value, struct apply_problem *ret)
 {
 	char field[16 + LIMIT_LABEL_KEY];
 
-	if (word_check(label->key, "._/-", LIMIT_LABEL_KEY,
-		       "label keys of 1 to 63 letters, digits, dots, dashes, underscores and "
-		       "slashes, beginning with a letter or digit",
-		       "labels", ret) != 0)
+	if (label_key_check(key, "labels", ret) != 0)
 		return -EINVAL;
-	snprintf(field, sizeof(field), "labels.%s", label->key);
-	return text_check(label->value, LIMIT_LABEL_VALUE, field, ret);
+	snprintf(field, sizeof(field), "labels.%s", key);
+	return text_check(value, LIMIT_LABEL_VALUE, field, ret);
+}
+
+static int label_count_check(size_t count, struct apply_problem *ret)
+{
+	if (count > LIMIT_SITE_LABELS)
+		return problem(ret, "labels", "%zu labels, at most %d are allowed; remove some",
+			       count, LIMIT_SITE_LABELS);
+	return 0;
+}
+
+static int label_twice(const char *key, struct apply_problem *ret)
+{
+	return problem(ret, "labels", "the label %s is there twice; give it once", key);
 }
 
 static int labels_check(const Tb__Site *site, struct apply_problem *ret)
 {
-	if (site->n_labels > LIMIT_SITE_LABELS)
-		return problem(ret, "labels", "%zu labels, at most %d are allowed; remove some",
-			       site->n_labels, LIMIT_SITE_LABELS);
+	if (label_count_check(site->n_labels, ret) != 0)
+		return -EINVAL;
 	for (size_t i = 0; i < site->n_labels; i++) {
-		if (label_check(site->labels[i], ret) != 0)
+		if (label_check(site->labels[i]->key, site->labels[i]->value, ret) != 0)
 			return -EINVAL;
 		for (size_t j = 0; j < i; j++) {
 			if (strcmp(site->labels[i]->key, site->labels[j]->key) == 0)
-				return problem(ret, "labels",
-					       "the label %s is there twice; give it once",
-					       site->labels[i]->key);
+				return label_twice(site->labels[i]->key, ret);
 		}
 	}
 	return 0;
@@ -244,6 +259,294 @@ int site_check(const Tb__Site *site, struct apply_problem *ret)
 	if (name_check(site->name, "name", ret) != 0 || labels_check(site, ret) != 0)
 		return -EINVAL;
 	return site->policy == NULL ? 0 : policy_check(site->policy, ret);
+}
+
+/* --- images and virtual machines ------------------------------------------------------------- */
+
+bool image_sum_shaped(const char *text)
+{
+	return strnlen(text, 65) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+int image_check(const Tb__Image *row, struct apply_problem *ret)
+{
+	if (hex_check(row->sha256, 64, "sha256", ret) != 0 ||
+	    name_check(row->name, "name", ret) != 0)
+		return -EINVAL;
+	if (image_sum_shaped(row->name))
+		return problem(ret, "name",
+			       "it looks like a SHA-256; give the image a name of its own");
+	if (!enum_known(&tb__image_kind__descriptor, (int)row->kind))
+		return problem(ret, "kind", "%d is not known here; use disk, kernel or initrd",
+			       (int)row->kind);
+	if (row->size == 0 || row->size > LIMIT_IMAGE_SIZE)
+		return problem(ret, "size", "an image has from one byte to a TiB");
+	return 0;
+}
+
+int bridge_check(const char *name, const char *field, struct apply_problem *ret)
+{
+	return word_check(name, "._-", LIMIT_BRIDGE,
+			  "the name of a bridge: 1 to 15 letters, digits, dots, dashes and "
+			  "underscores, beginning with a letter or digit",
+			  field, ret);
+}
+
+static int vm_name_check(const char *name, struct apply_problem *ret)
+{
+	static const char rule[] = "1 to 63 of the characters a-z, 0-9 and -, beginning with a "
+				   "letter or digit";
+	size_t good = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+	char what[16];
+
+	if (name[0] == '\0')
+		return problem(ret, "name", "it is empty; use %s", rule);
+	if (strnlen(name, LIMIT_VM_NAME + 1) > LIMIT_VM_NAME)
+		return problem(ret, "name", "it is longer than %d bytes; use %s", LIMIT_VM_NAME,
+			       rule);
+	if (name[good] == '\0' && name[0] != '-')
+		return 0;
+	if (name[0] == '-')
+		good = 0;
+	byte_describe(name[good], what);
+	return problem(ret, "name", "character %zu is %s; use %s", good + 1, what, rule);
+}
+
+static int vm_labels_check(const Tb__Vm *vm, struct apply_problem *ret)
+{
+	if (label_count_check(vm->n_labels, ret) != 0)
+		return -EINVAL;
+	for (size_t i = 0; i < vm->n_labels; i++) {
+		if (label_check(vm->labels[i]->key, vm->labels[i]->value, ret) != 0)
+			return -EINVAL;
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(vm->labels[i]->key, vm->labels[j]->key) == 0)
+				return label_twice(vm->labels[i]->key, ret);
+		}
+	}
+	return 0;
+}
+
+const char *vm_label(const Tb__Vm *vm, const char *key)
+{
+	for (size_t i = 0; i < vm->n_labels; i++)
+		if (strcmp(vm->labels[i]->key, key) == 0)
+			return vm->labels[i]->value;
+	return NULL;
+}
+
+static int number_check(uint32_t value, uint32_t low, uint32_t high, const char *field,
+			const char *unit, struct apply_problem *ret)
+{
+	if (value < low || value > high)
+		return problem(ret, field, "%u%s is out of range; use %u to %u", value, unit, low,
+			       high);
+	return 0;
+}
+
+static int vm_numbers_check(const Tb__VmConfig *c, struct apply_problem *ret)
+{
+	if ((c->vcpus != 0 &&
+	     number_check(c->vcpus, 1, LIMIT_VM_VCPUS, "config.vcpus", "", ret) != 0) ||
+	    (c->memory_mib != 0 && number_check(c->memory_mib, 16, LIMIT_VM_MEMORY_MIB,
+						"config.memoryMib", " MiB", ret) != 0) ||
+	    number_check(c->restart_attempts, 0, LIMIT_VM_ATTEMPTS, "config.restartAttempts", "",
+			 ret) != 0 ||
+	    number_check(c->restart_backoff_ms, 0, LIMIT_VM_BACKOFF_MS, "config.restartBackoffMs",
+			 " ms", ret) != 0 ||
+	    number_check(c->priority, 0, 100, "config.priority", "", ret) != 0)
+		return -EINVAL;
+	if (!enum_known(&tb__vm_restart__descriptor, (int)c->restart))
+		return problem(ret, "config.restart",
+			       "%d is not known here; use always, on_failure or never",
+			       (int)c->restart);
+	if (!enum_known(&tb__vm_loss__descriptor, (int)c->loss))
+		return problem(ret, "config.loss", "%d is not known here; use restart or wait",
+			       (int)c->loss);
+	return 0;
+}
+
+static int vm_disk_check(const Tb__VmDisk *disk, const char *field, struct apply_problem *ret)
+{
+	char at[64];
+
+	snprintf(at, sizeof(at), "%s.kind", field);
+	if (!enum_known(&tb__disk_kind__descriptor, (int)disk->kind))
+		return problem(ret, at, "%d is not known here; use image, overlay or data",
+			       (int)disk->kind);
+	snprintf(at, sizeof(at), "%s.image", field);
+	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA && disk->image[0] != '\0')
+		return problem(ret, at, "a data disk begins empty; leave the image out");
+	if (disk->kind != TB__DISK_KIND__DISK_KIND_DATA && name_check(disk->image, at, ret) != 0)
+		return -EINVAL;
+	snprintf(at, sizeof(at), "%s.sizeMib", field);
+	if (disk->kind == TB__DISK_KIND__DISK_KIND_IMAGE && disk->size_mib != 0)
+		return problem(ret, at,
+			       "a read-only image is as large as it is; leave the size "
+			       "out, or make it an overlay");
+	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA && disk->size_mib == 0)
+		return problem(ret, at, "a data disk needs a size");
+	if (disk->size_mib > LIMIT_VM_DISK_MIB)
+		return problem(ret, at, "a disk has at most %d MiB", LIMIT_VM_DISK_MIB);
+	snprintf(at, sizeof(at), "%s.id", field);
+	return disk->id[0] == '\0' ? 0
+				   : word_check(disk->id, "._-", LIMIT_VM_DISK_ID,
+						"1 to 20 letters, digits, dots, dashes and "
+						"underscores, beginning with a letter or digit",
+						at, ret);
+}
+
+/* The serial number of the i-th disk: its own or "disk0", "disk1", .... */
+static void disk_id(const Tb__VmConfig *c, size_t i, char out[LIMIT_VM_DISK_ID + 1])
+{
+	if (c->disks[i]->id[0] != '\0')
+		snprintf(out, LIMIT_VM_DISK_ID + 1, "%s", c->disks[i]->id);
+	else
+		snprintf(out, LIMIT_VM_DISK_ID + 1, "disk%u", (unsigned)i);
+}
+
+static int vm_disks_check(const Tb__VmConfig *c, struct apply_problem *ret)
+{
+	char ids[LIMIT_VM_DISKS][LIMIT_VM_DISK_ID + 1];
+	char field[48];
+
+	if (c->n_disks > LIMIT_VM_DISKS)
+		return problem(ret, "config.disks", "%zu disks, at most %d are allowed", c->n_disks,
+			       LIMIT_VM_DISKS);
+	for (size_t i = 0; i < c->n_disks; i++) {
+		snprintf(field, sizeof(field), "config.disks[%zu]", i);
+		if (vm_disk_check(c->disks[i], field, ret) != 0)
+			return -EINVAL;
+		disk_id(c, i, ids[i]);
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(ids[i], ids[j]) != 0)
+				continue;
+			snprintf(field, sizeof(field), "config.disks[%zu].id", i);
+			return problem(ret, field,
+				       "disks[%zu] has the id %s too; give each its own", j,
+				       ids[i]);
+		}
+	}
+	return 0;
+}
+
+static int mac_check(const char *mac, const char *field, struct apply_problem *ret)
+{
+	bool shape = strnlen(mac, 18) == 17;
+
+	for (size_t i = 0; shape && i < 17; i++)
+		shape = i % 3 == 2 ? mac[i] == ':' : strchr("0123456789abcdef", mac[i]) != NULL;
+	if (!shape)
+		return problem(ret, field,
+			       "use six bytes in lower-case hexadecimal, as in "
+			       "02:00:5e:10:00:01, or leave it out");
+	if (strchr("13579bdf", mac[1]) != NULL || strcmp(mac, "00:00:00:00:00:00") == 0)
+		return problem(ret, field,
+			       "%s is not the address of one card: the first byte must be even; "
+			       "leave it out to be given one",
+			       mac);
+	return 0;
+}
+
+static int vm_nics_check(const Tb__VmConfig *c, struct apply_problem *ret)
+{
+	char field[48];
+
+	if (c->n_nics > LIMIT_VM_NICS)
+		return problem(ret, "config.nics", "%zu network cards, at most %d are allowed",
+			       c->n_nics, LIMIT_VM_NICS);
+	for (size_t i = 0; i < c->n_nics; i++) {
+		const Tb__VmNic *nic = c->nics[i];
+
+		snprintf(field, sizeof(field), "config.nics[%zu].bridge", i);
+		if (bridge_check(nic->bridge, field, ret) != 0)
+			return -EINVAL;
+		snprintf(field, sizeof(field), "config.nics[%zu].mac", i);
+		if (nic->mac[0] != '\0' && mac_check(nic->mac, field, ret) != 0)
+			return -EINVAL;
+		for (size_t j = 0; j < i; j++) {
+			if (nic->mac[0] != '\0' && strcmp(nic->mac, c->nics[j]->mac) == 0)
+				return problem(ret, field,
+					       "nics[%zu] has %s too; each card needs its own", j,
+					       nic->mac);
+		}
+	}
+	return 0;
+}
+
+static int vm_boards_check(char *const *names, size_t count, const char *field,
+			   struct apply_problem *ret)
+{
+	char at[48];
+
+	if (count > LIMIT_VM_BOARDS)
+		return problem(ret, field, "%zu boards, at most %d are allowed", count,
+			       LIMIT_VM_BOARDS);
+	for (size_t i = 0; i < count; i++) {
+		snprintf(at, sizeof(at), "%s[%zu]", field, i);
+		if (name_check(names[i], at, ret) != 0)
+			return -EINVAL;
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(names[i], names[j]) == 0)
+				return problem(ret, at, "the board %s is named twice", names[i]);
+		}
+	}
+	return 0;
+}
+
+static int vm_config_check(const Tb__VmConfig *c, const Tb__Vm *vm, struct apply_problem *ret)
+{
+	if (vm_numbers_check(c, ret) != 0 || name_check(c->kernel, "config.kernel", ret) != 0)
+		return -EINVAL;
+	if (c->initrd[0] != '\0' && name_check(c->initrd, "config.initrd", ret) != 0)
+		return -EINVAL;
+	if (text_check(c->command_line, LIMIT_VM_COMMAND_LINE, "config.commandLine", ret) != 0 ||
+	    vm_disks_check(c, ret) != 0 || vm_nics_check(c, ret) != 0 ||
+	    vm_boards_check(c->prefer, c->n_prefer, "config.prefer", ret) != 0 ||
+	    vm_boards_check(c->require, c->n_require, "config.require", ret) != 0)
+		return -EINVAL;
+	if (c->apart[0] == '\0')
+		return 0;
+	if (label_key_check(c->apart, "config.apart", ret) != 0)
+		return -EINVAL;
+	if (vm_label(vm, c->apart) == NULL)
+		return problem(ret, "config.apart",
+			       "the VM has no label %s to be kept apart by; give it one", c->apart);
+	return 0;
+}
+
+int vm_check(const Tb__Vm *vm, struct apply_problem *ret)
+{
+	if (vm_name_check(vm->name, ret) != 0 || vm_labels_check(vm, ret) != 0)
+		return -EINVAL;
+	if (vm->config == NULL)
+		return problem(ret, "config.kernel", "a VM needs a kernel; name an image");
+	return vm_config_check(vm->config, vm, ret);
+}
+
+static int strings_rise(char *const *texts, size_t count)
+{
+	for (size_t i = 1; i < count; i++)
+		if (strcmp(texts[i - 1], texts[i]) >= 0)
+			return 0;
+	return 1;
+}
+
+int host_check(const Tb__NodeHost *host, struct apply_problem *ret)
+{
+	if (text_check(host->why_not, LIMIT_MESSAGE, "host.whyNot", ret) != 0)
+		return -EINVAL;
+	if (host->vcpus > LIMIT_HOST_VCPUS)
+		return problem(ret, "host.vcpus", "a board has at most %d cores", LIMIT_HOST_VCPUS);
+	if (host->n_bridges > LIMIT_HOST_BRIDGES)
+		return problem(ret, "host.bridges", "%zu bridges, at most %d are told",
+			       host->n_bridges, LIMIT_HOST_BRIDGES);
+	for (size_t i = 0; i < host->n_bridges; i++)
+		if (bridge_check(host->bridges[i], "host.bridges", ret) != 0)
+			return -EINVAL;
+	if (!strings_rise(host->bridges, host->n_bridges))
+		return problem(ret, "host.bridges", "they are sorted, and each there once");
+	return 0;
 }
 
 /* --- the other rows -------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
  *
  * All: 0, or -EINVAL with the field's JSON path and a sentence with the remedy. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,3 +29,9 @@ int token_check(const Tb__Token *row, struct apply_problem *ret);
 int certificate_check(const Tb__Certificate *row, struct apply_problem *ret);
 int grant_check(const Tb__Grant *row, struct apply_problem *ret);
 int event_check(const Tb__Event *row, struct apply_problem *ret);
+int host_check(const Tb__NodeHost *host, struct apply_problem *ret);
+int bridge_check(const char *name, const char *field, struct apply_problem *ret);
+/* 64 lower-case hexadecimal digits. */
+bool image_sum_shaped(const char *text);
+/* The value of the VM's label, or NULL. */
+const char *vm_label(const Tb__Vm *vm, const char *key);

@@ -12,7 +12,8 @@
  * lease is over (its own deadline does that too, whatever hangs here).
  *
  * `released` is said only of an incarnation that the model shows as releasing, when no process is
- * left; from there the model itself keeps this board from starting it. */
+ * left, also none of a daemon of before (HOSTING_QUIET_MS); from there the model itself keeps this
+ * board from starting it. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,7 +46,8 @@ void hosting_fence(struct hosting *h, uint64_t index, uint64_t now_ms);
 void hosting_model(struct hosting *h, uint64_t applied, const Tb__Vm *const *vms, size_t count,
 		   uint64_t now_ms);
 
-/* What became of an action. */
+/* What became of an action. News of a process or of preparations that nobody waits for any more are
+ * ignored; `problem` may be NULL. */
 enum hosting_news {
 	HOSTING_PREPARED, /* images, disks and taps are there */
 	HOSTING_NOT_PREPARED, /* `problem` says why; tried again with back-off */
@@ -63,10 +65,12 @@ uint64_t hosting_tick(struct hosting *h, uint64_t now_ms);
 enum hosting_verb {
 	HOSTING_PREPARE, /* the Vm is that of the newest model */
 	HOSTING_START, /* with this deadline */
-	HOSTING_RENEW, /* tell it this deadline */
+	HOSTING_RENEW, /* tell it this deadline; it may be gone, and the news on the way */
 	HOSTING_BUTTON,
 	HOSTING_KILL, /* SIGKILL; HOSTING_OFF or _FAILED follows when it was waited for */
-	HOSTING_DISCARD, /* its overlays and taps may go: the placement has left this board */
+	/* Its overlays and taps may go: the placement has left this board. A PREPARE that is still
+	 * under way is given up. */
+	HOSTING_DISCARD,
 };
 struct hosting_action {
 	enum hosting_verb verb;

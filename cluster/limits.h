@@ -3,6 +3,9 @@
 #include <stdint.h>
 
 #define LIMIT_CERTIFICATE_LIFE_MS UINT64_C(7776000000) /* 90 days */
+#define LIMIT_IMAGE_SIZE (UINT64_C(1) << 40)
+/* Of agents: a site may be shut for a season, and nobody can enrol it again from far away. */
+#define LIMIT_AGENT_CERTIFICATE_LIFE_MS UINT64_C(31536000000) /* a year */
 #define LIMIT_CERTIFICATE_LIFE_MAX_MS UINT64_C(315360000000) /* ten years */
 
 enum {
@@ -10,6 +13,19 @@ enum {
 	LIMIT_IMAGES = 256,
 	LIMIT_VMS = 256,
 	LIMIT_VM_BOARDS = 7, /* names in prefer and require */
+	LIMIT_VM_NAME = 63, /* bytes: a-z 0-9 - */
+	LIMIT_VM_VCPUS = 8,
+	LIMIT_VM_MEMORY_MIB = 65536,
+	LIMIT_VM_DISKS = 8,
+	LIMIT_VM_DISK_MIB = 1 << 20,
+	LIMIT_VM_DISK_ID = 20, /* bytes: virtio 1.2, 5.2.6 */
+	LIMIT_VM_NICS = 4,
+	LIMIT_VM_COMMAND_LINE = 2048, /* bytes */
+	LIMIT_VM_ATTEMPTS = 100,
+	LIMIT_VM_BACKOFF_MS = 300000,
+	LIMIT_BRIDGE = 15, /* bytes of its name: IFNAMSIZ - 1 */
+	LIMIT_HOST_VCPUS = 1024,
+	LIMIT_HOST_BRIDGES = 16,
 	LIMIT_SITE_NODES = 64, /* nodes of one site, configured or attached */
 	LIMIT_SITE_LABELS = 16,
 	LIMIT_NAME = 64, /* bytes of a site, node, token name: [A-Za-z0-9][A-Za-z0-9._-]* */

@@ -53,6 +53,9 @@ struct scheduler_view {
 	const struct scheduler_vm *vms; /* in any order */
 	size_t vm_count;
 	bool keep_room; /* Cluster.keep_room */
+	/* Latest time at which a board that the model does not have any more may still act
+	 * (lease_table_end of node 0). */
+	uint64_t gone_end_ms;
 };
 
 struct scheduler_verdict {
@@ -64,6 +67,10 @@ struct scheduler_plan {
 	Tb__Command **commands; /* id and time are left to the caller; owned */
 	size_t count;
 	struct scheduler_verdict *verdicts; /* one for each VM of the view, its order; owned */
+	/* Bit i: a command takes VMs from board i because its lease is over. Board i is granted
+	 * none until the command is applied: with a lease it would start by a model that still has
+	 * them there. */
+	uint64_t lost;
 	char storm[LIMIT_MESSAGE + 1]; /* S8 holds something back, and why; empty: no */
 	uint64_t
 		due_ms; /* call again then at the latest; UINT64_MAX: only when something changes */
@@ -87,6 +94,11 @@ struct scheduler_room {
  * -EINVAL with the field and a sentence with the arithmetic. */
 int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *ret_field,
 		    size_t field_size, char *ret_message, size_t message_size);
+
+/* Can the board have it now, by the rows alone (room->vms: all others that have a placement)? 0, or
+ * -EINVAL with a sentence: "b2 has 512 MiB for virtual machines, ...". */
+int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_message, size_t message_size);
 
 /* What the simulator breaks on purpose. */
 enum scheduler_fault {

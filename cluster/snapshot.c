@@ -7,7 +7,7 @@
 
 static const char magic[8] = {'T', 'B', 'S', 'N', 'A', 'P', 'S', 'H'};
 
-/* Field numbers of Tb__Snapshot, as in command.proto; all below 16, so a tag is one byte. */
+/* Field numbers of Tb__Snapshot, as in command.proto. */
 enum { FIELD_VERSION = 1, FIELD_APPLIED = 2, FIELD_RECORD = 3 };
 enum { WIRE_VARINT = 0, WIRE_BYTES = 2 };
 
@@ -43,8 +43,8 @@ static void varint_put(struct buf *out, uint64_t value)
 
 static void tag_put(struct buf *out, unsigned field, unsigned wire)
 {
-	assert(field > 0 && field < 16);
-	buf_put_u8(out, (uint8_t)(field << 3 | wire));
+	assert(field > 0 && field <= SNAPSHOT_ROW_MAX);
+	varint_put(out, (uint64_t)field << 3 | wire);
 }
 
 void snapshot_put_start(struct buf *message, uint64_t applied_index)
@@ -60,7 +60,7 @@ void snapshot_put_start(struct buf *message, uint64_t applied_index)
 void snapshot_put_record(struct buf *message, unsigned row, const void *body, size_t len)
 {
 	tag_put(message, FIELD_RECORD, WIRE_BYTES);
-	varint_put(message, 1 + varint_len(len) + len);
+	varint_put(message, varint_len((uint64_t)row << 3) + varint_len(len) + len);
 	tag_put(message, row, WIRE_BYTES);
 	varint_put(message, len);
 	buf_append(message, body, len);
@@ -152,8 +152,8 @@ static int record_take(struct snapshot_reader *r, struct snapshot_record *ret)
 	uint64_t tag;
 
 	if (bytes_take(r, &record) != 0 || varint_take(&record, &tag) != 0 ||
-	    (tag & 7) != WIRE_BYTES || tag >> 3 > 15 || bytes_take(&record, &body) != 0 ||
-	    record.len != 0)
+	    (tag & 7) != WIRE_BYTES || tag >> 3 > SNAPSHOT_ROW_MAX ||
+	    bytes_take(&record, &body) != 0 || record.len != 0)
 		return -EBADMSG;
 	*ret = (struct snapshot_record){(unsigned)(tag >> 3), body.data, body.len};
 	return 1;

@@ -15,7 +15,7 @@
 
 #include "lib/buf.h"
 
-enum { SNAPSHOT_VERSION = 1, SNAPSHOT_HEAD = 52, SNAPSHOT_SUM = 32 };
+enum { SNAPSHOT_VERSION = 1, SNAPSHOT_HEAD = 52, SNAPSHOT_SUM = 32, SNAPSHOT_ROW_MAX = 127 };
 
 /* Appends the message's own fields; records follow. */
 void snapshot_put_start(struct buf *message, uint64_t applied_index);
@@ -33,7 +33,7 @@ struct snapshot_reader {
 };
 
 struct snapshot_record {
-	unsigned row; /* 1..15 */
+	unsigned row; /* 0..SNAPSHOT_ROW_MAX */
 	const uint8_t *body; /* within the reader's bytes */
 	size_t len;
 };

@@ -42,7 +42,10 @@ static const char schema[] =
 	"CREATE TABLE event(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);"
 	"CREATE TABLE request(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE,"
 	" body BLOB NOT NULL);"
-	"CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
+	"CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE image(sha256 TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
+	" body BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body BLOB NOT NULL);";
 
 enum sql {
 	SQL_BEGIN_WRITE,
@@ -98,6 +101,18 @@ enum sql {
 	SQL_COUNTER_RAISE,
 	SQL_COUNTERS,
 	SQL_TENANTS,
+	SQL_IMAGE_GET,
+	SQL_IMAGE_FIND,
+	SQL_IMAGE_PUT,
+	SQL_IMAGE_DELETE,
+	SQL_IMAGES,
+	SQL_IMAGES_BY_SUM,
+	SQL_VM_GET,
+	SQL_VM_FIND,
+	SQL_VM_PUT,
+	SQL_VM_DELETE,
+	SQL_VMS,
+	SQL_VMS_BY_ID,
 	SQL_COUNT,
 };
 
@@ -166,6 +181,20 @@ static const char *const sql_text[SQL_COUNT] = {
 	[SQL_TENANTS] = "SELECT value, count(*) FROM site_label WHERE label = 'tenant'"
 			" GROUP BY value ORDER BY value",
 	[SQL_COUNTERS] = "SELECT name, value FROM counter ORDER BY name",
+	[SQL_IMAGE_GET] = "SELECT body FROM image WHERE sha256 = ?1",
+	[SQL_IMAGE_FIND] = "SELECT body FROM image WHERE name = ?1",
+	[SQL_IMAGE_PUT] = "INSERT INTO image VALUES(?1, ?2, ?3) ON CONFLICT(sha256) DO UPDATE"
+			  " SET name = excluded.name, body = excluded.body",
+	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE sha256 = ?1",
+	[SQL_IMAGES] = "SELECT body FROM image ORDER BY name",
+	[SQL_IMAGES_BY_SUM] = "SELECT body FROM image ORDER BY sha256",
+	[SQL_VM_GET] = "SELECT body FROM vm WHERE id = ?1",
+	[SQL_VM_FIND] = "SELECT body FROM vm WHERE name = ?1",
+	[SQL_VM_PUT] = "INSERT INTO vm VALUES(?1, ?2, ?3) ON CONFLICT(id) DO UPDATE"
+		       " SET name = excluded.name, body = excluded.body",
+	[SQL_VM_DELETE] = "DELETE FROM vm WHERE id = ?1",
+	[SQL_VMS] = "SELECT body FROM vm ORDER BY name",
+	[SQL_VMS_BY_ID] = "SELECT body FROM vm ORDER BY id",
 };
 
 struct store {
@@ -698,6 +727,66 @@ int store_grant_put(struct store *s, const Tb__Grant *row)
 	return grant_insert(s, row, s->pack.data, s->pack.len);
 }
 
+int store_image_get(struct store *s, const char *sha256, Tb__Image **ret)
+{
+	return row_get(s, SQL_IMAGE_GET, &tb__image__descriptor, (ProtobufCMessage **)ret, "t",
+		       sha256);
+}
+
+int store_image_find(struct store *s, const char *name, Tb__Image **ret)
+{
+	return row_get(s, SQL_IMAGE_FIND, &tb__image__descriptor, (ProtobufCMessage **)ret, "t",
+		       name);
+}
+
+static int image_insert(struct store *s, const Tb__Image *row, const void *body, size_t len)
+{
+	return run(s, SQL_IMAGE_PUT, "ttb", row->sha256, row->name, body, len);
+}
+
+int store_image_put(struct store *s, const Tb__Image *row)
+{
+	Tb__Image bare = *row;
+
+	bare.status = NULL;
+	row_pack(s, &bare.base);
+	return image_insert(s, row, s->pack.data, s->pack.len);
+}
+
+int store_image_delete(struct store *s, const char *sha256)
+{
+	return run(s, SQL_IMAGE_DELETE, "t", sha256);
+}
+
+int store_vm_get(struct store *s, uint64_t id, Tb__Vm **ret)
+{
+	return row_get(s, SQL_VM_GET, &tb__vm__descriptor, (ProtobufCMessage **)ret, "i", id);
+}
+
+int store_vm_find(struct store *s, const char *name, Tb__Vm **ret)
+{
+	return row_get(s, SQL_VM_FIND, &tb__vm__descriptor, (ProtobufCMessage **)ret, "t", name);
+}
+
+static int vm_insert(struct store *s, const Tb__Vm *row, const void *body, size_t len)
+{
+	return run(s, SQL_VM_PUT, "itb", row->id, row->name, body, len);
+}
+
+int store_vm_put(struct store *s, const Tb__Vm *row)
+{
+	Tb__Vm bare = *row;
+
+	bare.status = NULL;
+	row_pack(s, &bare.base);
+	return vm_insert(s, row, s->pack.data, s->pack.len);
+}
+
+int store_vm_delete(struct store *s, uint64_t id)
+{
+	return run(s, SQL_VM_DELETE, "i", id);
+}
+
 static int event_insert(struct store *s, const Tb__Event *row, const void *body, size_t len)
 {
 	return run(s, SQL_EVENT_PUT, "ib", row->seq, body, len);
@@ -793,8 +882,8 @@ int store_counter_next(struct store *s, const char *name, uint64_t *ret)
 
 int store_count(struct store *s, const char *table, uint64_t *ret)
 {
-	static const char *const tables[] = {"node",	    "token", "site",	"grant",
-					     "certificate", "event", "request", NULL};
+	static const char *const tables[] = {"node",  "token",	 "site",  "grant", "certificate",
+					     "event", "request", "image", "vm",	   NULL};
 	sqlite3_stmt *statement;
 	char text[64];
 	size_t i = 0;
@@ -967,6 +1056,52 @@ static int visit_tenant(struct store *s, sqlite3_stmt *statement, void *arg)
 int store_tenants(struct store *s, store_visit_tenant visit, void *arg)
 {
 	return rows_visit(s, SQL_TENANTS, visit_tenant, &(struct tenant_visit){visit, arg}, "");
+}
+
+struct image_visit {
+	store_visit_image visit;
+	void *arg;
+};
+
+static int visit_image(struct store *s, sqlite3_stmt *statement, void *arg)
+{
+	struct image_visit *v = arg;
+	Tb__Image *row;
+	int rv = column_message(s, statement, 0, &tb__image__descriptor, (ProtobufCMessage **)&row);
+
+	if (rv == 0) {
+		rv = v->visit(v->arg, row) != 0;
+		tb__image__free_unpacked(row, NULL);
+	}
+	return rv;
+}
+
+int store_images(struct store *s, store_visit_image visit, void *arg)
+{
+	return rows_visit(s, SQL_IMAGES, visit_image, &(struct image_visit){visit, arg}, "");
+}
+
+struct vm_visit {
+	store_visit_vm visit;
+	void *arg;
+};
+
+static int visit_vm(struct store *s, sqlite3_stmt *statement, void *arg)
+{
+	struct vm_visit *v = arg;
+	Tb__Vm *row;
+	int rv = column_message(s, statement, 0, &tb__vm__descriptor, (ProtobufCMessage **)&row);
+
+	if (rv == 0) {
+		rv = v->visit(v->arg, row) != 0;
+		tb__vm__free_unpacked(row, NULL);
+	}
+	return rv;
+}
+
+int store_vms(struct store *s, store_visit_vm visit, void *arg)
+{
+	return rows_visit(s, SQL_VMS, visit_vm, &(struct vm_visit){visit, arg}, "");
 }
 
 /* --- sites by filter ------------------------------------------------------------------------- */
@@ -1185,6 +1320,10 @@ static int write_records(struct store *s, struct buf *out)
 		rv = rows_visit(s, SQL_COUNTERS, write_counter,
 				&(struct record_writer){out, TB__SNAPSHOT__RECORD__ROW_COUNTER},
 				"");
+	if (rv == 0)
+		rv = write_rows(s, SQL_IMAGES_BY_SUM, TB__SNAPSHOT__RECORD__ROW_IMAGE, out);
+	if (rv == 0)
+		rv = write_rows(s, SQL_VMS_BY_ID, TB__SNAPSHOT__RECORD__ROW_VM, out);
 	return rv;
 }
 
@@ -1256,6 +1395,8 @@ static int restore_row(struct store *s, const struct snapshot_record *record)
 		[TB__SNAPSHOT__RECORD__ROW_EVENT] = {&tb__event__descriptor},
 		[TB__SNAPSHOT__RECORD__ROW_REQUEST] = {&tb__snapshot__request__descriptor},
 		[TB__SNAPSHOT__RECORD__ROW_COUNTER] = {&tb__snapshot__counter__descriptor},
+		[TB__SNAPSHOT__RECORD__ROW_IMAGE] = {&tb__image__descriptor},
+		[TB__SNAPSHOT__RECORD__ROW_VM] = {&tb__vm__descriptor},
 	};
 	ProtobufCMessage *message;
 	const void *data = record->body;
@@ -1298,6 +1439,15 @@ static int restore_row(struct store *s, const struct snapshot_record *record)
 			     ? -EBADMSG
 			     : request_insert(s, (Tb__Snapshot__Request *)message, data, len);
 		break;
+	case TB__SNAPSHOT__RECORD__ROW_IMAGE:
+		rv = image_insert(s, (Tb__Image *)message, data, len);
+		break;
+	case TB__SNAPSHOT__RECORD__ROW_VM:
+		/* Whoever reads one relies on both. */
+		rv = ((Tb__Vm *)message)->config == NULL || ((Tb__Vm *)message)->placement == NULL
+			     ? -EBADMSG
+			     : vm_insert(s, (Tb__Vm *)message, data, len);
+		break;
 	default: {
 		const Tb__Snapshot__Counter *counter = (Tb__Snapshot__Counter *)message;
 
@@ -1323,7 +1473,8 @@ static int rows_delete(struct store *s)
 	return execute(s, "DELETE FROM cluster; DELETE FROM secrets; DELETE FROM node;"
 			  " DELETE FROM token; DELETE FROM site; DELETE FROM site_label;"
 			  " DELETE FROM grant; DELETE FROM certificate; DELETE FROM event;"
-			  " DELETE FROM request; DELETE FROM counter;");
+			  " DELETE FROM request; DELETE FROM counter; DELETE FROM image;"
+			  " DELETE FROM vm;");
 }
 
 int store_clear(struct store *s)

@@ -69,6 +69,16 @@ int store_site_delete(struct store *s, uint64_t id); /* and its grant */
 int store_grant_get(struct store *s, uint64_t site_id, Tb__Grant **ret);
 int store_grant_put(struct store *s, const Tb__Grant *row);
 
+int store_image_get(struct store *s, const char *sha256, Tb__Image **ret);
+int store_image_find(struct store *s, const char *name, Tb__Image **ret);
+int store_image_put(struct store *s, const Tb__Image *row); /* -EEXIST: its name has another sum */
+int store_image_delete(struct store *s, const char *sha256);
+
+int store_vm_get(struct store *s, uint64_t id, Tb__Vm **ret);
+int store_vm_find(struct store *s, const char *name, Tb__Vm **ret);
+int store_vm_put(struct store *s, const Tb__Vm *row); /* -EEXIST: its name has another id */
+int store_vm_delete(struct store *s, uint64_t id);
+
 /* Gives it the next seq (also written to row->seq) and drops the oldest beyond LIMIT_EVENTS. */
 int store_event_add(struct store *s, Tb__Event *row);
 
@@ -77,14 +87,15 @@ int store_request_get(struct store *s, const uint8_t *id, size_t len, Tb__Comman
 int store_request_put(struct store *s, const uint8_t *id, size_t len,
 		      const Tb__CommandResult *result);
 
-/* Counters that never go back ("site", "node", "epoch"): returns the next value and keeps it. */
+/* Counters that never go back ("site", "node", "epoch", "vm"): returns the next value and keeps it.
+ */
 int store_counter_next(struct store *s, const char *name, uint64_t *ret);
 int store_counter_get(struct store *s, const char *name, uint64_t *ret); /* 0 if never used */
 /* Makes it at least `value`. */
 int store_counter_raise(struct store *s, const char *name, uint64_t value);
 
-/* Rows of a table: "node", "token", "site", "grant", "certificate", "event", "request". Another
- * name is our own mistake. */
+/* Rows of a table: "node", "token", "site", "grant", "certificate", "event", "request", "image",
+ * "vm". Another name is our own mistake. */
 int store_count(struct store *s, const char *table, uint64_t *ret);
 
 /* Lists, in the order given. `visit` returns 0 to go on, 1 to stop; the row is freed after it. It
@@ -94,8 +105,12 @@ typedef int (*store_visit_token)(void *arg, const Tb__Token *row);
 typedef int (*store_visit_site)(void *arg, const Tb__Site *row, const Tb__Grant *grant_or_null);
 typedef int (*store_visit_event)(void *arg, const Tb__Event *row);
 typedef int (*store_visit_certificate)(void *arg, const Tb__Certificate *row);
+typedef int (*store_visit_image)(void *arg, const Tb__Image *row);
+typedef int (*store_visit_vm)(void *arg, const Tb__Vm *row);
 int store_nodes(struct store *s, store_visit_node visit, void *arg); /* by id */
 int store_tokens(struct store *s, store_visit_token visit, void *arg); /* by created, id */
+int store_images(struct store *s, store_visit_image visit, void *arg); /* by name */
+int store_vms(struct store *s, store_visit_vm visit, void *arg); /* by name */
 
 struct store_site_filter {
 	const char *after_name; /* NULL or the last name of the page before; rows are by name */

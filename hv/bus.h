@@ -2,6 +2,7 @@
  *
  * Filled at start-up, read by vCPU threads; never changes while they run. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { BUS_DEVICES_MAX = 40 };
@@ -12,6 +13,9 @@ struct bus_device {
 	const char *name;
 	uint64_t (*read)(void *device, uint64_t offset, unsigned len);
 	void (*write)(void *device, uint64_t offset, uint64_t value, unsigned len);
+	/* The last write is not done: the vCPU must not go on. Called again, until it says false;
+	 * others have the lock meanwhile. NULL: writes are done at once. */
+	bool (*busy)(void *device);
 	void *device;
 };
 

@@ -2,7 +2,9 @@
  *
  * An open file description lock (fcntl(2)): it belongs to the descriptor, not to the process, so a
  * parent can take it and hand it over, and it ends with the last descriptor, however the process
- * ended. Writable disks are locked for themselves, read-only ones share. */
+ * ended. Writable disks are locked for themselves, read-only ones share. Who hands one open file
+ * description to two VMs has one lock for both, which keeps neither off: each VM needs an open(2)
+ * of its own (proto/hv.proto, VmStart). */
 #pragma once
 #include <stdbool.h>
 

@@ -1,5 +1,6 @@
 #include "hv/machine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,8 +176,34 @@ static void make_board_devices(struct machine *m)
 	bus_add(&m->bus, LAYOUT_PL031, 0x1000, pl031_device(&m->pl031));
 }
 
+/* Called for whatever may have been the last thing in flight. With the lock. */
+static void rest_look(void *arg)
+{
+	struct machine *m = arg;
+	bool rests = true;
+	unsigned i;
+
+	if (m->state != MACHINE_PAUSING) {
+		return;
+	}
+	for (i = 0; i < m->slots; i++) {
+		rests = virtio_rest(m->slot[i].virtio) && rests;
+	}
+	if (rests) {
+		void (*rested)(void *arg) = m->rested;
+
+		m->state = MACHINE_PAUSED;
+		m->rested = NULL;
+		if (rested != NULL) {
+			rested(m->rested_arg);
+		}
+	}
+}
+
 static void slot_take(struct machine *m, struct virtio *v)
 {
+	v->rested = rest_look;
+	v->rested_arg = m;
 	m->slot[m->slots++].virtio = v;
 }
 
@@ -223,7 +250,12 @@ static int make_small_devices(struct machine *m, struct fault *fault)
 	int rv = 0;
 
 	if (!spec->no_console) {
-		const struct vconsole_config config = {.output = virtio_output, .arg = m};
+		const struct vconsole_config config = {
+			.output = virtio_output,
+			.arg = m,
+			.columns = m->output.columns,
+			.rows = m->output.rows,
+		};
 
 		rv = vconsole_create(&config, &m->ram, &m->loop, "console", &m->console, fault);
 		if (rv == 0) {
@@ -311,6 +343,7 @@ static int connect_slot(struct machine *m, unsigned i)
 			.name = s->virtio->name,
 			.read = mmio_read,
 			.write = mmio_write,
+			.busy = mmio_busy,
 			.device = &s->mmio,
 		});
 	rv = kvm_slot_set(m->vm, SLOT_PAGES + i, KVM_MEM_READONLY, base, m->page_size, page);
@@ -336,6 +369,19 @@ static int connect_slots(struct machine *m, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "a device's doorbells") : 0;
 }
 
+/* The guest wanted it, and nothing of its old life is under way. With the lock. */
+static void reboot(void *arg)
+{
+	struct machine *m = arg;
+	struct fault fault = {0};
+
+	loop_unlock(&m->loop);
+	if (machine_reset(m, &fault) < 0) {
+		machine_stop(m, MACHINE_END_ERROR, fault.text);
+	}
+	loop_lock(&m->loop);
+}
+
 /* What a vCPU told: the guest powered off, reboots, or is broken. With the lock, which is given up
  * for the parking. */
 static void event_ready(struct watch *watch, uint32_t events)
@@ -348,7 +394,7 @@ static void event_ready(struct watch *watch, uint32_t events)
 
 	(void)events;
 	/* A machine at rest stays at rest: resume listens again. */
-	if (m->state == MACHINE_PAUSED) {
+	if (m->state == MACHINE_PAUSED || m->state == MACHINE_PAUSING) {
 		loop_remove(watch);
 		return;
 	}
@@ -364,8 +410,10 @@ static void event_ready(struct watch *watch, uint32_t events)
 	case VCPU_EVENT_RESET:
 		if (m->spec->on_reset == TB__ON_RESET__ON_RESET_EXIT) {
 			machine_stop(m, MACHINE_END_RESET, text);
-		} else if (machine_reset(m, &fault) < 0) {
+		} else if (!machine_can_reset(m, &fault)) {
 			machine_stop(m, MACHINE_END_ERROR, fault.text);
+		} else {
+			machine_rest(m, reboot, m);
 		}
 		break;
 	case VCPU_EVENT_CRASH:
@@ -494,19 +542,15 @@ void machine_start(struct machine *m)
 	machine_resume(m);
 }
 
-void machine_pause(struct machine *m)
+void machine_rest(struct machine *m, void (*rested)(void *arg), void *arg)
 {
-	unsigned i;
-
-	if (m->state != MACHINE_RUNNING) {
-		return;
-	}
+	assert(m->state != MACHINE_PAUSING);
 	vcpus_park(&m->vcpus);
 	loop_lock(&m->loop);
-	for (i = 0; i < m->slots; i++) {
-		virtio_pause(m->slot[i].virtio);
-	}
-	m->state = MACHINE_PAUSED;
+	m->state = MACHINE_PAUSING;
+	m->rested = rested;
+	m->rested_arg = arg;
+	rest_look(m);
 	loop_unlock(&m->loop);
 }
 
@@ -542,6 +586,9 @@ static void tell_restored(struct machine *m)
 	if (m->vsock != NULL) {
 		vsock_reset_event(m->vsock);
 	}
+	if (m->output.columns != 0) {
+		machine_console_resize(m, m->output.columns, m->output.rows);
+	}
 	m->restored = m->new_generation = false;
 }
 
@@ -567,10 +614,25 @@ void machine_resume(struct machine *m)
 	if (m->restored) {
 		tell_restored(m);
 	}
+	if (m->started_ms == 0) {
+		m->started_ms = clock_boottime_ms(); /* restored, and paused until now */
+	}
 	m->state = MACHINE_RUNNING;
 	events_listen(m);
 	loop_unlock(&m->loop);
 	vcpus_release(&m->vcpus);
+}
+
+bool machine_can_reset(const struct machine *m, struct fault *fault)
+{
+	if (m->spec->restore != NULL) {
+		(void)fault_set(
+			fault, -ENOTSUP,
+			"the guest cannot boot again: a VM made from a snapshot has no kernel "
+			"to boot from");
+		return false;
+	}
+	return true;
 }
 
 int machine_reset(struct machine *m, struct fault *fault)
@@ -579,17 +641,12 @@ int machine_reset(struct machine *m, struct fault *fault)
 	unsigned i;
 	int rv;
 
-	if (m->spec->restore != NULL) {
-		return fault_set(fault, -ENOTSUP,
-				 "the guest reboots, and a VM made from a snapshot has no kernel "
-				 "to boot from");
-	}
-	vcpus_park(&m->vcpus);
+	assert(m->state == MACHINE_PAUSED);
 	(void)vcpus_take_event(&m->vcpus, &text); /* of the life that is over */
 	loop_lock(&m->loop);
 	for (i = 0; i < m->slots; i++) {
 		mmio_reset(&m->slot[i].mmio);
-		virtio_resume(m->slot[i].virtio); /* it may have been at rest */
+		virtio_resume(m->slot[i].virtio);
 	}
 	events_listen(m);
 	pl011_init(&m->pl011, uart_output, uart_irq, m);
@@ -621,6 +678,13 @@ void machine_console_ready(struct machine *m)
 {
 	if (m->console != NULL) {
 		vconsole_output_ready(m->console);
+	}
+}
+
+void machine_console_resize(struct machine *m, uint16_t columns, uint16_t rows)
+{
+	if (m->console != NULL) {
+		vconsole_resize(m->console, columns, rows);
 	}
 }
 

@@ -26,7 +26,15 @@ struct vconsole;
 struct vinput;
 struct vrng;
 
-enum machine_state { MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
+/* STARTING -> RUNNING -> PAUSING -> PAUSED -> RUNNING ...; ENDED. PAUSING: no vCPU runs, and
+ * requests are still with a disk's host, which may hang. */
+enum machine_state {
+	MACHINE_STARTING,
+	MACHINE_RUNNING,
+	MACHINE_PAUSING,
+	MACHINE_PAUSED,
+	MACHINE_ENDED
+};
 
 /* Why it ended; the exit status of the process follows from it (machine_end_status). */
 enum machine_end {
@@ -43,6 +51,7 @@ enum machine_end {
 struct machine_console {
 	size_t (*output)(void *arg, const uint8_t *data, size_t len);
 	void *arg;
+	uint16_t columns, rows; /* 0, 0: unknown */
 };
 
 /* A virtio device and what carries its registers. */
@@ -62,6 +71,8 @@ struct machine {
 	uint64_t resets;
 	/* The guest's past is played again and it was not told yet: the next resume does. */
 	bool restored, new_generation, advance_clock;
+	void (*rested)(void *arg); /* while PAUSING: who is told of the end of it */
+	void *rested_arg;
 	struct guest_clock clock; /* while `restored`: from where its counter goes on */
 
 	struct loop loop;
@@ -102,11 +113,16 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources,
 int machine_load_kernel(struct machine *m, struct fault *fault);
 /* The vCPUs run; after snapshot_load the devices too. The caller then runs the loop. */
 void machine_start(struct machine *m);
-/* vCPUs parked, then devices quiet, in this order. Harmless if it is paused. Without the device
- * lock. */
-void machine_pause(struct machine *m);
+/* vCPUs parked, then devices quiet, in this order. No vCPU runs when this returns; `rested` (may be
+ * NULL) is called with the lock when the machine is PAUSED: before this returns, or later in the
+ * loop, since a disk may take its time. Not while it is PAUSING. Without the lock. */
+void machine_rest(struct machine *m, void (*rested)(void *arg), void *arg);
+/* Harmless unless it is PAUSED. Without the lock. */
 void machine_resume(struct machine *m);
-/* As if the power was cycled: devices reset, memory cleared, kernel loaded again. */
+/* False and a sentence: it was made from a snapshot and has no kernel to boot. */
+bool machine_can_reset(const struct machine *m, struct fault *fault);
+/* As if the power was cycled: devices reset, memory cleared, kernel loaded again. PAUSED; it runs
+ * after. Without the lock. */
 int machine_reset(struct machine *m, struct fault *fault);
 /* Typed by a person: to where the guest spoke last, the virtio console or the PL011, since a guest
  * may have drivers for both and listen at one. Returns how many bytes were taken; the rest is
@@ -114,6 +130,8 @@ int machine_reset(struct machine *m, struct fault *fault);
 size_t machine_input(struct machine *m, const uint8_t *data, size_t len);
 /* The output can take more. With the device lock. */
 void machine_console_ready(struct machine *m);
+/* The output has this size now. With the device lock. */
+void machine_console_resize(struct machine *m, uint16_t columns, uint16_t rows);
 /* Asks the guest to shut down; -ENODEV without a button, -ENOTCONN if the guest has no driver for
  * it. With the device lock. */
 int machine_press_button(struct machine *m);

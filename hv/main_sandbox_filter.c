@@ -129,6 +129,7 @@ static const struct request requests[] = {
 	{VHOST_SET_VRING_ERR, "the same"},
 	{VHOST_VSOCK_SET_RUNNING, "it starts, or stops"},
 	{TCSETS, "the person's terminal as it was"},
+	{TIOCGWINSZ, "the person's terminal changed its size"},
 };
 
 static void must(int rv, const char *what)

@@ -13,8 +13,9 @@
 
 enum { STACK_SIZE = 128 * 1024 };
 
-/* idle --begin--> wanted --the thread--> done --the loop--> idle */
-enum saver_state { SAVER_IDLE, SAVER_WANTED, SAVER_DONE, SAVER_ENDING };
+/* idle --begin--> resting --the machine is paused--> wanted --the thread--> done --the loop--> idle
+ */
+enum saver_state { SAVER_IDLE, SAVER_RESTING, SAVER_WANTED, SAVER_DONE, SAVER_ENDING };
 
 struct saver {
 	struct machine *machine;
@@ -88,18 +89,23 @@ bool saver_is_busy(const struct saver *s)
 	return __atomic_load_n(&s->state, __ATOMIC_RELAXED) != SAVER_IDLE;
 }
 
+static void rested(void *arg)
+{
+	state_set(arg, SAVER_WANTED);
+}
+
 void saver_begin(struct saver *s, const struct saver_job *job)
 {
 	struct machine *m = s->machine;
 
 	assert(!saver_is_busy(s));
 	s->job = *job;
+	state_set(s, SAVER_RESTING);
 	/* A reboot that the guest had asked for must not happen while its memory is read. */
 	loop_remove(&m->event_watch);
 	loop_unlock(&m->loop);
-	machine_pause(m);
+	machine_rest(m, rested, s);
 	loop_lock(&m->loop);
-	state_set(s, SAVER_WANTED);
 }
 
 static int thread_make(struct saver *s)

@@ -26,6 +26,6 @@ int saver_create(struct machine *m, saver_done done, void *arg, struct saver **r
 /* NULL ok. Not while it is busy: the thread holds the machine; end the process instead. */
 void saver_destroy(struct saver *s);
 bool saver_is_busy(const struct saver *s);
-/* In the loop, with the lock, not busy: pauses the machine and begins. What the vCPUs had to tell
- * is heard after. */
+/* In the loop, with the lock, not busy, the machine running or paused: pauses it and begins. What
+ * the vCPUs had to tell is heard after. */
 void saver_begin(struct saver *s, const struct saver_job *job);

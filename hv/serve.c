@@ -48,6 +48,9 @@ struct server {
 	struct terminal *terminal;
 	struct watch signals; /* signalfd, owned */
 	bool asked_to_end; /* a signal has pressed the button */
+	bool end_waits; /* a signal came while a snapshot was written */
+	/* Who is answered when the machine rests; 0: nobody waits. */
+	uint64_t rest_client, rest_id;
 	/* Opened before the sandbox, until somebody takes them over; -1. */
 	int out, listener, statm;
 	/* What an answer points to until it is sent. */
@@ -75,6 +78,7 @@ static Tb__VmState state_word(enum machine_state state)
 	static const Tb__VmState words[] = {
 		[MACHINE_STARTING] = TB__VM_STATE__VM_STATE_STARTING,
 		[MACHINE_RUNNING] = TB__VM_STATE__VM_STATE_RUNNING,
+		[MACHINE_PAUSING] = TB__VM_STATE__VM_STATE_PAUSING,
 		[MACHINE_PAUSED] = TB__VM_STATE__VM_STATE_PAUSED,
 		[MACHINE_ENDED] = TB__VM_STATE__VM_STATE_ENDED,
 	};
@@ -104,12 +108,43 @@ static void status_fill(struct server *s)
 	}
 }
 
-static int do_pause(struct server *s)
+/* The machine rests and what it was to rest for is done, or failed by the error: the answer, unless
+ * the call that wants it has not returned yet. */
+static void rest_answer(struct server *s)
 {
-	loop_unlock(&s->machine->loop);
-	machine_pause(s->machine);
-	loop_lock(&s->machine->loop);
-	return 0;
+	Tb__VmReply reply = TB__VM_REPLY__INIT;
+	uint64_t client = s->rest_client;
+
+	s->rest_client = 0;
+	if (client != 0) {
+		reply.id = s->rest_id;
+		reply.error = s->error.text;
+		control_answer(s->control, client, &reply);
+	}
+}
+
+/* Rests, then `then`. True: that was it; false: rest_answer comes. */
+static bool rest(struct server *s, const struct control_call *call, void (*then)(void *arg))
+{
+	struct machine *m = s->machine;
+
+	loop_unlock(&m->loop);
+	machine_rest(m, then, s);
+	loop_lock(&m->loop);
+	if (m->state != MACHINE_PAUSING) {
+		return true;
+	}
+	s->rest_client = call->client;
+	s->rest_id = call->request->id;
+	return false;
+}
+
+static void pause_rested(void *arg)
+{
+	struct server *s = arg;
+
+	s->error.text[0] = '\0';
+	rest_answer(s);
 }
 
 static int do_resume(struct server *s)
@@ -120,18 +155,27 @@ static int do_resume(struct server *s)
 	return 0;
 }
 
-static int do_reset(struct server *s)
+static void reset_rested(void *arg)
 {
-	int rv;
+	struct server *s = arg;
 
+	s->error.text[0] = '\0';
 	loop_unlock(&s->machine->loop);
-	rv = machine_reset(s->machine, &s->error);
-	loop_lock(&s->machine->loop);
-	/* Half reset it must not run; refused it goes on as it was. */
-	if (rv < 0 && rv != -ENOTSUP) {
+	/* Half reset it must not run. */
+	if (machine_reset(s->machine, &s->error) < 0) {
 		machine_stop(s->machine, MACHINE_END_ERROR, s->error.text);
 	}
-	return rv;
+	loop_lock(&s->machine->loop);
+	rest_answer(s);
+}
+
+static bool do_reset(struct server *s, const struct control_call *call)
+{
+	/* Refused it goes on as it was. */
+	if (!machine_can_reset(s->machine, &s->error)) {
+		return true;
+	}
+	return rest(s, call, reset_rested);
 }
 
 static int do_button(struct server *s)
@@ -216,6 +260,28 @@ static int do_save(struct server *s, const struct control_call *call)
 	return 0;
 }
 
+/* The button first; again, or without one: at once. A snapshot is finished before. */
+static void end_politely(struct server *s)
+{
+	const char *name = s->spec->name;
+	bool first = !s->asked_to_end;
+
+	s->asked_to_end = true;
+	if (first && s->saver != NULL && saver_is_busy(s->saver)) {
+		s->end_waits = true;
+		log_notice("shutdown",
+			   "%s: a snapshot is being written, then the guest is asked to shut down; "
+			   "once more ends the VM at once",
+			   name);
+	} else if (first && s->machine->state == MACHINE_RUNNING &&
+		   machine_press_button(s->machine) == 0) {
+		log_notice("shutdown",
+			   "%s: the guest was asked to shut down; once more ends it at once", name);
+	} else {
+		machine_stop(s->machine, MACHINE_END_STOPPED, "ended by a signal");
+	}
+}
+
 static void save_done(void *arg, const struct saver_job *job, const struct fault *fault)
 {
 	struct server *s = arg;
@@ -227,6 +293,10 @@ static void save_done(void *arg, const struct saver_job *job, const struct fault
 	reply.id = job->id;
 	reply.error = (char *)(uintptr_t)fault->text;
 	control_answer(s->control, job->client, &reply);
+	if (s->end_waits) {
+		s->end_waits = s->asked_to_end = false;
+		end_politely(s);
+	}
 }
 
 static int do_stats(struct server *s, Tb__VmReply *reply)
@@ -254,22 +324,36 @@ static int do_stop(struct server *s)
 	return 0;
 }
 
-/* What does not touch the guest while its memory is written. */
-static bool goes_with_save(Tb__VmRequest__WhatCase what)
+/* What does not touch the guest while it comes to rest or its memory is written. */
+static bool goes_with_rest(Tb__VmRequest__WhatCase what)
 {
 	return what == TB__VM_REQUEST__WHAT_STATUS || what == TB__VM_REQUEST__WHAT_STATS ||
 	       what == TB__VM_REQUEST__WHAT_LEASE || what == TB__VM_REQUEST__WHAT_STOP;
+}
+
+/* The machine is at something that takes its time. */
+static bool is_busy(struct server *s)
+{
+	if (s->machine->state == MACHINE_PAUSING) {
+		(void)fault_set(&s->error, -EBUSY,
+				"the VM waits for its disk to end what was begun; try again");
+		return true;
+	}
+	if (saver_is_busy(s->saver)) {
+		(void)fault_set(&s->error, -EBUSY, "a snapshot is being written; try again");
+		return true;
+	}
+	return false;
 }
 
 static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
 {
 	struct server *s = arg;
 	const Tb__VmRequest *q = call->request;
-	bool later = false;
+	bool done = true;
 
 	s->error.text[0] = '\0';
-	if (saver_is_busy(s->saver) && !goes_with_save(q->what_case)) {
-		(void)fault_set(&s->error, -EBUSY, "a snapshot is being written; try again");
+	if (!goes_with_rest(q->what_case) && is_busy(s)) {
 		reply->error = s->error.text;
 		return true;
 	}
@@ -287,13 +371,13 @@ static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *
 		(void)do_stop(s);
 		break;
 	case TB__VM_REQUEST__WHAT_PAUSE:
-		(void)do_pause(s);
+		done = rest(s, call, pause_rested);
 		break;
 	case TB__VM_REQUEST__WHAT_RESUME:
 		(void)do_resume(s);
 		break;
 	case TB__VM_REQUEST__WHAT_RESET:
-		(void)do_reset(s);
+		done = do_reset(s, call);
 		break;
 	case TB__VM_REQUEST__WHAT_LEASE:
 		(void)do_lease(s, q->lease, call->may_renew);
@@ -302,7 +386,7 @@ static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *
 		(void)do_balloon(s, q->balloon);
 		break;
 	case TB__VM_REQUEST__WHAT_SAVE:
-		later = do_save(s, call) == 0;
+		done = do_save(s, call) < 0;
 		break;
 	default:
 		(void)fault_set(&s->error, -ENOSYS,
@@ -311,7 +395,7 @@ static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *
 		break;
 	}
 	reply->error = s->error.text;
-	return !later;
+	return done;
 }
 
 static void parent_gone(void *arg)
@@ -346,21 +430,6 @@ static void console_ready(void *arg)
 	machine_console_ready(((struct server *)arg)->machine);
 }
 
-/* The button first; again, or without one: at once. */
-static void end_politely(struct server *s, const char *why)
-{
-	bool pressed = !s->asked_to_end && s->machine->state == MACHINE_RUNNING &&
-		       machine_press_button(s->machine) == 0;
-
-	s->asked_to_end = true;
-	if (!pressed) {
-		machine_stop(s->machine, MACHINE_END_STOPPED, why);
-		return;
-	}
-	log_notice("shutdown", "%s: the guest was asked to shut down; once more ends it at once",
-		   s->spec->name);
-}
-
 static void console_key(void *arg, enum terminal_key key)
 {
 	struct server *s = arg;
@@ -379,8 +448,16 @@ static void signals_ready(struct watch *watch, uint32_t events)
 	struct signalfd_siginfo info;
 
 	(void)events;
-	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		end_politely(s, "ended by a signal");
+	if (read(watch->fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+		return;
+	}
+	if (info.ssi_signo == SIGWINCH) {
+		uint16_t columns, rows;
+
+		terminal_size(s->config->console_in, &columns, &rows);
+		machine_console_resize(s->machine, columns, rows);
+	} else {
+		end_politely(s);
 	}
 }
 
@@ -395,6 +472,9 @@ static int signals_take(struct server *s, struct fault *fault)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	if (s->config->keys) {
+		sigaddset(&set, SIGWINCH);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	s->signals = (struct watch){
 		.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
@@ -456,6 +536,7 @@ static int outside(struct server *s, struct fault *fault)
 {
 	Tb__VmSpec *spec = s->config->spec;
 	int rv = signals_take(s, fault);
+	int err;
 
 	if (spec->backing == TB__MEMORY_BACKING__MEMORY_BACKING_AUTO) {
 		spec->backing = ram_choose() == RAM_MEMFD
@@ -464,6 +545,11 @@ static int outside(struct server *s, struct fault *fault)
 	}
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	/* Devices complain while others wait for the lock. */
+	err = terminal_reopen(STDERR_FILENO);
+	if (err >= 0) {
+		log_set_output(err);
+	}
 	return rv < 0 ? rv : control_open(s, fault);
 }
 
@@ -580,8 +666,12 @@ static int load_guest(struct server *s, struct fault *fault)
 
 static int start(struct server *s, struct fault *fault)
 {
-	const struct machine_console console = {.output = console_output, .arg = s};
+	struct machine_console console = {.output = console_output, .arg = s};
 	int rv = outside(s, fault);
+
+	if (s->config->keys) {
+		terminal_size(s->config->console_in, &console.columns, &console.rows);
+	}
 
 	rv = rv < 0 ? rv : sandbox_enter(s->spec->sandbox, &s->sandbox, fault);
 	if (s->config->keys) {

@@ -1,5 +1,6 @@
 #include "hv/snapshot.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,10 +168,14 @@ static int files_check(const struct machine *m, int state_fd, int memory_fd, str
 	if (is_same_file(state_fd, memory_fd)) {
 		return fault_set(fault, -EINVAL, "state and memory cannot be one file");
 	}
-	if (m->ram.backing == RAM_SHARED_FILE &&
-	    is_same_file(memory_fd, resource_find(m->resources, "memory"))) {
-		return fault_set(fault, -EINVAL,
-				 "the VM runs on this memory file: save it into another one");
+	if (m->ram.backing == RAM_SHARED_FILE) {
+		int mapped = resource_find(m->resources, "memory");
+
+		if (is_same_file(memory_fd, mapped) || is_same_file(state_fd, mapped)) {
+			return fault_set(
+				fault, -EINVAL,
+				"the VM runs on this memory file: save it into another one");
+		}
 	}
 	return 0;
 }
@@ -183,7 +188,7 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
 	if (rv < 0) {
 		return rv;
 	}
-	machine_pause(m);
+	assert(m->state == MACHINE_PAUSED);
 	/* KVM has switched its vCPUs off: a copy of it would never run. */
 	if (m->vcpus.event != VCPU_EVENT_NONE) {
 		return fault_set(fault, -EBUSY,

@@ -25,10 +25,10 @@
 #include "hv/fault.h"
 #include "hv/machine.h"
 
-/* Writes both files from their beginning; what they held is lost. The machine is paused by this
- * function if it was running, and stays paused: machine_resume is the caller's. Not synced: who
- * needs it durable calls fdatasync on both. -EINVAL if memory_fd is the file the machine itself
- * lives on; else the errno of the write. Loop's thread, without the device lock. */
+/* Writes both files from their beginning; what they held is lost. The machine is
+ * MACHINE_PAUSED, and stays so. Not synced: who
+ * needs it durable calls fdatasync on both. -EINVAL if one of them is the file the machine itself
+ * lives on; else the errno of the write. Without the device lock. */
 int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *fault);
 
 /* Into a machine just created (MACHINE_STARTING) from a spec of the same shape, vCPU threads at the

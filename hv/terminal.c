@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -280,6 +281,15 @@ static void timer_ready(struct watch *watch, uint32_t events)
 }
 
 /* Life */
+
+void terminal_size(int fd, uint16_t *ret_columns, uint16_t *ret_rows)
+{
+	struct winsize size = {0};
+
+	(void)ioctl(fd, TIOCGWINSZ, &size);
+	*ret_columns = size.ws_col;
+	*ret_rows = size.ws_row;
+}
 
 int terminal_reopen(int out)
 {

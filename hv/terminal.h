@@ -42,6 +42,9 @@ struct terminal_config {
 
 struct terminal;
 
+/* Columns and rows of a terminal; 0 and 0 if it does not know, or is none. */
+void terminal_size(int fd, uint16_t *ret_columns, uint16_t *ret_rows);
+
 /* The output once more, with an O_NONBLOCK of its own: others share the given description. Before
  * the sandbox. Owned by the caller; -1 if that cannot be. */
 int terminal_reopen(int out);

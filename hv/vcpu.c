@@ -7,11 +7,18 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hv/kvm.h"
 
-enum { KICK_SIGNAL = SIGUSR1, STACK_SIZE = 128 * 1024, PMU_PPI = 7, PSTATE_EL1H_MASKED = 0x3c5 };
+enum {
+	KICK_SIGNAL = SIGUSR1,
+	STACK_SIZE = 128 * 1024,
+	PMU_PPI = 7,
+	PSTATE_EL1H_MASKED = 0x3c5,
+	BUSY_NS = 1000000, /* between two looks at a device that is not done */
+};
 
 #define CORE_REG(name)                                                                             \
 	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
@@ -222,6 +229,9 @@ static void access_registers(struct vcpu *c)
 		if (run->mmio.is_write) {
 			memcpy(&value, run->mmio.data, len);
 			slot->device.write(slot->device.device, offset, value, len);
+			if (slot->device.busy != NULL && slot->device.busy(slot->device.device)) {
+				c->busy = &slot->device;
+			}
 		} else {
 			value = slot->device.read(slot->device.device, offset, len);
 		}
@@ -308,6 +318,28 @@ static void gate_await(struct vcpus *v)
 	pthread_mutex_unlock(&v->gate_lock);
 }
 
+/* Until the device that was written to is done, or the gate closes: then KVM_RUN ends at once, and
+ * the waiting goes on after the release. */
+static void busy_await(struct vcpu *c)
+{
+	static const struct timespec pause = {.tv_nsec = BUSY_NS};
+
+	while (c->busy != NULL) {
+		bool busy;
+
+		loop_lock(c->all->loop);
+		busy = c->busy->busy(c->busy->device);
+		loop_unlock(c->all->loop);
+		if (!busy) {
+			c->busy = NULL;
+		} else if (__atomic_load_n(&c->run->immediate_exit, __ATOMIC_ACQUIRE) != 0) {
+			return;
+		} else {
+			(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+		}
+	}
+}
+
 /* Runs until kicked: true. False: something was told. immediate_exit stays set until the release,
  * so that the beginning of the next KVM_RUN completes a trapped access and ends at once. */
 static bool run(struct vcpu *c)
@@ -316,6 +348,7 @@ static bool run(struct vcpu *c)
 	int rv;
 
 	for (;;) {
+		busy_await(c);
 		rv = kvm_vcpu_run(c->fd);
 		if (rv == -EINTR) {
 			c->counters.kicks++;

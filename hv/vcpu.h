@@ -35,6 +35,7 @@ struct vcpu {
 	struct kvm_run *run; /* shared page */
 	pthread_t thread;
 	struct vcpus *all;
+	const struct bus_device *busy; /* it waits until this one's write is done; or NULL */
 	struct vcpu_counters counters; /* written by its own thread only */
 };
 

@@ -19,6 +19,10 @@ enum log_level {
 void log_set_level(enum log_level level);
 /* Adds "2026-11-21T04:38:00.123Z" to each line; for a terminal or a file (journald has its own). */
 void log_set_timestamps(int on);
+/* Lines go to `fd` (stays the caller's, open to the end) instead of stderr, and nobody waits for
+ * who reads them: what a socket, or a pipe or terminal that is O_NONBLOCK, does not take at once is
+ * dropped and counted, and the next line that is taken says how many. */
+void log_set_output(int fd);
 void log_line(enum log_level level, const char *event, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -83,12 +83,13 @@ static void log_agent(const struct conn *c, const char *event, const char *why)
 
 static void events_flush(struct agent_door *d)
 {
-	if (d->out.event_count == 0)
+	Tb__DoorEvent **events;
+	size_t count;
+
+	if (d->out.events.count == 0)
 		return;
-	d->up.events(d->up.arg, d->out.events, d->out.event_count);
-	d->out.events = NULL;
-	d->out.event_count = 0;
-	d->out.event_cap = 0;
+	events = door_events_take(&d->out.events, &count);
+	d->up.events(d->up.arg, events, count);
 }
 
 static void flush_turn(uv_prepare_t *prepare)
@@ -139,7 +140,7 @@ static void conn_apply(struct conn *c, enum agent_state before, enum agent_verdi
 	out->renewals = 0;
 	out->why = NULL;
 	buf_clear(&out->wire);
-	if (out->event_count >= EVENT_BATCH)
+	if (out->events.count >= EVENT_BATCH)
 		events_flush(d);
 }
 
@@ -362,7 +363,7 @@ static void do_report(struct agent_door *d)
 	agent_out_reset(&d->out, (uint32_t)d->counters.sessions);
 	list_for_each (at, &d->conns) {
 		agent_session_report(&list_entry(at, struct conn, link)->session, &w, &d->out);
-		if (d->out.event_count >= EVENT_BATCH)
+		if (d->out.events.count >= EVENT_BATCH)
 			events_flush(d);
 	}
 	events_flush(d);
@@ -382,9 +383,7 @@ static void do_leave(struct agent_door *d, const struct ip *ip)
 
 static void letter_free(struct door_letter *l)
 {
-	for (size_t i = 0; i < l->count; i++)
-		tb__door_order__free_unpacked(l->orders[i], NULL);
-	free(l->orders);
+	door_orders_free(l->orders, l->count);
 	free(l);
 }
 

@@ -15,32 +15,14 @@
 
 void agent_out_free(struct agent_out *out)
 {
-	for (size_t i = 0; i < out->event_count; i++)
-		tb__door_event__free_unpacked(out->events[i], NULL);
-	free(out->events);
+	door_events_free(&out->events);
 	buf_free(&out->wire);
 	*out = (struct agent_out){0};
 }
 
-static Tb__DoorEvent *event_new(struct agent_out *out, uint64_t session,
-				Tb__DoorEvent__WhatCase what)
-{
-	Tb__DoorEvent *e = mem_alloc(sizeof(*e));
-
-	tb__door_event__init(e);
-	e->session = session;
-	e->what_case = what;
-	if (out->event_count == out->event_cap) {
-		out->event_cap = out->event_cap != 0 ? out->event_cap * 2 : 16;
-		out->events = mem_realloc(out->events, out->event_cap * sizeof(*out->events));
-	}
-	out->events[out->event_count++] = e;
-	return e;
-}
-
 void agent_out_reset(struct agent_out *out, uint32_t reports)
 {
-	Tb__DoorEvent *e = event_new(out, AGENT_SESSION, TB__DOOR_EVENT__WHAT_RESET);
+	Tb__DoorEvent *e = door_events_add(&out->events, AGENT_SESSION, TB__DOOR_EVENT__WHAT_RESET);
 
 	e->reset = mem_alloc(sizeof(*e->reset));
 	tb__door_reset__init(e->reset);
@@ -97,7 +79,7 @@ static Tb__SiteNode *session_node(const struct agent_session *s, const struct ag
 static void tell_open(const struct agent_session *s, const struct agent_world *w,
 		      struct agent_out *out)
 {
-	Tb__DoorEvent *e = event_new(out, s->id, TB__DOOR_EVENT__WHAT_OPEN);
+	Tb__DoorEvent *e = door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_OPEN);
 
 	e->open = mem_alloc(sizeof(*e->open));
 	tb__door_open__init(e->open);
@@ -121,7 +103,7 @@ void agent_session_report(const struct agent_session *s, const struct agent_worl
 	r->confirmed = s->confirmed;
 	if (s->last_result != TB__VOTE__VOTE_NONE)
 		r->vote_ring = ring_message(s->vote_ring_node, s->vote_ring_seq);
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_REPORT)->report = r;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_REPORT)->report = r;
 }
 
 static void send_frame(struct agent_out *out, Tb__BoardFrame__WhatCase what, void *message)
@@ -215,7 +197,7 @@ void agent_session_close(struct agent_session *s, Tb__DoorClosed__Reason reason,
 	Tb__DoorEvent *e;
 
 	if (s->state == AGENT_ASKED || s->state == AGENT_OPEN) {
-		e = event_new(out, s->id, TB__DOOR_EVENT__WHAT_CLOSED);
+		e = door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_CLOSED);
 		e->closed = mem_alloc(sizeof(*e->closed));
 		tb__door_closed__init(e->closed);
 		e->closed->reason = reason;
@@ -292,7 +274,7 @@ static enum agent_verdict take_claim(struct agent_session *s, const Tb__AgentCla
 	c->generation = s->generation;
 	c->seen = ids_copy(s->seen, s->seen_count);
 	c->n_seen = s->seen_count;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_CLAIM)->claim = c;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_CLAIM)->claim = c;
 	return AGENT_GO_ON;
 }
 
@@ -318,7 +300,7 @@ static void take_confirm(struct agent_session *s, const Tb__AgentConfirm *confir
 	s->confirmed = true;
 	if (s->last_result == TB__VOTE__VOTE_NACK)
 		s->held_epoch = 0;
-	e = event_new(out, s->id, TB__DOOR_EVENT__WHAT_VOTE_REPLY);
+	e = door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_VOTE_REPLY);
 	e->vote_reply = mem_alloc(sizeof(*e->vote_reply));
 	tb__door_vote_reply__init(e->vote_reply);
 	e->vote_reply->ticket = s->ticket;

@@ -14,6 +14,7 @@
 #include "cluster/limits.h"
 #include "lib/buf.h"
 #include "proto/door.pb-c.h"
+#include "witnessd/door_events.h"
 
 enum agent_state { AGENT_NEW, AGENT_ASKED, AGENT_OPEN, AGENT_CLOSED, AGENT_STATES };
 
@@ -72,9 +73,7 @@ enum agent_verdict {
 /* What came out; zero-initialised by the caller, who may collect over several calls. */
 struct agent_out {
 	struct buf wire; /* to send */
-	Tb__DoorEvent **events; /* owned, in order */
-	size_t event_count;
-	size_t event_cap;
+	struct door_events events;
 	unsigned renewals; /* answered */
 	const char *why; /* static or the thread's own: with CLOSE and ABORT */
 };

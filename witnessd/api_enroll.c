@@ -320,6 +320,19 @@ static void agent_enrolled(struct api_call *call, const Tb__CommandResult *resul
 		free(boards[--enrollment.n_boards]);
 }
 
+/* As long as those of boards, if that was set; the agent renews it by itself. */
+static int64_t agent_life_ms(struct api_call *call)
+{
+	uint64_t life_ms = 0;
+	Tb__Cluster *cluster;
+
+	if (store_cluster_get(api_store(call->api), &cluster) == 0) {
+		life_ms = cluster->certificate_life_ms;
+		tb__cluster__free_unpacked(cluster, NULL);
+	}
+	return (int64_t)(life_ms != 0 ? life_ms : LIMIT_AGENT_CERTIFICATE_LIFE_MS);
+}
+
 static int agent_sign(struct api_call *call, struct enrolment *e, uint32_t node)
 {
 	int64_t now_ms = api_now_ms(call->api);
@@ -332,7 +345,7 @@ static int agent_sign(struct api_call *call, struct enrolment *e, uint32_t node)
 			       .uri = uri,
 			       .use = PKI_CLIENT,
 			       .now_ms = now_ms,
-			       .not_after_ms = now_ms + SITE_DAYS * 24LL * 3600 * 1000};
+			       .not_after_ms = now_ms + agent_life_ms(call)};
 	const char *message = "";
 	int rv = pki_sign(&how, &e->cert, &message);
 

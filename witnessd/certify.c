@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cluster/renewal.h"
+#include "lib/renewal.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"

@@ -88,6 +88,9 @@ void core_recover_cluster(struct core *c, struct mailbox *home,
 /* GET /v1/local. The caller owns the answer. */
 Tb__LocalStatus *core_local_status(struct core *c);
 
+/* What this board's host says of itself, for whoever leads. Taken over. */
+void core_host_report(struct core *c, Tb__HostReport *report);
+
 /* A door's events, in order. Taken over. */
 void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
@@ -125,6 +128,12 @@ struct core_listeners {
 	 * by core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
+	/* For this board's host (host.h), both NULL: there is none. Its lease on the boot clock (0:
+	 * none), and what its model must have applied before a VM starts (hosting_fence); at each
+	 * change. */
+	void (*host_lease)(void *arg, uint64_t until_ms, uint64_t fence);
+	/* Report whole: there is a new leader or a new link to it. */
+	void (*host_report)(void *arg);
 };
 
 struct core_config {

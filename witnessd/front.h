@@ -7,6 +7,7 @@
  *   tiebreak-peer/1, tiebreak-raft/1  a board's certificate            a socket for the core
  *   tiebreak-join/1                   anyone; the token decides        JoinRequest, JoinReply
  *   tiebreak-agent/1                  a certificate of an agent        a session of agent_door.h
+ *   tiebreak-host/1                   a board's certificate            a socket for the host
  *
  * The Unix socket is there from the start; the TLS port opens once the board has an identity. */
 #pragma once
@@ -19,6 +20,7 @@ struct config;
 struct core;
 struct front;
 struct agent_door;
+struct host;
 
 /* After core_new, before core_start. 0; other: *ret_message (valid until the next call) says what
  * is wrong, where, and the remedy; a port in use is found here. */
@@ -41,3 +43,9 @@ void front_link_dial(struct front *f, uint64_t dial_id, const char *address, con
 		     uint64_t expect_node);
 void front_join_dial(struct front *f, uint64_t dial_id, const char *address, const char *pin,
 		     Tb__JoinRequest *request); /* taken over */
+
+/* Whose host links are, and whose consoles; before the core starts, once. Without one such links
+ * are refused. */
+void front_host_set(struct front *f, struct host *h);
+/* A host link to a board, answered by host_link_dialed. Any thread. */
+void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uint64_t node);

@@ -43,6 +43,7 @@ struct restoration {
 	struct snapshot_reader rest;
 	Tb__ClusterRestore__Final *final; /* NULL once it is proposed */
 	char *advice; /* for a failure */
+	uint64_t old_node; /* recovery: what this board was in the old history; 0: a restore */
 };
 
 static void restoration_free(struct restoration *r)
@@ -132,6 +133,7 @@ static int restoration_final(struct restoration *r, struct store *old, const cha
 	tb__cluster_restore__final__init(final);
 	r->final = final;
 	final->source = mem_strdup(source);
+	final->old_node = r->old_node;
 	final->hold_ms = arbiter_own_timeout_ms(HOLD_HEARTBEAT_MS, TB__HANDOVER__HANDOVER_SAFE);
 	*ret_message = "the backup holds no whole cluster";
 	rv = store_cluster_get(old, &final->cluster);
@@ -201,7 +203,8 @@ static bool row_is_restored(unsigned row)
 	return row == TB__SNAPSHOT__RECORD__ROW_TOKEN || row == TB__SNAPSHOT__RECORD__ROW_SITE ||
 	       row == TB__SNAPSHOT__RECORD__ROW_GRANT ||
 	       row == TB__SNAPSHOT__RECORD__ROW_CERTIFICATE ||
-	       row == TB__SNAPSHOT__RECORD__ROW_EVENT || row == TB__SNAPSHOT__RECORD__ROW_COUNTER;
+	       row == TB__SNAPSHOT__RECORD__ROW_EVENT || row == TB__SNAPSHOT__RECORD__ROW_COUNTER ||
+	       row == TB__SNAPSHOT__RECORD__ROW_IMAGE || row == TB__SNAPSHOT__RECORD__ROW_VM;
 }
 
 static void rows_add(Tb__ClusterRestore *op, const struct snapshot_record *record)
@@ -565,6 +568,7 @@ static void recover_closed(void *arg)
 		control_finish(r->control, rv, text);
 		restoration_free(r);
 	} else {
+		r->old_node = c->identity.node_id;
 		recover_forget(c);
 		restoration_begin(r, old, "what this board had when the majority was lost");
 	}

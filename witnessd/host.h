@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lib/buf.h"
 #include "proto/host.pb-c.h"
 #include "proto/model.pb-c.h"
 #include "proto/peer.pb-c.h"
@@ -19,15 +20,18 @@
 
 struct config;
 struct core;
+struct front;
 struct host;
-struct metrics;
 
 /* After core_new and front_start, before core_start. A board that cannot host has one too: it keeps
  * images and says why not. 0; other: *ret_message says what is wrong, where, and the remedy. */
-int host_start(const struct config *config, struct core *core, struct host **ret,
-	       const char **ret_message);
-/* Ends all VMs (power button, then force, within what the lease leaves) and the thread; frees. */
+int host_start(const struct config *config, struct core *core, struct front *front,
+	       struct host **ret, const char **ret_message);
+/* Before core_stop, so that the lease is still renewed: ends all VMs (power button, then force) and
+ * the thread. What is called after it does nothing. */
 void host_stop(struct host *h);
+/* After front_stop: nobody calls in any more. NULL is fine. */
+void host_free(struct host *h);
 
 /* --- from the core's thread --- */
 void host_model_changed(struct host *h, uint64_t applied_index);
@@ -35,9 +39,11 @@ void host_model_changed(struct host *h, uint64_t applied_index);
 void host_lease(struct host *h, uint64_t until_ms, uint64_t fence);
 /* A new leader or a new link to it: report whole. */
 void host_report(struct host *h);
+
+/* --- from the front's thread --- */
 /* A link of another board's host; the fd is the plain end, taken over. */
 void host_link_accepted(struct host *h, uint64_t node, int fd);
-/* The answer to core_host_dial: a plain end, taken over, or a negative errno. */
+/* The answer to front_host_dial: a plain end, taken over, or a negative errno. */
 void host_link_dialed(struct host *h, uint64_t dial_id, int fd_or_error);
 
 /* --- images, from the front's thread (image_store.h has the rules) --- */
@@ -62,4 +68,5 @@ void host_console_open(struct host *h, struct mailbox *home, uint64_t vm, uint32
 void host_console_write(struct host *h, uint64_t id, const void *bytes, size_t len);
 void host_console_close(struct host *h, uint64_t id);
 
-void host_metrics(struct host *h, struct metrics *m);
+/* For metrics_collect. */
+void host_metrics(void *host, bool open, struct buf *out);

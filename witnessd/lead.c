@@ -11,6 +11,7 @@
 #include "lib/mem.h"
 #include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
+#include "witnessd/door_events.h"
 #include "witnessd/query.h"
 
 /* --- the model as the arbiter sees it --- */
@@ -522,9 +523,7 @@ static void lead_send_orders(struct core *c, struct order_batch *b)
 		peer_send(p, &frame);
 	}
 	/* An order that cannot be sent is made again when the door reports. */
-	for (size_t i = 0; i < b->count; i++)
-		tb__door_order__free_unpacked(b->orders[i], NULL);
-	free(b->orders);
+	door_orders_free(b->orders, b->count);
 	*b = (struct order_batch){0};
 }
 

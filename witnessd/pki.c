@@ -17,6 +17,7 @@
 
 #include "lib/hex.h"
 #include "lib/mem.h"
+#include "lib/renewal.h"
 #include "lib/rng.h"
 #include "lib/text.h"
 
@@ -26,7 +27,6 @@ enum {
 	REQUEST_MAX = 16384, /* bytes of a request, PEM or DER */
 	RSA_BITS_MIN = 2048,
 	RSA_BITS_MAX = 8192,
-	BACKDATE_MS = 3600 * 1000,
 };
 
 /* What OpenSSL left in the thread's error queue would be taken for an error of the next TLS call.
@@ -172,7 +172,8 @@ static bool serial_set(X509 *cert, char text[64])
 
 static bool validity_set(X509 *cert, int64_t now_ms, int64_t not_after_ms)
 {
-	return ASN1_TIME_set(X509_getm_notBefore(cert), (now_ms - BACKDATE_MS) / 1000) != NULL &&
+	return ASN1_TIME_set(X509_getm_notBefore(cert), (now_ms - RENEWAL_BACKDATE_MS) / 1000) !=
+		       NULL &&
 	       ASN1_TIME_set(X509_getm_notAfter(cert), not_after_ms / 1000) != NULL;
 }
 

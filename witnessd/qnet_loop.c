@@ -200,19 +200,15 @@ static void log_refused(struct qnet_loop *d, const struct sockaddr *peer, const 
 
 /* --- events to the core --- */
 
-static void events_given(struct qnet_loop *d)
-{
-	d->out.events = NULL;
-	d->out.event_count = 0;
-	d->out.event_cap = 0;
-}
-
 static void events_flush(struct qnet_loop *d)
 {
-	if (d->out.event_count == 0)
+	Tb__DoorEvent **events;
+	size_t count;
+
+	if (d->out.events.count == 0)
 		return;
-	joint_events(d->options.joint, d->options.index, d->out.events, d->out.event_count);
-	events_given(d);
+	events = door_events_take(&d->out.events, &count);
+	joint_events(d->options.joint, d->options.index, events, count);
 }
 
 static void lobby_open(struct qnet_loop *d);
@@ -309,7 +305,7 @@ static void conn_apply(struct conn *c, enum qnet_state before, enum qnet_verdict
 	out->replies = 0;
 	out->echoes = 0;
 	out->why = NULL;
-	if (out->event_count >= EVENT_BATCH)
+	if (out->events.count >= EVENT_BATCH)
 		events_flush(d);
 }
 
@@ -439,7 +435,7 @@ static void rtt_tell(struct conn *c, uint32_t rtt_ms)
 
 	c->session.rtt_ms = rtt_ms;
 	qnet_session_rtt(&c->session, out);
-	if (out->event_count >= EVENT_BATCH)
+	if (out->events.count >= EVENT_BATCH)
 		events_flush(c->loop);
 }
 
@@ -684,9 +680,9 @@ static void on_data(struct stream *s, const uint8_t *bytes, size_t len)
 	if (before == QNET_CLOSED || !may_act(d))
 		return;
 	w = world_now(d);
-	events = d->out.event_count;
+	events = d->out.events.count;
 	verdict = qnet_session_receive(&c->session, &w, bytes, len, &used, &d->out);
-	conn_pace(c, d->out.event_count - events);
+	conn_pace(c, d->out.events.count - events);
 	conn_apply(c, before, verdict);
 	if (verdict == QNET_START_TLS && c->session.state == QNET_SECURING)
 		stream_start_tls(s, d->tls[c->session.policy.certificate], bytes + used,
@@ -978,13 +974,15 @@ static void do_orders(struct qnet_loop *d, struct door_letter *l)
 static void do_report(struct qnet_loop *d)
 {
 	struct qnet_world w = world_now(d);
+	Tb__DoorEvent **events;
+	size_t count;
 
 	events_flush(d);
 	list_for_each (at, &d->conns)
 		qnet_session_report(&list_entry(at, struct conn, link)->session, &w, &d->out);
+	events = door_events_take(&d->out.events, &count);
 	joint_report(d->options.joint, d->options.index, (uint32_t)d->counters.sessions[QNET_OPEN],
-		     d->out.events, d->out.event_count);
-	events_given(d);
+		     events, count);
 }
 
 static void secrets_free(Tb__Secrets *secrets)
@@ -1103,9 +1101,7 @@ static void do_stop(struct qnet_loop *d)
 
 static void letter_free(struct door_letter *l)
 {
-	for (size_t i = 0; i < l->count; i++)
-		tb__door_order__free_unpacked(l->orders[i], NULL);
-	free(l->orders);
+	door_orders_free(l->orders, l->count);
 	free(l);
 }
 

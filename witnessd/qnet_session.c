@@ -70,27 +70,9 @@ void qnet_session_free(struct qnet_session *s)
 
 void qnet_out_free(struct qnet_out *out)
 {
-	for (size_t i = 0; i < out->event_count; i++)
-		tb__door_event__free_unpacked(out->events[i], NULL);
-	free(out->events);
+	door_events_free(&out->events);
 	buf_free(&out->wire);
 	*out = (struct qnet_out){0};
-}
-
-static Tb__DoorEvent *event_new(struct qnet_out *out, uint64_t session,
-				Tb__DoorEvent__WhatCase what)
-{
-	Tb__DoorEvent *event = mem_alloc(sizeof(*event));
-
-	tb__door_event__init(event);
-	event->session = session;
-	event->what_case = what;
-	if (out->event_count == out->event_cap) {
-		out->event_cap = out->event_cap != 0 ? 2 * out->event_cap : 4;
-		out->events = mem_realloc(out->events, out->event_cap * sizeof(Tb__DoorEvent *));
-	}
-	out->events[out->event_count++] = event;
-	return event;
 }
 
 static Tb__RingId *ring_new(const struct qnet_ring *ring)
@@ -167,7 +149,7 @@ static void tell_open(const struct qnet_session *s, const struct qnet_world *w,
 	open->seq = s->init_seq;
 	open->site = mem_strdup(s->site);
 	open->node = site_node_new(s, w);
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_OPEN)->open = open;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_OPEN)->open = open;
 }
 
 static void tell_report(const struct qnet_session *s, const struct qnet_world *w,
@@ -184,7 +166,7 @@ static void tell_report(const struct qnet_session *s, const struct qnet_world *w
 	report->quorate = s->quorate;
 	report->confirmed = s->confirmed;
 	report->vote_ring = ring_new(&s->vote_ring);
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_REPORT)->report = report;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_REPORT)->report = report;
 }
 
 static void tell_list(const struct qnet_session *s, const struct qnet_message *m,
@@ -206,7 +188,7 @@ static void tell_list(const struct qnet_session *s, const struct qnet_message *m
 		list->ring = ring_new(&m->ring);
 	list->heuristics = (Tb__Heuristics)m->heuristics;
 	list->quorate = m->quorate;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_LIST)->list = list;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_LIST)->list = list;
 }
 
 static void tell_option(const struct qnet_session *s, struct qnet_out *out)
@@ -216,7 +198,7 @@ static void tell_option(const struct qnet_session *s, struct qnet_out *out)
 	tb__door_option__init(option);
 	option->keep_active_partition = s->keep_active;
 	option->heartbeat_ms = s->heartbeat_ms;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_OPTION)->option = option;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_OPTION)->option = option;
 }
 
 void qnet_session_report(const struct qnet_session *s, const struct qnet_world *w,
@@ -234,7 +216,7 @@ void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out)
 
 	tb__door_rtt__init(rtt);
 	rtt->rtt_ms = s->rtt_ms;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
 }
 
 void qnet_out_reset(struct qnet_out *out, uint32_t reports)
@@ -243,7 +225,7 @@ void qnet_out_reset(struct qnet_out *out, uint32_t reports)
 
 	tb__door_reset__init(reset);
 	reset->sessions = reports;
-	event_new(out, 0, TB__DOOR_EVENT__WHAT_RESET)->reset = reset;
+	door_events_add(&out->events, 0, TB__DOOR_EVENT__WHAT_RESET)->reset = reset;
 }
 
 void qnet_session_close(struct qnet_session *s, Tb__DoorClosed__Reason reason, uint64_t now_ms,
@@ -256,7 +238,7 @@ void qnet_session_close(struct qnet_session *s, Tb__DoorClosed__Reason reason, u
 		tb__door_closed__init(closed);
 		closed->reason = reason;
 		closed->heard_age_ms = age < UINT32_MAX ? (uint32_t)age : UINT32_MAX;
-		event_new(out, s->id, TB__DOOR_EVENT__WHAT_CLOSED)->closed = closed;
+		door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_CLOSED)->closed = closed;
 	}
 	move(s, QNET_CLOSED);
 }
@@ -542,7 +524,7 @@ static void on_ask(const struct qnet_session *s, const struct qnet_message *m, s
 
 	tb__door_ask__init(ask);
 	ask->seq = m->seq;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_ASK)->ask = ask;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_ASK)->ask = ask;
 }
 
 /* Only the answer to the newest VOTE_INFO says what the client believes now. */
@@ -557,7 +539,7 @@ static void on_vote_reply(struct qnet_session *s, const struct qnet_message *m,
 	answer = mem_alloc(sizeof(*answer));
 	tb__door_vote_reply__init(answer);
 	answer->ticket = s->ticket;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_VOTE_REPLY)->vote_reply = answer;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_VOTE_REPLY)->vote_reply = answer;
 }
 
 static void on_heuristics(struct qnet_session *s, const struct qnet_message *m,
@@ -570,7 +552,8 @@ static void on_heuristics(struct qnet_session *s, const struct qnet_message *m,
 	tb__door_heuristics__init(heuristics);
 	heuristics->seq = m->seq;
 	heuristics->heuristics = (Tb__Heuristics)m->heuristics;
-	event_new(out, s->id, TB__DOOR_EVENT__WHAT_HEURISTICS)->heuristics = heuristics;
+	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_HEURISTICS)->heuristics =
+		heuristics;
 }
 
 static void on_open_message(struct qnet_session *s, const struct qnet_world *w,

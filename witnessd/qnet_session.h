@@ -24,6 +24,7 @@
 #include "lib/buf.h"
 #include "proto/door.pb-c.h"
 #include "proto/qnet.h"
+#include "witnessd/door_events.h"
 
 enum qnet_state {
 	QNET_NEW,
@@ -129,9 +130,7 @@ struct qnet_out {
 	struct buf wire; /* to send */
 	unsigned replies; /* messages in it */
 	unsigned echoes; /* of these */
-	Tb__DoorEvent **events; /* owned, in order */
-	size_t event_count;
-	size_t event_cap;
+	struct door_events events;
 	const char
 		*why; /* static: with QNET_CLOSE and QNET_ABORT, and with a refusal by ourselves */
 };

@@ -70,7 +70,7 @@ struct blk {
 	bool watched; /* the loop hears of it */
 	struct patience patience;
 	bool read_only, direct;
-	bool dropping; /* reset: what comes back is of a driver that is gone */
+	bool ending;
 	uint64_t size; /* bytes */
 	char id[VIRTIO_BLK_ID_BYTES]; /* not terminated if full */
 	unsigned missing; /* ways (1 << way) that the host turned out not to have */
@@ -121,9 +121,15 @@ static bool request_left(const struct blk *b)
 	return b->free != NULL || b->fresh < BLK_HOST_DEPTH;
 }
 
+/* What comes back is of a driver that is gone. */
+static bool dropping(const struct blk *b)
+{
+	return b->ending || b->virtio.resetting;
+}
+
 static void request_end(struct blk *b, struct request *r, uint8_t status)
 {
-	if (!b->dropping) {
+	if (!dropping(b)) {
 		*r->status = status;
 		queue_push(&b->virtio.queue[0], r->chain.head, r->chain.in_len);
 	}
@@ -298,7 +304,7 @@ static void moved(struct blk *b, struct request *r, uint64_t len)
 {
 	bool data = r->type == VIRTIO_BLK_T_IN || r->type == VIRTIO_BLK_T_OUT;
 
-	if (data && r->bounce != NULL && r->type == VIRTIO_BLK_T_IN && !b->dropping) {
+	if (data && r->bounce != NULL && r->type == VIRTIO_BLK_T_IN && !dropping(b)) {
 		(void)chain_write(&r->chain, r->done, r->bounce, len);
 	}
 	r->retries = 0;
@@ -331,7 +337,7 @@ static void request_step(struct blk *b, struct request *r)
 {
 	int64_t result = r->io.result;
 
-	if (b->dropping) {
+	if (dropping(b)) {
 		request_end(b, r, VIRTIO_BLK_S_IOERR);
 	} else if ((result == -EAGAIN || result == -EINTR) && r->retries < RETRIES_MAX) {
 		r->retries++;
@@ -651,37 +657,36 @@ static void host_ready(struct watch *watch, uint32_t events)
 	if (waited_for && b->virtio.active && !b->virtio.paused) {
 		work(b);
 	}
+	if (b->in_flight == 0) {
+		virtio_drained(&b->virtio);
+	}
 }
 
-/* Until nothing is with the host, or until `until_ms` (boot time). True if nothing is. */
-static bool drain(struct blk *b, uint64_t until_ms)
+/* Until nothing is with the host, at most `wait_ms` (negative: as long as it takes). True if
+ * nothing is. */
+static bool drain(struct blk *b, int wait_ms)
 {
+	uint64_t until = wait_ms > 0 ? clock_boottime_ms() + (uint64_t)wait_ms : 0;
+
 	collect(b);
 	while (b->in_flight > 0) {
-		uint64_t now = until_ms == UINT64_MAX ? 0 : clock_boottime_ms();
+		uint64_t now = wait_ms > 0 ? clock_boottime_ms() : 0;
 
-		if (now >= until_ms) {
+		if (wait_ms >= 0 && now >= until) {
 			return false;
 		}
-		b->host->class->wait(b->host, until_ms == UINT64_MAX ? -1 : (int)(until_ms - now));
+		b->host->class->wait(b->host, wait_ms < 0 ? -1 : (int)(until - now));
 		collect(b);
 	}
 	return true;
 }
 
-static void blk_pause(struct virtio *v)
+static bool blk_drain(struct virtio *v, int wait_ms)
 {
-	(void)drain(blk_of(v), UINT64_MAX);
+	bool drained = drain(blk_of(v), wait_ms);
+
 	virtio_signal(v, 0);
-}
-
-static void blk_reset(struct virtio *v)
-{
-	struct blk *b = blk_of(v);
-
-	b->dropping = true;
-	(void)drain(b, UINT64_MAX);
-	b->dropping = false;
+	return drained;
 }
 
 static const struct virtio_class blk_class = {
@@ -690,8 +695,7 @@ static const struct virtio_class blk_class = {
 	.queues = 1,
 	.queue_size = QUEUE_SIZE,
 	.kick = blk_kick,
-	.reset = blk_reset,
-	.pause = blk_pause,
+	.drain = blk_drain,
 };
 
 /* Configuration (5.2.4) and features. */
@@ -775,9 +779,9 @@ void blk_destroy(struct blk *b)
 	}
 	loop_remove(&b->watch);
 	virtio_close(&b->virtio);
-	b->dropping = true;
+	b->ending = true;
 	if (b->host != NULL) {
-		if (!drain(b, clock_boottime_ms() + STUCK_MS)) {
+		if (!drain(b, STUCK_MS)) {
 			/* The host may still write into our memory: all of it stays. */
 			log_warning("disk-stuck", "%s: %u requests do not come back from the host",
 				    b->virtio.name, b->in_flight);

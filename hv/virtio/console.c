@@ -201,12 +201,21 @@ void vconsole_output_ready(struct vconsole *c)
 
 void vconsole_resize(struct vconsole *c, uint16_t columns, uint16_t rows)
 {
-	if ((c->v.features & F_SIZE) == 0) {
-		return;
-	}
+	c->config.columns = columns;
+	c->config.rows = rows;
 	memcpy(c->v.config, &columns, sizeof(columns));
 	memcpy(c->v.config + 2, &rows, sizeof(rows));
 	virtio_config_changed(&c->v);
+}
+
+/* Linux looks at the size only when it is told that it changed. */
+static void activate(struct virtio *v)
+{
+	const struct vconsole *c = console_of(v);
+
+	if (c->config.columns != 0 && !v->paused) {
+		virtio_config_changed(v);
+	}
 }
 
 static void reset(struct virtio *v)
@@ -236,6 +245,7 @@ static const struct virtio_class class = {
 	.queues = 2,
 	.queue_size = QUEUE_SIZE,
 	.rare_kicks = 1u << RECEIVEQ,
+	.activate = activate,
 	.kick = kick,
 	.reset = reset,
 	.save = save,
@@ -254,7 +264,7 @@ int vconsole_create(const struct vconsole_config *config, const struct ram *ram,
 	memcpy(c->v.config, &config->columns, 2);
 	memcpy(c->v.config + 2, &config->rows, 2);
 	memcpy(c->v.config + 4, &ports, 4);
-	c->v.features = config->columns != 0 && config->rows != 0 ? F_SIZE : 0;
+	c->v.features = F_SIZE;
 	rv = virtio_init(&c->v, &class, ram, loop, name);
 	if (rv < 0) {
 		vconsole_destroy(c);

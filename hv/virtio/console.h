@@ -26,7 +26,7 @@ struct vconsole_config {
 	/* After vconsole_input took less than it was offered: try again. May be NULL. */
 	void (*input_ready)(void *arg);
 	void *arg;
-	uint16_t columns, rows; /* of the terminal; 0, 0: unknown, the size is not offered */
+	uint16_t columns, rows; /* of the terminal; 0, 0: unknown */
 };
 
 struct vconsole;
@@ -42,5 +42,6 @@ void vconsole_stats(const struct vconsole *c, const struct stats_sink *sink);
 size_t vconsole_input(struct vconsole *c, const uint8_t *data, size_t len);
 /* output() can take more. With the device lock held. */
 void vconsole_output_ready(struct vconsole *c);
-/* The terminal changed its size. Ignored if no size was given at the start. */
+/* The terminal changed its size. The size is always offered, so that a guest can go on where there
+ * is another terminal, or none. With the device lock held. */
 void vconsole_resize(struct vconsole *c, uint16_t columns, uint16_t rows);

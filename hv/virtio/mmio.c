@@ -346,6 +346,13 @@ void mmio_write(void *arg, uint64_t offset, uint64_t value, unsigned len)
 	sync(m);
 }
 
+bool mmio_busy(void *arg)
+{
+	const struct mmio *m = arg;
+
+	return m->virtio->resetting;
+}
+
 void mmio_reset(struct mmio *m)
 {
 	reset(m);

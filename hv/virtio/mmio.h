@@ -42,10 +42,14 @@ void mmio_init(struct mmio *m, struct virtio *v, uint8_t *page, uint64_t base, u
 /* Trapped accesses; the shapes that bus.h asks for. */
 uint64_t mmio_read(void *m, uint64_t offset, unsigned len);
 void mmio_write(void *m, uint64_t offset, uint64_t value, unsigned len);
+/* A reset waits for requests in flight. Drivers (Linux's virtio_mmio) do not look at the status for
+ * the end of a reset, as 4.2.3.1 would have it, and free what they had lent to the device: so the
+ * write takes as long as the reset. */
+bool mmio_busy(void *m);
 /* Its device-tree node: "virtio,mmio", dma-coherent, edge. */
 void mmio_tree(const struct mmio *m, struct tree *t);
 /* As if the driver had written 0 to the status: device, selectors and page (reset of the machine).
- */
+ * The device rests (virtio_rest). */
 void mmio_reset(struct mmio *m);
 /* Makes the page anew from the state (after restore: the virtio's and the fields above). */
 void mmio_refresh(struct mmio *m);

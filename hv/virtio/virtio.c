@@ -181,6 +181,26 @@ bool virtio_has(const struct virtio *v, uint64_t bit)
 	return (v->acked & bit) != 0;
 }
 
+static bool drain(struct virtio *v, int wait_ms)
+{
+	return v->class->drain == NULL || v->class->drain(v, wait_ms);
+}
+
+static void reset_end(struct virtio *v)
+{
+	unsigned i;
+
+	for (i = 0; i < v->class->queues; i++) {
+		queue_reset(&v->queue[i]);
+	}
+	v->acked = 0;
+	v->status = 0;
+	v->resetting = false;
+	if (v->changed != NULL) {
+		v->changed(v, v->changed_arg);
+	}
+}
+
 static void reset(struct virtio *v)
 {
 	unsigned i;
@@ -193,11 +213,20 @@ static void reset(struct virtio *v)
 	if (v->class->reset != NULL) {
 		v->class->reset(v);
 	}
-	for (i = 0; i < v->class->queues; i++) {
-		queue_reset(&v->queue[i]);
+	v->resetting = true;
+	if (drain(v, 0)) {
+		reset_end(v);
 	}
-	v->acked = 0;
-	v->status = 0;
+}
+
+void virtio_drained(struct virtio *v)
+{
+	if (v->resetting) {
+		reset_end(v);
+	}
+	if (v->paused && v->rested != NULL) {
+		v->rested(v->rested_arg);
+	}
 }
 
 static bool is_running(uint32_t status)
@@ -245,6 +274,9 @@ void virtio_set_status(struct virtio *v, uint32_t status)
 	uint32_t own = VIRTIO_STATUS_NEEDS_RESET;
 	uint32_t old = v->status & ~own;
 
+	if (v->resetting) {
+		return;
+	}
 	if (status == 0) {
 		reset(v);
 		return;
@@ -290,15 +322,32 @@ void virtio_kicked(struct virtio *v, unsigned index)
 	v->class->kick(v, index);
 }
 
+/* Began to rest; true if it does. */
+static bool rest(struct virtio *v, int wait_ms)
+{
+	if (!v->paused) {
+		v->paused = true;
+		if (v->class->pause != NULL) {
+			v->class->pause(v);
+		}
+	}
+	if (!drain(v, wait_ms)) {
+		return false;
+	}
+	if (v->resetting) {
+		reset_end(v);
+	}
+	return true;
+}
+
+bool virtio_rest(struct virtio *v)
+{
+	return rest(v, 0);
+}
+
 void virtio_pause(struct virtio *v)
 {
-	if (v->paused) {
-		return;
-	}
-	v->paused = true;
-	if (v->class->pause != NULL) {
-		v->class->pause(v);
-	}
+	(void)rest(v, -1);
 }
 
 void virtio_resume(struct virtio *v)
@@ -327,7 +376,7 @@ void virtio_save(const struct virtio *v, struct virtio_state *ret)
 {
 	unsigned i;
 
-	assert(v->paused);
+	assert(v->paused && !v->resetting);
 	*ret = (struct virtio_state){
 		.acked = v->acked,
 		.status = v->status,

@@ -9,6 +9,10 @@
  *                                                                |
  *      virtio_fail -> DEVICE_NEEDS_RESET (queues dead until the driver resets)
  *
+ * A device that works on requests elsewhere (a disk's host, which may hang) ends a life in two
+ * steps, and the lock is free between them: virtio_rest or a reset begin, virtio_drained is its
+ * word that nothing is in flight any more.
+ *
  * While paused (snapshot, stop) kicks are kept: virtio_resume looks at every queue once. */
 #pragma once
 #include <stdbool.h>
@@ -52,8 +56,8 @@ struct virtio_class {
 	/* The driver kicked queue `index` (ready, active, not paused). NULL: kicks go elsewhere,
 	 * to vhost. */
 	void (*kick)(struct virtio *v, unsigned index);
-	/* Back to the state before the driver came. Requests in flight are waited for: afterwards
-	 * nothing of the old life touches guest memory. May be NULL. */
+	/* Back to the state before the driver came: afterwards nothing of the old life touches
+	 * guest memory, but for requests in flight (`drain`). May be NULL. */
 	void (*reset)(struct virtio *v);
 	/* The driver wrote config[offset .. offset + len) (already stored, within config_len). May
 	 * be NULL: then writes are ignored and the bytes are not stored. */
@@ -62,6 +66,11 @@ struct virtio_class {
 	 * NULL. */
 	void (*pause)(struct virtio *v);
 	void (*resume)(struct virtio *v);
+	/* Collects what is done; true if nothing is in flight. Waits at most `wait_ms` for it
+	 * (negative: as long as it takes). While the device is resetting nothing is told to the
+	 * driver. The device calls virtio_drained when the last one came back by itself. NULL:
+	 * nothing is ever in flight after reset and pause. */
+	bool (*drain)(struct virtio *v, int wait_ms);
 	/* Snapshot of what is the device's own (the common part is saved by the caller; paused): at
 	 * most VIRTIO_STATE_WORDS words, returns how many. NULL: none. */
 	unsigned (*save)(const struct virtio *v, uint64_t words[VIRTIO_STATE_WORDS]);
@@ -90,6 +99,9 @@ struct virtio {
 	uint32_t status;
 	bool active; /* DRIVER_OK seen, not failed: queues may be used */
 	bool paused;
+	/* The driver wrote 0 and requests are still in flight: the status reads as it was, and all
+	 * that the driver writes is ignored, until they are back. */
+	bool resetting;
 	uint8_t config[VIRTIO_CONFIG_MAX];
 	unsigned config_len;
 	uint32_t config_generation;
@@ -100,6 +112,9 @@ struct virtio {
 	/* Tells the transport that config, its generation or the status changed. */
 	void (*changed)(struct virtio *v, void *arg);
 	void *changed_arg;
+	/* Nothing is in flight any more, while paused. NULL: nobody waits for it. */
+	void (*rested)(void *arg);
+	void *rested_arg;
 	struct virtio_counters counters;
 	uint64_t fail_logged_ms; /* boot time of the last failure log line, at most one a second */
 };
@@ -125,11 +140,15 @@ void virtio_config_changed(struct virtio *v);
 void virtio_fail(struct virtio *v, const char *why);
 /* Was this feature bit accepted? `bit` is the mask. */
 bool virtio_has(const struct virtio *v, uint64_t bit);
+/* Nothing is in flight any more (class->drain says so): ends a reset, tells who waits for a rest.
+ * The last thing that the device does before it returns to the loop. */
+void virtio_drained(struct virtio *v);
 
 /* For the transport. */
 
-/* What the driver writes into the status register; 0 resets. A step that skips another or goes back
- * is ignored; FEATURES_OK is refused (stays clear) without VERSION_1. */
+/* What the driver writes into the status register; 0 resets, and while that is not done
+ * (`resetting`) the driver must not go on. A step that skips another or goes back is ignored;
+ * FEATURES_OK is refused (stays clear) without VERSION_1. */
 void virtio_set_status(struct virtio *v, uint32_t status);
 /* Takes the queue into use as the driver described it, or fails the device. */
 void virtio_enable_queue(struct virtio *v, unsigned index);
@@ -140,7 +159,10 @@ void virtio_kicked(struct virtio *v, unsigned index);
 
 /* For snapshot and reset. */
 
-/* Afterwards nothing is in flight and no kick is looked at. Harmless if it is paused. */
+/* Afterwards no kick is looked at. True: and nothing is in flight, nor a reset under way. False:
+ * `rested` is called when it is so, or ask again. */
+bool virtio_rest(struct virtio *v);
+/* The same, and waits. */
 void virtio_pause(struct virtio *v);
 /* Every queue is looked at once, since kicks may have come. */
 void virtio_resume(struct virtio *v);

@@ -291,6 +291,10 @@ static bool command(struct load *l, char *line)
 	} else if (strcmp(word, "reset") == 0) {
 		site_nodes_reset(l->nodes);
 		printf("all connections reset\n");
+	} else if (strcmp(word, "recertify") == 0) {
+		printf("%s\n", site_nodes_recertify(l->nodes, (unsigned)number) == 0
+				       ? "new certificate"
+				       : "error: no such site, or no certificate for it");
 	} else if (strcmp(word, "wait") == 0) {
 		command_wait(l, argument != NULL ? (unsigned)number : l->timeout_s);
 	} else if (strcmp(word, "times") == 0) {
@@ -305,7 +309,8 @@ static bool command(struct load *l, char *line)
 		return false;
 	} else {
 		printf("error: %s: commands are attach [N], split [PERCENT], unplug [PERCENT], "
-		       "heal, reset, wait [SECONDS], status, times, clear, sites [N], quit\n",
+		       "heal, reset, recertify SITE-NUMBER-FROM-0, wait [SECONDS], status, times, "
+		       "clear, sites [N], quit\n",
 		       word);
 	}
 	printf("ok\n");

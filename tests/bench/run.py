@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""`run.py BIN [RESULT.json]`: this witness on three boards beside Debian's corosync-qnetd, in one run, with one
+"""`run.py BIN [--keep]`: this witness on three boards beside Debian's corosync-qnetd, in one run, with one
 load generator (qnet_load: two nodes for each site), over TLS and in the clear, at several sizes. Prints both
-sides and their ratio, and writes docs/BENCHMARKS.md (report.py), together with the newest result of scale.py.
+sides and their ratio, and with --keep writes docs/BENCHMARKS.md (report.py).
 
 No time is asserted: machines differ. A status other than 0 means that a promise was broken (two sides
 of a site held the vote, a board wrote to its disk while nothing happened) or that the run failed."""
@@ -348,7 +348,7 @@ def disk_directory():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin")
-    parser.add_argument("result", nargs="?")
+    parser.add_argument("--keep", action="store_true", help="in docs/benchmarks, and write docs/BENCHMARKS.md")
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[100, 500],
                         help="sites, separated by commas")
     parser.add_argument("--idle", type=int, default=60, help="idle seconds")
@@ -362,10 +362,8 @@ def main():
     cases = measure(given)
     result = {"cases": cases, "broken_promises": broken_promises(cases), **report.machine(load),
               "seconds": time.monotonic() - began}
-    if given.result:
-        with open(given.result, "w") as file:
-            json.dump(result, file, indent=1)
-        report.write(os.path.dirname(os.path.abspath(given.result)))
+    if given.keep:
+        report.keep("bench.json", result)
     print(report.side_by_side(result))
     for promise in result["broken_promises"]:
         print(f"BROKEN PROMISE: {promise}")

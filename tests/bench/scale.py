@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`scale.py BIN [RESULT.json] [--sites N]`: ten thousand two-node sites on three boards of this machine, TLS with
+"""`scale.py BIN [--keep] [--sites N]`: ten thousand two-node sites on three boards of this machine, TLS with
 a client certificate for each site: all attach in the same moment, all split in the same moment, a board is
 killed and its sessions come to the others. Prints what it took; fails for a broken promise only (two
 sides of a site with the vote, an election or an unanswered API read while the sites attach, a grant that
@@ -163,7 +163,7 @@ def disk_directory():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin")
-    parser.add_argument("result", nargs="?")
+    parser.add_argument("--keep", action="store_true", help="in docs/benchmarks, and write docs/BENCHMARKS.md")
     parser.add_argument("--sites", type=int, default=10000)
     parser.add_argument("--limit", type=int, default=600, help="seconds for each phase")
     parser.add_argument("--in-flight", type=int, default=64, help="connects under way at once of each generator; 0: all")
@@ -175,10 +175,8 @@ def main():
     with Cluster(given.bin) as cluster:
         result = measure(cluster, given.sites, given.limit, given.in_flight)
     result.update({**report.machine(load), "seconds": time.monotonic() - began})
-    if given.result:
-        with open(given.result, "w") as file:
-            json.dump(result, file, indent=1)
-        report.write(os.path.dirname(os.path.abspath(given.result)))
+    if given.keep:
+        report.keep("scale.json", result)
     for promise in result["broken_promises"]:
         print(f"BROKEN PROMISE: {promise}")
     sys.exit(1 if result["broken_promises"] else 0)

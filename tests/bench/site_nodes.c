@@ -1072,6 +1072,30 @@ static int load_site_cert(struct site_nodes *s, struct site *site, X509 *ca, EVP
 	return *ret_message != NULL ? -EINVAL : 0;
 }
 
+int site_nodes_recertify(struct site_nodes *s, unsigned site)
+{
+	char *message = NULL;
+	X509 *old_cert;
+	EVP_PKEY *old_key;
+
+	if (s->tls == NULL || s->options.cert_dir == NULL || site >= s->options.sites)
+		return -EINVAL;
+	old_cert = s->sites[site].cert;
+	old_key = s->sites[site].key;
+	if (load_site_cert(s, &s->sites[site], NULL, NULL, &message) != 0) {
+		X509_free(s->sites[site].cert);
+		EVP_PKEY_free(s->sites[site].key);
+		s->sites[site].cert = old_cert;
+		s->sites[site].key = old_key;
+		free(message);
+		return -EINVAL;
+	}
+	/* A handshake under way has references of its own. */
+	X509_free(old_cert);
+	EVP_PKEY_free(old_key);
+	return 0;
+}
+
 static int load_tls(struct site_nodes *s, char **ret_message)
 {
 	X509 *ca = NULL;

@@ -98,6 +98,10 @@ void site_nodes_heal(struct site_nodes *s);
 /* All connections are reset at once, and come back. */
 void site_nodes_reset(struct site_nodes *s);
 
+/* From its next connection on a site (by number from 0) uses what is in cert_dir now. -EINVAL: no
+ * cert_dir, no such site, or nothing readable there; it keeps what it has. */
+int site_nodes_recertify(struct site_nodes *s, unsigned site);
+
 /* Waits for events, at most `timeout_ms`, and handles them. `extra_fd` (-1: none) ends the wait
  * too; true if it can be read. */
 bool site_nodes_poll(struct site_nodes *s, int timeout_ms, int extra_fd);

@@ -260,7 +260,9 @@ class Lab:
             if failure:
                 print(textwrap.indent(failure, "        "))
         failed = sum(bool(failure) for _, failure in verdicts)
-        print(f"{len(verdicts) - failed} passed, {failed} failed ({time.monotonic() - began:.0f} s)")
+        used = os.times()
+        print(f"{len(verdicts) - failed} passed, {failed} failed ({time.monotonic() - began:.0f} s, "
+              f"{used.children_user + used.children_system:.0f} of processor)")
         sys.exit(1 if failed or not verdicts else 0)
 
 

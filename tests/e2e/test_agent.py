@@ -202,6 +202,25 @@ def test_ca_rotated(cluster):
     expect(first.holds() and first.epoch() == epoch and first.hook_lines() == before, "the lease was lost")
 
 
+def test_renews_itself(cluster):
+    """At two thirds of its certificate's life an agent has a new one, and the lease is kept."""
+    cluster.make(1)
+    cluster.boards[1].ctl("cluster", "set", "--certificate-life", "60s")
+    (a,) = site_of_agents(cluster, count=1)
+    with open(os.path.join(a.state, "agent.crt")) as file:
+        old = file.read()
+    a.start()
+    holder([a])
+    epoch, before = a.epoch(), a.hooked(2)
+
+    def renewed():
+        with open(os.path.join(a.state, "agent.crt")) as file:
+            return file.read() != old
+    wait_for(60, "the certificate is not renewed", renewed, every=0.5)
+    wait_for(10, "it does not come back", lambda: a.status()["connected"] == "yes")
+    expect(a.holds() and a.epoch() == epoch and a.hook_lines() == before, "the lease was lost")
+
+
 def test_stranger(cluster):
     """A board of another cluster is not spoken to, and gets no certificate renewed."""
     cluster.make(1)
@@ -412,4 +431,4 @@ if __name__ == "__main__":
     main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen,
           test_drained, test_ca_rotated,
           test_stranger, test_majority_lost, test_library, test_policies,
-          test_hooks, test_revoked, test_bad_input])
+          test_hooks, test_revoked, test_renews_itself, test_bad_input], long=[test_renews_itself])

@@ -30,9 +30,9 @@ static void check_out(struct agent_out *out)
 		protobuf_c_message_free_unpacked(frame, NULL);
 		at += frame_len;
 	}
-	for (size_t i = 0; i < out->event_count; i++) {
-		assert((out->events[i]->session & AGENT_SESSION) != 0);
-		assert(tb__door_event__get_packed_size(out->events[i]) < 4096);
+	for (size_t i = 0; i < out->events.count; i++) {
+		assert((out->events.items[i]->session & AGENT_SESSION) != 0);
+		assert(tb__door_event__get_packed_size(out->events.items[i]) < 4096);
 	}
 	agent_out_free(out);
 }

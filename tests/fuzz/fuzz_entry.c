@@ -18,6 +18,44 @@ static void must(int ok)
 		abort();
 }
 
+/* An image and a VM that is placed on the board. */
+static void base_vm(struct model *m)
+{
+	Tb__VmPlacement placement = TB__VM_PLACEMENT__INIT;
+	Tb__VmConfig config = TB__VM_CONFIG__INIT;
+	Tb__NodeHost host = TB__NODE_HOST__INIT;
+	Tb__Image image = TB__IMAGE__INIT;
+	Tb__Vm vm = TB__VM__INIT;
+	Tb__Node *node;
+	uint64_t id;
+
+	must(store_node_get(m->s, 1, &node) == 0);
+	host.hosts = true;
+	host.vcpus = 4;
+	host.memory_mib = 1000;
+	node->host = &host;
+	must(store_node_put(m->s, node) == 0);
+	node->host = NULL;
+	tb__node__free_unpacked(node, NULL);
+	image.sha256 = TEXT("1111111111111111111111111111111111111111111111111111111111111111");
+	image.name = TEXT("linux");
+	image.kind = TB__IMAGE_KIND__IMAGE_KIND_KERNEL;
+	image.size = 1000;
+	must(store_image_put(m->s, &image) == 0);
+	placement.node = 1;
+	placement.incarnation = 3;
+	config.vcpus = 1;
+	config.memory_mib = 128;
+	config.kernel = image.sha256;
+	must(store_counter_next(m->s, "vm", &id) == 0);
+	vm.id = id;
+	vm.name = TEXT("web");
+	vm.running = true;
+	vm.config = &config;
+	vm.placement = &placement;
+	must(store_vm_put(m->s, &vm) == 0);
+}
+
 static void base_make(struct model *m, struct buf *snapshot)
 {
 	model_open(m);
@@ -27,6 +65,7 @@ static void base_make(struct model *m, struct buf *snapshot)
 	must(model_grant(m, 1, 0, 3, 1) == 0);
 	must(model_delete_site(m, "a") == 0);
 	must(model_put_site(m, "a", TB__SITE_PUT__MODE__MODE_CREATE) == 0);
+	base_vm(m);
 	must(store_snapshot(m->s, snapshot) == 0);
 }
 
@@ -52,7 +91,8 @@ static void must_be_idempotent(struct model *m, const uint8_t *data, size_t size
 	must(store_digest(m->s, before) == 0);
 	must(apply_entry(m->s, ++m->index, data, size, &result) == 0);
 	must(result.site_count == 0 && result.grant_count == 0 && !result.nodes_changed &&
-	     !result.cluster_changed && !result.certificates_changed);
+	     !result.cluster_changed && !result.certificates_changed && !result.images_changed &&
+	     !result.vms_changed);
 	apply_result_free(&result);
 	must(store_digest(m->s, after) == 0);
 	must(strcmp(before, after) == 0);

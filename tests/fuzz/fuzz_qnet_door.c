@@ -34,8 +34,8 @@ static void check_out(struct qnet_out *out)
 			abort();
 		at += len;
 	}
-	for (size_t i = 0; i < out->event_count; i++) {
-		size_t packed = tb__door_event__get_packed_size(out->events[i]);
+	for (size_t i = 0; i < out->events.count; i++) {
+		size_t packed = tb__door_event__get_packed_size(out->events.items[i]);
 
 		assert(packed < 4096);
 	}

@@ -34,9 +34,12 @@ static struct agent_conn *conn_of_session(struct board *b, uint64_t id)
 /* Hands the events over, which may change the list of connections. */
 static void out_emit(struct world *w, struct board *b, struct agent_out *out)
 {
-	for (size_t i = 0; i < out->event_count; i++)
-		board_emit(w, b, out->events[i]);
-	free(out->events);
+	size_t count;
+	Tb__DoorEvent **events = door_events_take(&out->events, &count);
+
+	for (size_t i = 0; i < count; i++)
+		board_emit(w, b, events[i]);
+	free(events);
 	buf_free(&out->wire);
 }
 

@@ -141,6 +141,11 @@ void hv_driver_start(struct hv_driver *d, uint64_t wanted)
 void hv_driver_reset(struct hv_driver *d)
 {
 	hv_driver_write(d, 0x70, 0);
+	/* As a vCPU does. */
+	if (mmio_busy(&d->mmio)) {
+		must(d->v->class->drain(d->v, -1));
+		virtio_drained(d->v);
+	}
 	must(hv_driver_read(d, 0x70) == 0);
 	d->heap = LAYOUT_RAM;
 }
@@ -305,6 +310,23 @@ static void too_late(struct watch *watch, uint32_t events)
 	(void)watch;
 	(void)events;
 	must(!"the device answered in time");
+}
+
+bool hv_driver_turn(struct hv_driver *d)
+{
+	struct epoll_event events[16];
+	int count = epoll_wait(d->loop.epoll, events, 16, 0), i;
+
+	loop_lock(&d->loop);
+	for (i = 0; i < count; i++) {
+		struct watch *watch = events[i].data.ptr;
+
+		if (watch != NULL) {
+			watch->ready(watch, events[i].events);
+		}
+	}
+	loop_unlock(&d->loop);
+	return count > 0;
 }
 
 void hv_driver_wait(struct hv_driver *d, unsigned queue)

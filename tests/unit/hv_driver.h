@@ -101,6 +101,8 @@ void hv_driver_kick(struct hv_driver *d, unsigned queue);
 /* The next used entry, if there is one. With EVENT_IDX the one after it is asked an interrupt for.
  */
 bool hv_driver_used(struct hv_driver *d, unsigned queue, uint32_t *ret_head, uint32_t *ret_len);
+/* What is ready in the loop now is called. True if something was. */
+bool hv_driver_turn(struct hv_driver *d);
 /* Runs the loop until the queue has a used entry; for devices that answer later. Ends the test
  * after ten seconds. */
 void hv_driver_wait(struct hv_driver *d, unsigned queue);

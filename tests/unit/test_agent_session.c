@@ -146,8 +146,8 @@ static const Tb__DoorEvent *told(const struct stage *st, Tb__DoorEvent__WhatCase
 {
 	const Tb__DoorEvent *e;
 
-	assert_true(st->out.event_count > 0);
-	e = st->out.events[st->out.event_count - 1];
+	assert_true(st->out.events.count > 0);
+	e = st->out.events.items[st->out.events.count - 1];
 	assert_int_equal(e->what_case, what);
 	assert_true(e->session == st->s.id);
 	return e;
@@ -231,15 +231,15 @@ static void test_votes(void **state)
 	assert_false(report->confirmed);
 	assert_int_equal(report->node->last_result, TB__VOTE__VOTE_ACK);
 	assert_int_equal(report->node->ring->seq, 6);
-	events = st.out.event_count;
+	events = st.out.events.count;
 	confirm.ticket = 30;
 	say(&st, TB__AGENT_FRAME__WHAT_CONFIRM, &confirm);
-	assert_int_equal(st.out.event_count, events);
+	assert_int_equal(st.out.events.count, events);
 	confirm.ticket = 31;
 	say(&st, TB__AGENT_FRAME__WHAT_CONFIRM, &confirm);
 	assert_int_equal(told(&st, TB__DOOR_EVENT__WHAT_VOTE_REPLY)->vote_reply->ticket, 31);
 	say(&st, TB__AGENT_FRAME__WHAT_CONFIRM, &confirm);
-	assert_int_equal(st.out.event_count, events + 1);
+	assert_int_equal(st.out.events.count, events + 1);
 	agent_session_report(&st.s, &st.w, &st.out);
 	assert_true(told(&st, TB__DOOR_EVENT__WHAT_REPORT)->report->confirmed);
 	stage_end(&st);
@@ -290,7 +290,7 @@ static void refused(void (*spoil)(struct hello *h), const char *words)
 	spoil(&h);
 	say(&st, TB__AGENT_FRAME__WHAT_HELLO, &h.hello);
 	assert_int_equal(st.verdict, AGENT_CLOSE);
-	assert_int_equal(st.out.event_count, 0);
+	assert_int_equal(st.out.events.count, 0);
 	frame = heard(&st);
 	assert_int_equal(frame->what_case, TB__BOARD_FRAME__WHAT_REFUSED);
 	if (strstr(frame->refused->why, words) == NULL)
@@ -357,7 +357,7 @@ static void test_refused_by_the_arbiter(void **state)
 	stage_begin(&st);
 	hello_make(&h);
 	say(&st, TB__AGENT_FRAME__WHAT_HELLO, &h.hello);
-	events = st.out.event_count;
+	events = st.out.events.count;
 	order_init(&st, 16, "for this reason");
 	assert_int_equal(st.verdict, AGENT_CLOSE);
 	frame = heard(&st);
@@ -365,7 +365,7 @@ static void test_refused_by_the_arbiter(void **state)
 	tb__board_frame__free_unpacked(frame, NULL);
 	/* It has forgotten it already. */
 	agent_session_close(&st.s, TB__DOOR_CLOSED__REASON__BY_DOOR, 1000, &st.out);
-	assert_int_equal(st.out.event_count, events);
+	assert_int_equal(st.out.events.count, events);
 	stage_end(&st);
 }
 

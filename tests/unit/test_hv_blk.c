@@ -823,15 +823,54 @@ static void test_pause_drains(void **state)
 	pause_drains(THREADS);
 }
 
-static void test_reset_waits(void **state)
+static void count_up(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+/* A disk that hangs holds nobody: the rest is begun, and told when it is there. */
+static void test_rest_waits_for_nobody(void **state)
 {
 	struct world *w = world_plain(DOUBLE);
-	struct ask a[3];
-	unsigned i;
+	struct virtio *v = blk_virtio(w->b);
+	struct ask a[2];
+	unsigned rested = 0, i;
 
 	(void)state;
+	v->rested = count_up;
+	v->rested_arg = &rested;
 	w->host.hold = true;
-	/* What would go on does not. */
+	/* What was begun goes on to its end. */
+	blk_double_rule(&w->host, 100);
+	for (i = 0; i < 2; i++) {
+		a[i] = ask_make(w, VIRTIO_BLK_T_IN, i, NULL, 512);
+		ask_add(w, VIRTIO_BLK_T_IN, &a[i]);
+	}
+	hv_driver_kick(&w->d, 0);
+	assert_false(virtio_rest(v));
+	assert_false(virtio_rest(v));
+	assert_true(v->paused);
+	assert_int_equal(w->host.waits, 0);
+	blk_double_release(&w->host);
+	assert_true(hv_driver_turn(&w->d));
+	assert_int_equal(rested, 1);
+	assert_true(virtio_rest(v));
+	assert_int_equal(w->host.logged, 3);
+	for (i = 0; i < 2; i++) {
+		assert_true(hv_driver_used(&w->d, 0, NULL, NULL));
+		assert_int_equal(status_of(w, &a[i]), VIRTIO_BLK_S_OK);
+	}
+	virtio_resume(v);
+	world_close(w);
+}
+
+/* Held with three reads at the host, the first two of which would be asked for again. */
+static struct world *world_reset_in_flight(struct ask a[3])
+{
+	struct world *w = world_plain(DOUBLE);
+	unsigned i;
+
+	w->host.hold = true;
 	blk_double_rule(&w->host, -EAGAIN);
 	blk_double_rule(&w->host, 100);
 	for (i = 0; i < 3; i++) {
@@ -840,8 +879,17 @@ static void test_reset_waits(void **state)
 	}
 	hv_driver_kick(&w->d, 0);
 	hv_driver_write(&w->d, 0x70, 0);
+	assert_true(mmio_busy(&w->d.mmio));
+	return w;
+}
+
+/* The old driver's requests came back and changed nothing, and a new one can come. */
+static void expect_reset(struct world *w, const struct ask a[3])
+{
+	unsigned i;
+
+	assert_false(mmio_busy(&w->d.mmio));
 	assert_int_equal(hv_driver_read(&w->d, 0x70), 0);
-	assert_true(w->host.waits > 0);
 	assert_null(w->host.first);
 	assert_int_equal(w->host.logged, 3);
 	for (i = 0; i < 3; i++) {
@@ -851,6 +899,47 @@ static void test_reset_waits(void **state)
 	hv_driver_reset(&w->d);
 	hv_driver_start(&w->d, ALL);
 	assert_int_equal(request(w, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), 0);
+}
+
+static void test_reset_waits(void **state)
+{
+	struct ask a[3];
+	struct world *w = world_reset_in_flight(a);
+
+	(void)state;
+	/* Whatever the driver does now, the device is as it was. */
+	assert_int_equal(hv_driver_read(&w->d, 0x70), 15);
+	hv_driver_write(&w->d, 0x70, 0);
+	hv_driver_write(&w->d, 0x70, VIRTIO_STATUS_ACKNOWLEDGE);
+	hv_driver_write(&w->d, 0x30, 0);
+	hv_driver_write(&w->d, 0x44, 1);
+	hv_driver_kick(&w->d, 0);
+	assert_int_equal(hv_driver_read(&w->d, 0x70), 15);
+	assert_int_equal(w->host.waits, 0);
+	blk_double_release(&w->host);
+	assert_true(hv_driver_turn(&w->d));
+	expect_reset(w, a);
+	world_close(w);
+}
+
+/* And the VM is paused meanwhile: the reset is done before it rests. */
+static void test_rest_ends_a_reset(void **state)
+{
+	struct ask a[3];
+	struct world *w = world_reset_in_flight(a);
+	struct virtio *v = blk_virtio(w->b);
+	unsigned rested = 0;
+
+	(void)state;
+	v->rested = count_up;
+	v->rested_arg = &rested;
+	assert_false(virtio_rest(v));
+	blk_double_release(&w->host);
+	/* Who asks may be first. */
+	assert_true(virtio_rest(v));
+	assert_int_equal(rested, 0);
+	virtio_resume(v);
+	expect_reset(w, a);
 	world_close(w);
 }
 
@@ -1321,7 +1410,9 @@ int main(void)
 		cmocka_unit_test(test_deeper_than_the_host),
 		cmocka_unit_test(test_one_interrupt_for_many),
 		cmocka_unit_test(test_pause_drains),
+		cmocka_unit_test(test_rest_waits_for_nobody),
 		cmocka_unit_test(test_reset_waits),
+		cmocka_unit_test(test_rest_ends_a_reset),
 		cmocka_unit_test(test_failure_in_flight),
 		cmocka_unit_test(test_flusher_gone),
 		cmocka_unit_test(test_lock_is_free_at_the_end),

@@ -55,6 +55,10 @@ static void make(struct world *w, const struct vconsole_config *config)
 			 0);
 	hv_driver_attach(&w->d, vconsole_virtio(w->c));
 	hv_driver_start(&w->d, ~UINT64_C(0));
+	/* The size, if there is one. */
+	assert_int_equal(hv_driver_interrupts(&w->d), config->columns != 0);
+	assert_int_equal(hv_driver_read(&w->d, 0x60), config->columns != 0 ? 3 : 1);
+	hv_driver_write(&w->d, 0x64, 2);
 }
 
 static int setup(void **state)
@@ -272,13 +276,10 @@ static void test_an_owner_without_output(void **state)
 
 	(void)state;
 	make(&w, &config);
-	/* No terminal, no size. */
-	assert_int_equal(hv_driver_read(&w.d, 0x10) & 1, 0);
+	/* No terminal, no size; but there may be one after a restore. */
+	assert_int_equal(hv_driver_read(&w.d, 0x10) & 1, 1);
 	assert_int_equal(hv_driver_config(&w.d, 0, 4), 0);
 	assert_int_equal(hv_driver_config(&w.d, 4, 4), 1);
-	vconsole_resize(w.c, 10, 10);
-	assert_int_equal(hv_driver_config(&w.d, 0, 4), 0);
-	assert_int_equal(hv_driver_interrupts(&w.d), 0);
 	print(&w, 0, 100);
 	hv_driver_kick(&w.d, TX);
 	assert_int_equal(used(&w, TX), 1);

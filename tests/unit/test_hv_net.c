@@ -61,30 +61,12 @@ static void world_close(struct world *w)
 	hv_driver_close(&w->d);
 }
 
-/* What is ready now is called. True if something was. */
-static bool loop_turn(struct world *w)
-{
-	struct epoll_event events[16];
-	int count = epoll_wait(w->d.loop.epoll, events, 16, 0), i;
-
-	loop_lock(&w->d.loop);
-	for (i = 0; i < count; i++) {
-		struct watch *watch = events[i].data.ptr;
-
-		if (watch != NULL) {
-			watch->ready(watch, events[i].events);
-		}
-	}
-	loop_unlock(&w->d.loop);
-	return count > 0;
-}
-
 /* Nothing is ready: the loop sleeps. */
 static void settle(struct world *w)
 {
 	unsigned turns = 0;
 
-	while (loop_turn(w)) {
+	while (hv_driver_turn(&w->d)) {
 		assert_true(++turns < 1000);
 	}
 }
@@ -337,11 +319,11 @@ static void receive_at_random(uint64_t seed)
 				    smallest + (uint32_t)prng_below(&p, 3000));
 		}
 		if (prng_chance(&p, 70)) {
-			(void)loop_turn(w);
+			(void)hv_driver_turn(&w->d);
 		}
 		if (prng_chance(&p, 2)) {
 			virtio_pause(net_virtio(w->n));
-			assert_false(loop_turn(w) && loop_turn(w));
+			assert_false(hv_driver_turn(&w->d) && hv_driver_turn(&w->d));
 			virtio_resume(net_virtio(w->n));
 		}
 		while (got < sent && prng_chance(&p, 60)) {
@@ -755,7 +737,7 @@ static void test_batch(void **state)
 		frame_send(w, i, HEADER + 60);
 	}
 	(void)hv_driver_interrupts(&w->d);
-	assert_true(loop_turn(w));
+	assert_true(hv_driver_turn(&w->d));
 	for (i = 0; i < 8; i++) {
 		frame_expect(w, i, HEADER + 60);
 	}

@@ -54,7 +54,7 @@ static struct bench *bench_new(void)
 static void bench_free(struct bench *b)
 {
 	assert_int_equal(b->read, b->out.wire.len);
-	assert_int_equal(b->seen, b->out.event_count);
+	assert_int_equal(b->seen, b->out.events.count);
 	qnet_session_free(&b->session);
 	qnet_out_free(&b->out);
 	free(b);
@@ -110,8 +110,8 @@ static const Tb__DoorEvent *next_event(struct bench *b, Tb__DoorEvent__WhatCase 
 {
 	const Tb__DoorEvent *e;
 
-	assert_true(b->seen < b->out.event_count);
-	e = b->out.events[b->seen++];
+	assert_true(b->seen < b->out.events.count);
+	e = b->out.events.items[b->seen++];
 	assert_int_equal(e->what_case, what);
 	assert_int_equal(e->session, what == TB__DOOR_EVENT__WHAT_RESET ? 0 : 77);
 	return e;

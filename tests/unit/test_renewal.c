@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "cluster/renewal.h"
+#include "lib/renewal.h"
 
 static void test_due(void **state)
 {

@@ -112,6 +112,130 @@ static void test_site_delete_takes_grant_and_labels(void **state)
 	assert_int_equal(count, 0);
 }
 
+static void image_put(struct store *s, char digit, const char *name, int expected)
+{
+	Tb__ImageStatus status = TB__IMAGE_STATUS__INIT;
+	Tb__Image row = TB__IMAGE__INIT;
+	char sum[65];
+
+	memset(sum, digit, 64);
+	sum[64] = '\0';
+	row.sha256 = sum;
+	row.name = TEXT(name);
+	row.status = &status;
+	assert_int_equal(store_image_put(s, &row), expected);
+}
+
+static int names_visit_image(void *arg, const Tb__Image *row)
+{
+	buf_printf(arg, "%s ", row->name);
+	return 0;
+}
+
+static void test_image_rows(void **state)
+{
+	static const char b[] = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+	struct store *s = *state;
+	struct buf names = {0};
+	Tb__Image *got;
+	uint64_t count;
+
+	assert_int_equal(store_image_get(s, b, &got), -ENOENT);
+	image_put(s, 'b', "a-linux", 0);
+	image_put(s, 'a', "z-initrd", 0);
+	image_put(s, 'c', "a-linux", -EEXIST); /* a name is one image's */
+	image_put(s, 'a', "m-initrd", 0); /* renamed */
+	assert_int_equal(store_image_get(s, b, &got), 0);
+	assert_string_equal(got->name, "a-linux");
+	assert_null(got->status); /* soft state is not stored */
+	tb__image__free_unpacked(got, NULL);
+	assert_int_equal(store_image_find(s, "z-initrd", &got), -ENOENT);
+	assert_int_equal(store_image_find(s, "m-initrd", &got), 0);
+	tb__image__free_unpacked(got, NULL);
+	assert_int_equal(store_images(s, names_visit_image, &names), 0);
+	assert_string_equal(buf_string(&names), "a-linux m-initrd ");
+	assert_int_equal(store_image_delete(s, b), 0);
+	assert_int_equal(store_count(s, "image", &count), 0);
+	assert_int_equal(count, 1);
+	buf_free(&names);
+}
+
+static void vm_put(struct store *s, uint64_t id, const char *name, int expected)
+{
+	Tb__VmPlacement placement = TB__VM_PLACEMENT__INIT;
+	Tb__VmConfig config = TB__VM_CONFIG__INIT;
+	Tb__VmView view = TB__VM_VIEW__INIT;
+	Tb__Vm row = TB__VM__INIT;
+
+	placement.incarnation = id + 10;
+	row.id = id;
+	row.name = TEXT(name);
+	row.config = &config;
+	row.placement = &placement;
+	row.status = &view;
+	assert_int_equal(store_vm_put(s, &row), expected);
+}
+
+static int names_visit_vm(void *arg, const Tb__Vm *row)
+{
+	buf_printf(arg, "%s ", row->name);
+	return 0;
+}
+
+static void test_vm_rows(void **state)
+{
+	struct store *s = *state;
+	struct buf snapshot = {0};
+	struct buf names = {0};
+	char before[65];
+	char after[65];
+	Tb__Vm *got;
+	uint64_t count;
+
+	assert_int_equal(store_vm_find(s, "web", &got), -ENOENT);
+	vm_put(s, 7, "web", 0);
+	vm_put(s, 3, "zebra", 0);
+	vm_put(s, 8, "web", -EEXIST);
+	assert_int_equal(store_vm_get(s, 7, &got), 0);
+	assert_int_equal(got->placement->incarnation, 17);
+	assert_null(got->status);
+	tb__vm__free_unpacked(got, NULL);
+	assert_int_equal(store_vms(s, names_visit_vm, &names), 0);
+	assert_string_equal(buf_string(&names), "web zebra ");
+	/* Through a snapshot and back, with images beside them. */
+	image_put(s, 'b', "linux", 0);
+	image_put(s, 'a', "zz", 0);
+	assert_int_equal(store_digest(s, before), 0);
+	assert_int_equal(store_snapshot(s, &snapshot), 0);
+	assert_int_equal(store_vm_delete(s, 7), 0);
+	assert_int_equal(store_count(s, "vm", &count), 0);
+	assert_int_equal(count, 1);
+	assert_int_equal(store_restore(s, snapshot.data, snapshot.len), 0);
+	assert_int_equal(store_digest(s, after), 0);
+	assert_string_equal(before, after);
+	assert_int_equal(store_vm_find(s, "web", &got), 0);
+	tb__vm__free_unpacked(got, NULL);
+	assert_int_equal(store_clear(s), 0);
+	assert_int_equal(store_count(s, "vm", &count), 0);
+	assert_int_equal(count, 0);
+	assert_int_equal(store_count(s, "image", &count), 0);
+	assert_int_equal(count, 0);
+	buf_free(&names);
+	buf_free(&snapshot);
+}
+
+/* Whoever reads a VM relies on its parts. */
+static void test_vm_without_parts(void **state)
+{
+	static const uint8_t bare[] = {0x08, 1, 0x12, 1, 'a'};
+	struct store *s = *state;
+
+	assert_int_equal(store_begin(s), 0);
+	assert_int_equal(store_record_put(s, TB__SNAPSHOT__RECORD__ROW_VM, bare, sizeof(bare)),
+			 -EBADMSG);
+	assert_int_equal(store_rollback(s), 0);
+}
+
 static void test_counters(void **state)
 {
 	struct store *s = *state;
@@ -648,6 +772,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_site_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_delete_takes_grant_and_labels, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(test_image_rows, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_vm_rows, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_vm_without_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_counters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mark, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_event_ring, setup, teardown),

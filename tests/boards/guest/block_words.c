@@ -94,7 +94,8 @@ static int verify_run(struct call *call)
 	return error;
 }
 
-static int discard_run(struct call *call)
+/* An ioctl with a range of blocks. */
+static int range_do(struct call *call, unsigned long request, const char *name)
 {
 	uint64_t range[2] = {call_number(call, 1, 0) * BLOCK, call_number(call, 2, 16) * BLOCK};
 	uint64_t blocks;
@@ -102,10 +103,21 @@ static int discard_run(struct call *call)
 	if (disk < 0)
 		return disk;
 	int error = 0;
-	if (ioctl(disk, BLKDISCARD, range) < 0)
-		error = call_failed(call, errno, "BLKDISCARD");
+	if (ioctl(disk, request, range) < 0)
+		error = call_failed(call, errno, "%s", name);
 	close(disk);
 	return error;
+}
+
+static int discard_run(struct call *call)
+{
+	return range_do(call, BLKDISCARD, "BLKDISCARD");
+}
+
+/* Makes them zeros without writing any, where the disk can. */
+static int clear_run(struct call *call)
+{
+	return range_do(call, BLKZEROOUT, "BLKZEROOUT");
 }
 
 static int zeroes_run(struct call *call)
@@ -146,8 +158,12 @@ static void attribute_read(const char *device, const char *name, char *text, siz
 
 static int info_run(struct call *call)
 {
-	static const char *const names[] = {"ro", "serial", "queue/write_cache",
-					    "queue/discard_max_bytes", "queue/logical_block_size"};
+	static const char *const names[] = {"ro",
+					    "serial",
+					    "queue/write_cache",
+					    "queue/discard_max_bytes",
+					    "queue/logical_block_size",
+					    "queue/write_zeroes_max_bytes"};
 	const char *device = call_text(call, 0, "/dev/vda");
 	uint64_t blocks;
 	if (device[0] != '/')
@@ -156,12 +172,13 @@ static int info_run(struct call *call)
 	if (disk < 0)
 		return disk;
 	close(disk);
-	char values[5][32];
-	for (int i = 0; i < 5; i++)
+	char values[6][32];
+	for (int i = 0; i < 6; i++)
 		attribute_read(device, names[i], values[i], sizeof values[i]);
-	call_result(call, "blocks=%llu ro=%s serial=%s cache=%s discard_max=%s sector=%s",
+	call_result(call,
+		    "blocks=%llu ro=%s serial=%s cache=%s discard_max=%s sector=%s zeroes_max=%s",
 		    (unsigned long long)blocks, values[0], values[1], values[2], values[3],
-		    values[4]);
+		    values[4], values[5]);
 	return 0;
 }
 
@@ -322,6 +339,7 @@ const struct word block_words[] = {
 	{"blk.write", write_run, "DEVICE,BLOCKS,FIRST,SALT"},
 	{"blk.verify", verify_run, "DEVICE,BLOCKS,FIRST,SALT"},
 	{"blk.discard", discard_run, "DEVICE,FIRST,BLOCKS"},
+	{"blk.clear", clear_run, "DEVICE,FIRST,BLOCKS"},
 	{"blk.zeroes", zeroes_run, "DEVICE,FIRST,BLOCKS"},
 	{"blk.bench", bench_run, "DEVICE,read or write,DEPTH,COUNT"},
 	{"blk.sequential", sequential_run, "DEVICE,read or write,MIB"},

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/reboot.h>
@@ -51,6 +52,16 @@ static int wait_run(struct call *call)
 	struct timespec time = {.tv_sec = (time_t)(ms / 1000),
 				.tv_nsec = (long)(ms % 1000) * 1000000};
 	nanosleep(&time, NULL);
+	return 0;
+}
+
+/* What the terminal that the words come from says of its size. */
+static int size_run(struct call *call)
+{
+	struct winsize size = {0};
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
+		return call_failed(call, errno, "TIOCGWINSZ");
+	call_result(call, "columns=%u rows=%u", size.ws_col, size.ws_row);
 	return 0;
 }
 
@@ -202,11 +213,19 @@ static int shell_run(struct call *call)
 }
 
 const struct word system_words[] = {
-	{"poweroff", poweroff_run, ""},	    {"reboot", reboot_run, ""},
-	{"panic", panic_run, ""},	    {"echo", echo_run, "TEXT"},
-	{"wait", wait_run, "MILLISECONDS"}, {"tick", tick_run, "COUNT (0: for ever),EVERY_MS"},
-	{"clock", clock_run, ""},	    {"random", random_run, ""},
-	{"hwrng", hwrng_run, "BYTES"},	    {"console", console_run, "TTY"},
-	{"show", show_run, "FILE"},	    {"root", root_run, "DEVICE,INIT"},
-	{"shell", shell_run, ""},	    {NULL, NULL, NULL},
+	{"poweroff", poweroff_run, ""},
+	{"reboot", reboot_run, ""},
+	{"panic", panic_run, ""},
+	{"echo", echo_run, "TEXT"},
+	{"size", size_run, ""},
+	{"wait", wait_run, "MILLISECONDS"},
+	{"tick", tick_run, "COUNT (0: for ever),EVERY_MS"},
+	{"clock", clock_run, ""},
+	{"random", random_run, ""},
+	{"hwrng", hwrng_run, "BYTES"},
+	{"console", console_run, "TTY"},
+	{"show", show_run, "FILE"},
+	{"root", root_run, "DEVICE,INIT"},
+	{"shell", shell_run, ""},
+	{NULL, NULL, NULL},
 };

@@ -3,13 +3,15 @@
  *
  *   parent SPEC.json [lease=MS] WORD...
  *     renew=COUNT,EVERY_MS,LENGTH_MS   renewals by point in time
- *     status stats button stop pause resume   a request; its answer in one line of JSON
+ *     status stats button stop pause resume reset   a request; its answer in one line of JSON
  *     say=TEXT      a line to the guest's console
  *     await=TEXT    until the guest's console has said it
  *     wait=MS       does nothing
- *     files=FOLDER  makes the files of a snapshot; save: has it written to them, without waiting;
- *                   saved: waits for that
- *     freeze        SIGSTOP to the VM
+ *     exists=FILE   waits until it is there
+ *     ask=WORD      such a request, whose answer is not waited for; told as LATER when it is there
+ *     files=FOLDER  makes the files of a snapshot; save: has it written to them, as ask does
+ *     answered      waits for the answer to the last of ask and save
+ *     freeze term   SIGSTOP, SIGTERM to the VM
  *     gone          waits for the VM's process; "GONE status 0x9 after-deadline-ms 3": how long
  * after the last deadline that was given Status 0 if every word went well. */
 #include <errno.h>
@@ -40,7 +42,7 @@ struct parent {
 	int console; /* our end of its console */
 	uint64_t deadline_ms;
 	uint64_t id;
-	uint64_t save_id; /* its answer is awaited; 0: none */
+	uint64_t later_id; /* its answer was not waited for; 0: none */
 	int files[2]; /* of a snapshot */
 	struct buf heard;
 };
@@ -191,7 +193,7 @@ static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms)
 	tb__vm_reply__free_unpacked(reply, NULL);
 }
 
-/* The answer to `id`; that of a snapshot may come before it. */
+/* The answer to `id`; that to an earlier request may come before it. */
 static void await_answer(struct parent *p, const char *word, uint64_t id)
 {
 	for (;;) {
@@ -202,9 +204,9 @@ static void await_answer(struct parent *p, const char *word, uint64_t id)
 			fail(word, "the connection ended");
 		}
 		done = reply->id == id;
-		if (p->save_id != 0 && reply->id == p->save_id) {
-			reply_print("SAVED", reply);
-			p->save_id = 0;
+		if (p->later_id != 0 && reply->id == p->later_id) {
+			reply_print("LATER", reply);
+			p->later_id = 0;
 		} else if (done) {
 			reply_print(word, reply);
 		} else {
@@ -243,16 +245,16 @@ static void do_save(struct parent *p)
 	Tb__VmRequest request = TB__VM_REQUEST__INIT;
 	Tb__VmSave save = TB__VM_SAVE__INIT;
 
-	request.id = p->save_id = ++p->id;
+	request.id = p->later_id = ++p->id;
 	request.what_case = TB__VM_REQUEST__WHAT_SAVE;
 	request.save = &save;
 	frame_send(p->control, &request.base, p->files, 2);
 }
 
-static void do_saved(struct parent *p)
+static void do_answered(struct parent *p)
 {
-	if (p->save_id != 0) {
-		await_answer(p, "saved", p->save_id);
+	if (p->later_id != 0) {
+		await_answer(p, "answered", p->later_id);
 	}
 }
 
@@ -311,7 +313,7 @@ static void do_gone(struct parent *p)
 	}
 }
 
-static bool do_request(struct parent *p, const char *word)
+static bool do_request(struct parent *p, const char *word, bool wait)
 {
 	static const struct {
 		const char *word;
@@ -323,6 +325,7 @@ static bool do_request(struct parent *p, const char *word)
 		{"stop", TB__VM_REQUEST__WHAT_STOP},
 		{"pause", TB__VM_REQUEST__WHAT_PAUSE},
 		{"resume", TB__VM_REQUEST__WHAT_RESUME},
+		{"reset", TB__VM_REQUEST__WHAT_RESET},
 	};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -331,7 +334,12 @@ static bool do_request(struct parent *p, const char *word)
 
 			request.what_case = words[i].what;
 			request.status = true;
-			ask(p, word, &request);
+			if (wait) {
+				ask(p, word, &request);
+			} else {
+				request.id = p->later_id = ++p->id;
+				frame_send(p->control, &request.base, NULL, 0);
+			}
 			return true;
 		}
 	}
@@ -348,17 +356,24 @@ static void word_do(struct parent *p, const char *word)
 		dprintf(p->console, "%s\n", word + 4);
 	} else if (strncmp(word, "wait=", 5) == 0) {
 		usleep((useconds_t)atoi(word + 5) * 1000);
+	} else if (strncmp(word, "exists=", 7) == 0) {
+		while (access(word + 7, F_OK) < 0) {
+			usleep(10000);
+		}
 	} else if (strncmp(word, "files=", 6) == 0) {
 		do_files(p, word + 6);
 	} else if (strcmp(word, "save") == 0) {
 		do_save(p);
-	} else if (strcmp(word, "saved") == 0) {
-		do_saved(p);
+	} else if (strcmp(word, "answered") == 0) {
+		do_answered(p);
+	} else if (strcmp(word, "term") == 0) {
+		kill(p->vm, SIGTERM);
 	} else if (strcmp(word, "freeze") == 0) {
 		kill(p->vm, SIGSTOP);
 	} else if (strcmp(word, "gone") == 0) {
 		do_gone(p);
-	} else if (!do_request(p, word)) {
+	} else if (strncmp(word, "ask=", 4) == 0 ? !do_request(p, word + 4, false)
+						 : !do_request(p, word, true)) {
 		fail(word, "is no word");
 	}
 }

@@ -5,11 +5,13 @@
  *   > text          types a line
  *   ^ x             types one control character: ^ a is Ctrl-A
  *   . x             types text without the end of line
+ *   = 100 30        gives the terminal this size, 100 columns
  *   END
  *
  * Await a line before typing: what is typed before the program listens may be lost.
- * All that the program says is shown. Its exit status is this one's; 124 when it did not say what
- * was awaited, and then it is killed. After the last line the program is waited for just as long.
+ * The terminal has 90 columns and 20 rows. All that the program says is shown. Its exit status is
+ * this one's; 124 when it did not say what was awaited, and then it is killed. After the last line
+ * the program is waited for just as long.
  */
 #include <errno.h>
 #include <poll.h>
@@ -20,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -86,6 +89,13 @@ static bool type(struct talk *talk, const char *text, size_t length)
 	return write(talk->terminal, text, length) == (ssize_t)length;
 }
 
+static bool size_set(struct talk *talk, const char *text)
+{
+	struct winsize size = {0};
+	return sscanf(text, "%hu %hu", &size.ws_col, &size.ws_row) == 2 &&
+	       ioctl(talk->terminal, TIOCSWINSZ, &size) == 0;
+}
+
 /* Does one line of the conversation. */
 static bool line_do(struct talk *talk, const char *line)
 {
@@ -100,6 +110,8 @@ static bool line_do(struct talk *talk, const char *line)
 		return type(talk, text, strlen(text));
 	case '^':
 		return type(talk, &control, 1);
+	case '=':
+		return size_set(talk, text);
 	default:
 		return *line == '\0';
 	}
@@ -112,7 +124,8 @@ static int program_start(struct talk *talk, char **command)
 			       .c_cflag = B38400 | CS8 | CREAD,
 			       .c_lflag = ICANON | ISIG,
 			       .c_cc = {[VINTR] = 3, [VEOF] = 4, [VMIN] = 1}};
-	talk->pid = forkpty(&talk->terminal, NULL, &mode, NULL);
+	struct winsize size = {.ws_col = 90, .ws_row = 20};
+	talk->pid = forkpty(&talk->terminal, NULL, &mode, &size);
 	if (talk->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		execvp(*command, command);

@@ -1,4 +1,4 @@
-#include "cluster/renewal.h"
+#include "lib/renewal.h"
 
 int64_t renewal_due_ms(int64_t issued_ms, int64_t not_after_ms)
 {

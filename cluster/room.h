@@ -1,0 +1,65 @@
+/* room.h: what the boards have left for virtual machines, and whether one fits. Pure; for the
+ * scheduler and for admission. Memory and processors as scheduler.h says. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cluster/limits.h"
+#include "lib/buf.h"
+#include "proto/model.pb-c.h"
+
+/* Why a VM cannot be on a board; the first that holds, in this order. */
+enum room_lack {
+	ROOM_FITS,
+	ROOM_SILENT, /* the board has not said yet what it can host */
+	ROOM_NO_HOST,
+	ROOM_AWAY,
+	ROOM_DRAINED,
+	ROOM_REQUIRE, /* not one of those it requires */
+	ROOM_HOME, /* its data disks are elsewhere */
+	ROOM_BRIDGE,
+	ROOM_APART,
+	ROOM_MEMORY,
+	ROOM_VCPUS,
+	ROOM_BUSY, /* it is starting as many as it may */
+	ROOM_LACKS,
+};
+
+struct room_board {
+	const Tb__Node *node; /* borrowed */
+	bool away;
+	unsigned starting;
+	/* Taken: */
+	uint32_t memory_mib;
+	uint32_t vcpus;
+	unsigned vms;
+};
+
+struct room_held {
+	const Tb__Vm *vm;
+	size_t board;
+};
+
+struct room {
+	struct room_board boards[LIMIT_NODES];
+	size_t board_count;
+	unsigned share; /* vCPUs for each core */
+	unsigned starts; /* VMs that may begin on one board; 0: any number */
+	bool drained_too; /* a drained board counts as any other */
+	/* A VM may be held twice: where it is, and where it goes. */
+	struct room_held held[2 * LIMIT_VMS];
+	size_t held_count;
+};
+
+void room_init(struct room *r, const Tb__Node *const *nodes, size_t count);
+/* The board's place in the room; board_count: it is not there. */
+size_t room_find(const struct room *r, uint64_t node);
+void room_take(struct room *r, size_t board, const Tb__Vm *vm);
+enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm);
+/* Memory of a VM and of its process. */
+uint32_t room_memory_mib(const Tb__Vm *vm);
+/* It has a disk that stays on its board. */
+bool room_pins(const Tb__Vm *vm);
+/* "3 boards, 2 lack memory, 1 is drained"; counts of each lack, as many as there are boards. */
+void room_describe(const unsigned counts[ROOM_LACKS], size_t boards, struct buf *out);
