@@ -54,7 +54,9 @@ bool address_claim_report(struct address_claim *c, uint64_t serial, const struct
 
 void address_claim_over(struct address_claim *c)
 {
-	*c = (struct address_claim){0};
+	/* What it said before is of before; but it has spoken on this link, and will not say it all
+	 * again. */
+	*c = (struct address_claim){.known = c->known};
 }
 
 void address_orders_give(struct address_orders *o, uint64_t serial, const struct ip_list *hold)

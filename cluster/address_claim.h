@@ -41,8 +41,8 @@ void address_claim_order(struct address_claim *c, uint64_t serial, const struct 
  * it is not the first of its link though that is still to come. */
 bool address_claim_report(struct address_claim *c, uint64_t serial, const struct ip_list *held);
 
-/* Its lease is over, and with it every order: it has nothing until it has reported and is told
- * anew. */
+/* Its lease is over, and with it every order, also one on its way: it has nothing until told anew.
+ */
 void address_claim_over(struct address_claim *c);
 
 /* --- a board's book of its holder --- */

@@ -630,7 +630,8 @@ static int pool_visit(void *arg, const Tb__Node *node)
 	*board = (struct pool_board){
 		.node = node->id,
 		.known = b->claim.known,
-		.live = b->claim.known && lead_reachable(c, node->id, p->view.now_ms),
+		.live = b->claim.known && lead_reachable(c, node->id, p->view.now_ms) &&
+			(node->id == self_id(c) || peer_find(c, node->id) != NULL),
 		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
 		.end_ms = lease_table_end(&c->leases, node->id) + ADDRESS_MARGIN_MS,
 	};
@@ -717,16 +718,24 @@ static bool pool_begin(struct core *c, struct pool *p)
 	return true;
 }
 
-/* Sessions are looked at only when somebody might have to move without need. */
-static address_set pool_busy(struct core *c, const struct pool *p)
+/* Would something move without need? */
+static bool plan_is_gentle(const struct pool *p, const struct pool_plan *plan)
 {
-	bool drained = false;
+	for (unsigned i = 0; i < p->view.address_count; i++)
+		if (plan->why[i] == POOL_DRAINED || plan->why[i] == POOL_BALANCE)
+			return true;
+	return false;
+}
 
-	for (unsigned i = 0; i < p->view.board_count; i++)
-		drained |= p->boards[i].drained && p->boards[i].has != 0;
-	if (!drained && !p->view.calm)
-		return 0;
-	return fleet_address_busy(c->fleet, p->view.now_ms) & ~p->now_drained;
+/* The sessions are looked at only when it matters: there may be many. */
+static void pool_plan(struct core *c, struct pool *p, struct pool_plan *ret, uint64_t now)
+{
+	fleet_addresses(c->fleet, p->ips, p->view.address_count);
+	address_pool_plan(&p->view, ret);
+	if (!plan_is_gentle(p, ret))
+		return;
+	p->view.busy = fleet_address_busy(c->fleet, now) & ~p->now_drained;
+	address_pool_plan(&p->view, ret);
 }
 
 /* Of what is said of the addresses beside their numbers. */
@@ -815,33 +824,40 @@ static uint64_t led_until(const struct core *c, uint64_t now)
 								      : now;
 }
 
-static void pool_decide(struct core *c)
+/* What ended with its lease is not waited for, nor counted, any more. */
+static void claims_end(struct core *c, const struct pool *p)
 {
-	struct addresses *a = c->addresses;
-	struct pool_plan plan;
-	struct pool pool;
-	uint64_t print;
+	for (unsigned i = 0; i < p->view.board_count; i++) {
+		struct address_board *b = board_at(c, p->boards[i].node);
 
-	/* What this board says counts while it has the lease only. */
-	if (lease_table_self_until(&c->leases, clock_boottime_ms()) <= clock_boottime_ms())
-		return;
-	if (!pool_begin(c, &pool))
-		return;
-	print = pool_fingerprint(&pool);
-	if (print != a->fingerprint)
-		a->changed_ms = pool.view.now_ms;
-	a->fingerprint = print;
-	pool.view.calm = pool.view.now_ms - a->changed_ms >= ADDRESS_CALM_MS;
-	fleet_addresses(c->fleet, pool.ips, pool.view.address_count);
-	pool.view.busy = pool_busy(c, &pool);
-	pool.view.now_ms = led_until(c, pool.view.now_ms);
-	for (unsigned i = 0; i < pool.view.board_count; i++) {
-		struct address_board *b = board_at(c, pool.boards[i].node);
-
-		if (b != NULL && address_pool_over(&pool.view, &pool.boards[i]))
+		if (b != NULL && address_pool_over(&p->view, &p->boards[i]))
 			address_claim_over(&b->claim);
 	}
-	address_pool_plan(&pool.view, &plan);
+}
+
+static bool pool_is_calm(struct addresses *a, const struct pool *p, uint64_t now)
+{
+	uint64_t print = pool_fingerprint(p);
+
+	if (print != a->fingerprint)
+		a->changed_ms = now;
+	a->fingerprint = print;
+	return now - a->changed_ms >= ADDRESS_CALM_MS;
+}
+
+static void pool_decide(struct core *c)
+{
+	uint64_t now = clock_boottime_ms();
+	struct pool_plan plan;
+	struct pool pool;
+
+	/* What this board says counts while it has the lease only. */
+	if (lease_table_self_until(&c->leases, now) <= now || !pool_begin(c, &pool))
+		return;
+	pool.view.calm = pool_is_calm(c->addresses, &pool, now);
+	pool.view.now_ms = led_until(c, now);
+	claims_end(c, &pool);
+	pool_plan(c, &pool, &plan, now);
 	stories_note(c, &pool, &plan);
 	for (unsigned i = 0; i < pool.view.board_count; i++) {
 		const struct pool_board *board = &pool.boards[i];
