@@ -21,6 +21,9 @@ enum {
 	ROLL_BATCH = 1000, /* entries of one frame */
 	SERIAL_BITS = 24, /* of an order's number within its term */
 	UNHELD_MS = 10000, /* before it is an alarm */
+	/* Those of the model, and those that have left it and may still have something. */
+	BOARDS_MAX = 2 * LIMIT_NODES,
+	GONE_MS = 60000, /* a board that has left is remembered, after its lease: for its heirs */
 };
 
 static void ip_list_add_held(struct ip_list *l, const Tb__PeerAddressReport *report)
@@ -80,7 +83,7 @@ struct addresses {
 	struct roll roll; /* of all boards; of this one under its own id */
 	Tb__PeerRoll *news; /* of this board, to go out; NULL none */
 	/* as the leader */
-	struct address_board boards[LIMIT_NODES];
+	struct address_board boards[BOARDS_MAX];
 	struct address_story stories[LIMIT_ADDRESSES];
 	uint64_t serial;
 	uint64_t changed_ms;
@@ -246,7 +249,7 @@ static void rolls_send(struct core *c, const Tb__PeerRoll *roll, uint64_t except
 			peer_send(c->up, &frame);
 		return;
 	}
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+	for (unsigned i = 0; i < BOARDS_MAX; i++) {
 		const struct address_board *b = &c->addresses->boards[i];
 		struct peer *p = b->node != 0 && b->node != except && b->node != self_id(c)
 					 ? peer_find(c, b->node)
@@ -429,7 +432,7 @@ static struct address_board *board_at(struct core *c, uint64_t node)
 	struct address_board *boards = c->addresses->boards;
 	struct address_board *spare = NULL;
 
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+	for (unsigned i = 0; i < BOARDS_MAX; i++) {
 		if (boards[i].node == node)
 			return &boards[i];
 		if (boards[i].node == 0)
@@ -587,7 +590,7 @@ struct pool {
 	struct core *c;
 	Tb__Cluster *cluster;
 	struct ip ips[LIMIT_ADDRESSES];
-	struct pool_board boards[LIMIT_NODES];
+	struct pool_board boards[BOARDS_MAX];
 	struct pool_view view;
 	address_set now_drained; /* their board is drained at once */
 };
@@ -622,11 +625,12 @@ static int pool_visit(void *arg, const Tb__Node *node)
 	struct pool_board *board = &p->boards[p->view.board_count];
 	struct address_board *b;
 
-	if (p->view.board_count == LIMIT_NODES)
-		return 1;
 	b = board_at(c, node->id);
-	if (b == NULL)
-		return 0;
+	if (b == NULL || p->view.board_count == LIMIT_NODES) {
+		/* Nothing can be told of it, and so of no address. */
+		p->view.gone_end_ms = UINT64_MAX;
+		return 1;
+	}
 	*board = (struct pool_board){
 		.node = node->id,
 		.known = b->claim.known,
@@ -651,16 +655,32 @@ static int pool_visit(void *arg, const Tb__Node *node)
 	return 0;
 }
 
-/* A board that has left the cluster: what it had is free when nobody that left can have it. */
-static void boards_forget(struct core *c, const struct pool *p)
+/* Boards that are none of the model any more may have what they had until their lease is over: raft
+ * follows the model, and the leases follow raft. */
+static void pool_add_gone(struct core *c, struct pool *p)
 {
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
-		struct address_board *b = &c->addresses->boards[i];
-		bool there = false;
+	unsigned members = p->view.board_count;
 
-		for (unsigned k = 0; k < p->view.board_count; k++)
+	for (unsigned i = 0; i < BOARDS_MAX; i++) {
+		struct address_board *b = &c->addresses->boards[i];
+		struct pool_board *board = &p->boards[p->view.board_count];
+		bool there = b->node == 0;
+
+		for (unsigned k = 0; k < members; k++)
 			there |= p->boards[k].node == b->node;
-		if (b->node != 0 && !there) {
+		if (there || p->view.board_count == BOARDS_MAX)
+			continue;
+		*board = (struct pool_board){
+			.node = b->node,
+			.known = b->claim.known,
+			.end_ms = lease_table_end(&c->leases, b->node) + ADDRESS_MARGIN_MS,
+		};
+		for (unsigned k = 0; k < p->view.address_count; k++)
+			if (ip_list_has(&b->claim.has, &p->ips[k]))
+				board->has |= (address_set)1 << k;
+		p->view.board_count++;
+		if (p->view.now_ms > board->end_ms + GONE_MS) {
+			p->view.board_count--;
 			roll_forget(&c->addresses->roll, b->node);
 			board_clear(b);
 		}
@@ -713,8 +733,9 @@ static bool pool_begin(struct core *c, struct pool *p)
 		tb__cluster__free_unpacked(p->cluster, NULL);
 		return false;
 	}
-	boards_forget(c, p);
-	p->view.gone_end_ms = lease_table_end(&c->leases, 0) + ADDRESS_MARGIN_MS;
+	pool_add_gone(c, p);
+	if (p->view.gone_end_ms == 0)
+		p->view.gone_end_ms = lease_table_end(&c->leases, 0) + ADDRESS_MARGIN_MS;
 	return true;
 }
 
@@ -923,7 +944,7 @@ void addresses_greeted(struct core *c, uint64_t node)
 	if (b == NULL || p == NULL)
 		return;
 	address_claim_greet(&b->claim);
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+	for (unsigned i = 0; i < BOARDS_MAX; i++) {
 		uint64_t other = c->addresses->boards[i].node;
 
 		if (other != 0 && other != node)
@@ -956,7 +977,7 @@ void addresses_lead(struct core *c)
 
 void addresses_lead_end(struct core *c)
 {
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
+	for (unsigned i = 0; i < BOARDS_MAX; i++)
 		board_clear(&c->addresses->boards[i]);
 	memset(c->addresses->stories, 0, sizeof(c->addresses->stories));
 }
@@ -972,7 +993,7 @@ static void interfaces_tell(struct core *c, const struct pool *p, unsigned at, s
 		const struct address_board *b = board_at(c, p->boards[i].node);
 		char *name = board_name(c, p->boards[i].node);
 
-		if (!row_names(row, name)) {
+		if (name[0] == '\0' || !row_names(row, name)) {
 			free(name);
 			continue;
 		}
@@ -1140,7 +1161,7 @@ void addresses_free(struct addresses *a)
 {
 	if (a == NULL)
 		return;
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
+	for (unsigned i = 0; i < BOARDS_MAX; i++)
 		board_clear(&a->boards[i]);
 	if (a->report != NULL)
 		tb__peer_address_report__free_unpacked(a->report, NULL);

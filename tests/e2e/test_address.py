@@ -272,6 +272,17 @@ def every_way_of_losing_it(cluster):
         raise Failure(f"{board.name} ended with {board.process.returncode}: {board.last_log()}")
     heir = lab.moved(board)
     print(f"    {board.name} was stopped: {POOL[0]} at {heir.name} after {time.monotonic() - began:.1f} s", flush=True)
+    # Removed from the cluster: it is no member any more, but may have it until its lease is over.
+    stopped, board = board, lab.holder()
+    stopped.start()
+    wait_for(LIMIT, f"{stopped.name} does not come back", lambda: (stopped.status() or {}).get("nodesReachable") == 3)
+    if cluster.leader() is board:
+        stopped.ctl("cluster", "transfer", stopped.name)
+        wait_for(LIMIT, f"{stopped.name} does not lead", lambda: cluster.leader(stopped) is stopped)
+    lab.still = board  # not to be asked any more
+    lab.ask().ctl("cluster", "remove", board.name, "--yes")
+    heir = lab.moved(board)
+    lab.gone(board)
     # Out of the pool: gone.
     heir.ctl("address", "remove", f"{POOL[0]}/24")
     lab.gone(heir)
