@@ -303,6 +303,9 @@ static void view_print(const struct view *v, bool wide)
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
 		boards_line(s);
 		sites_line(s);
+		if (s->addresses > 0)
+			field_print("Addresses", "%" PRIu32 " of %" PRIu32 " at a board",
+				    s->addresses_held, s->addresses);
 		field_print("Asked", "%s, version %s", s->node, s->version);
 	}
 	if (v->local->detail[0] != '\0')
@@ -660,6 +663,10 @@ static void node_print(const Tb__Node *n)
 		    n->status->applied_index, n->status->disk_ms);
 	field_print("Round trip", "to the leader, longest lately %" PRIu32 " ms",
 		    n->status->rtt_ms);
+	for (size_t i = 0; i < n->status->n_addresses; i++)
+		field_print(i == 0 ? "Addresses" : "", "%s", n->status->addresses[i]);
+	if (n->status->address_problem[0] != '\0')
+		field_print("Addresses", "none: %s", n->status->address_problem);
 	if (n->status->wear_percent != 0)
 		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
 	if (n->status->board != NULL)

@@ -257,3 +257,8 @@ void alarm_certificate_check(struct alarm_set *set, const struct alarm_certifica
 			    c->subject, node, left_ms / 3600000,
 			    certificate_remedy(c->kind, false));
 }
+
+void alarm_address_check(struct alarm_set *set, const char *address, const char *problem)
+{
+	alarm_found(set, "address", address, "nobody has service address %s: %s", address, problem);
+}

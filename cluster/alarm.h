@@ -72,6 +72,9 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *board);
 void alarm_certificate_check(struct alarm_set *set, const struct alarm_certificate *certificate,
 			     int64_t now_ms);
 
+/* A service address that no board has. */
+void alarm_address_check(struct alarm_set *set, const char *address, const char *problem);
+
 /* Compares with the alarms of the model (sorted as the set). `each` hears of those to be raised and
  * those to be cleared, at most `max` of them: the rest comes with the next pass. An alarm whose
  * sentence has changed is left as it is. Returns how many. */

@@ -6,7 +6,7 @@
 # dpkg-shlibdeps (packaging/build.sh); its paths begin with "." for the directory.
 set -eu
 packages="libc6-dev libgcc-12-dev linux-libc-dev libuv1-dev libssl-dev libsqlite3-dev libraft-dev liblz4-dev \
-libprotobuf-c-dev libjansson-dev libcurl4-openssl-dev libsmartcols-dev libmbedtls-dev libcmocka-dev \
+libprotobuf-c-dev libjansson-dev libmnl-dev libcurl4-openssl-dev libsmartcols-dev libmbedtls-dev libcmocka-dev \
 libfdt-dev zlib1g-dev liburing-dev libseccomp-dev"
 root=$1
 stamp=$(sha256sum <"$0" | cut -c1-16)

@@ -160,6 +160,7 @@ static const struct config_key config_keys[] = {
 	{"vms.uid-base", set_number, FIELD(vm_uid_base), 1000, 4294900000},
 	{"vms.image-space-mib", set_number, FIELD(image_space_mib), 0, 1048576},
 	{"vms.memory-reserve-mib", set_number, FIELD(vm_memory_reserve_mib), 0, 1048576},
+	{"addresses.tickle", set_switch, FIELD(tickle)},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -179,6 +180,7 @@ void config_init(struct config *c)
 		.pending_per_address_max = 2048,
 		.vm_program = mem_strdup("/usr/bin/witness-vm"),
 		.vm_uid_base = 90000,
+		.tickle = true,
 	};
 }
 

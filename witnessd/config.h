@@ -46,6 +46,8 @@ struct config {
 	uint64_t vm_uid_base;
 	uint64_t image_space_mib; /* for images; 0: what the card has, less a reserve */
 	uint64_t vm_memory_reserve_mib; /* kept from VMs; 0: the larger of 384 and a quarter */
+	/* [addresses] */
+	bool tickle; /* on: clients of a dead board are told by the heir of its address */
 };
 
 /* All defaults; strings are owned by the config. */

@@ -36,6 +36,7 @@ enum {
 };
 
 struct lead_vms;
+struct addresses;
 struct peer;
 struct proposal;
 struct query;
@@ -160,6 +161,8 @@ struct core {
 	uint64_t rtt_window_ms;
 	struct guard *guard; /* what this board is, and its watchdog */
 	struct watch *watch; /* as the leader */
+	struct addresses *addresses; /* addresses.h */
+	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
@@ -171,6 +174,8 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
+/* Takes new site nodes, or not: the board was drained, or service addresses came or went. */
+void core_admit_sites(struct core *c);
 /* Asks the own doors for a report: a new leader, or a new link to it. */
 void core_door_ask(struct core *c);
 bool core_reports_due(const struct core *c);
@@ -218,6 +223,7 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 
@@ -239,7 +245,6 @@ struct vm_counts {
 };
 void lead_vms_count(struct core *c, const uint64_t *nodes, size_t count, struct vm_counts *ret_all,
 		    struct vm_counts *ret_nodes);
-bool lead_reaches(const struct core *c, uint64_t node, uint64_t now); /* lead.c: it renews */
 
 /* What every board understands; of a log that makes no cluster yet, what this board does. */
 unsigned core_level(struct core *c);

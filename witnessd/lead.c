@@ -9,6 +9,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/door_events.h"
 #include "witnessd/query.h"
@@ -113,6 +114,7 @@ void lead_start(struct core *c)
 	lead_vms_start(c);
 	core_door_ask(c);
 	core_host_ask(c);
+	addresses_lead(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -124,6 +126,7 @@ void lead_stop(struct core *c)
 	if (c->fleet == NULL)
 		return;
 	watch_stop(c);
+	addresses_lead_end(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
 	lead_forget(c);
@@ -220,6 +223,8 @@ void lead_lease_changed(struct core *c)
 	if (valid == c->serving)
 		return;
 	c->serving = valid;
+	if (!valid)
+		addresses_void(c);
 	if (valid) {
 		log_notice("lease-gained", "this board may serve sites");
 		core_set_state(c, CORE_SERVING, "%s", "");
@@ -649,6 +654,7 @@ void lead_tick(struct core *c)
 	lead_settle(c);
 	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
+	addresses_tick(c);
 	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
@@ -714,6 +720,7 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	status->wear_percent = health.wear_percent;
 	status->board = (Tb__BoardFacts *)health.facts;
 	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
+	addresses_node(c, node->id, status);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -786,7 +793,13 @@ static void answer_cluster(struct core *c, struct query *q)
 	answer.cluster = &status;
 	answer.n_nodes = rows.count;
 	answer.nodes = rows.pointers;
+	addresses_answer(c, &answer, &status);
 	query_finish(q, 0, &answer);
+	for (size_t i = 0; i < answer.n_addresses; i++)
+		tb__service_address__free_unpacked(answer.addresses[i], NULL);
+	free(answer.addresses);
+	for (unsigned i = 0; i < rows.count; i++)
+		free(rows.statuses[i].addresses);
 	free(rows.leader_name);
 }
 

@@ -8,6 +8,7 @@
 #include "cluster/alarm.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 
 enum {
@@ -16,6 +17,7 @@ enum {
 	PASS_MS = 10000, /* at least, from one pass to the next */
 	CHANGES_MAX = 20, /* of one pass */
 	RTT_WINDOW_MS = 60000,
+	ALARMS_LEVEL = 2, /* of AlarmSet: an upgrade under way silences no alarm */
 };
 
 struct watch {
@@ -189,6 +191,13 @@ static bool watch_certificates(struct core *c)
 	       slice.count < CERTIFICATES_PER_TICK;
 }
 
+static void address_visit(void *arg, const char *address, const char *problem)
+{
+	struct core *c = arg;
+
+	alarm_address_check(&c->watch->set, address, problem);
+}
+
 static Tb__Alarm **alarms_add(Tb__Alarm **list, size_t *count, const Tb__Alarm *alarm)
 {
 	list = mem_realloc(list, (*count + 1) * sizeof(*list));
@@ -238,7 +247,7 @@ void watch_tick(struct core *c, uint64_t now_ms)
 		w->next_ms = now_ms + PASS_MS;
 		c->watch = w;
 	}
-	if (!w->running && (now_ms < w->next_ms || core_level(c) < LEVEL_HERE))
+	if (!w->running && (now_ms < w->next_ms || core_level(c) < ALARMS_LEVEL))
 		return;
 	if (!w->running) {
 		w->running = true;
@@ -255,6 +264,7 @@ void watch_tick(struct core *c, uint64_t now_ms)
 	if (!watch_certificates(c))
 		return;
 	store_nodes(c->store, boards_visit, c);
+	addresses_watch(c, address_visit, c);
 	watch_end(c);
 	alarm_set_clear(&w->set);
 	w->running = false;

@@ -200,6 +200,15 @@ static void compare(const struct alarm_set *set, Tb__Alarm **rows, size_t count,
 	buf_free(&text);
 }
 
+static void test_addresses(void **state)
+{
+	struct alarm_set set = {0};
+
+	(void)state;
+	alarm_address_check(&set, "10.0.0.5", "no board can have it at eth9: one has eth0");
+	expect(&set, "address");
+}
+
 static void test_compare(void **state)
 {
 	struct alarm_set old = {0};
@@ -241,7 +250,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sites),	    cmocka_unit_test(test_boards),
 		cmocka_unit_test(test_board_facts), cmocka_unit_test(test_certificates),
-		cmocka_unit_test(test_compare),
+		cmocka_unit_test(test_compare),	    cmocka_unit_test(test_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

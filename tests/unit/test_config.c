@@ -82,7 +82,7 @@ static void test_refused(void **state)
 		{"[nodes]\nname = x\n",
 		 "f:2: unknown setting \"nodes.name\"; did you mean \"node.name\"?"},
 		{"name = x\n", "f:1: a setting before any [section]"},
-		{"[node\n", "f:1: a section is one of [node], [api], [sites], [vms]"},
+		{"[node\n", "f:1: a section is one of [node], [api], [sites], [vms], [addresses]"},
 		{"[vms]\nimage-space-mib = 4G\n",
 		 "f:2: vms.image-space-mib \"4G\" is not a whole number from 0 to 1048576"},
 		{"[node]\nname\n", "f:2: expected \"key = value\", \"[section]\" or \"# comment\""},
