@@ -85,5 +85,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms bench-arm64 soak placement years torture \
-	two-sides fuzz board boards bench-hv small-kernel install clean
+.PHONY: help deps build demo test bench scale bench-etcd bench-arm64 sim sim-vms placement soak years torture two-sides fuzz board \
+	boards bench-hv small-kernel install clean
