@@ -16,8 +16,7 @@ BEGIN = """
     ctl() { witnessctl --socket /run/tb/witnessd.sock "$@"; }
     until_() { left=$1; shift; until "$@"; do sleep 1; left=$((left-1)); [ $left -gt 0 ] || { echo "NOT: $*"; return; }; done; }
     is() { ctl vm show $1 -o json | grep -q "\\"condition\\":\\"$2\\""; }
-    pid_of() { pgrep -x witness-vm | head -n 1; }
-    gone() { [ -z "$(pid_of)" ]; }
+    pid_of() { for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" = witness-vm ] && echo ${p#/proc/}; done | head -n 1; }
     daemon() {
         ([ -z "$GROUP" ] || echo 0 >$GROUP/cgroup.procs; exec witnessd --data-dir /card --run-dir /run/tb --name b1 \
             --listen 127.0.0.1:7443 --sites-listen 127.0.0.1:5403 --set vms.program=/bin/witness-vm >>log 2>&1) &
