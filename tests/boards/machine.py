@@ -9,7 +9,9 @@
 of one folder are on one network (hub.py): board N is board-N, 10.77.0.N/24 on its bridge
 br0, whose port lan0 is the cable. A machine outlives whoever started it."""
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +25,6 @@ import sys
 import tarfile
 import tempfile
 import time
-import base64
 
 import cache
 import cpio
@@ -99,7 +100,6 @@ def needs(debs):
 
 def clean_image(debs):
     """A disk with Debian and what `debs` depend on, but not with them."""
-    # An empty machine-id: each copy of the disk gets its own, and with it the bridge's MAC address.
     files = {**_units(), **_network(), **_modules(), "etc/machine-id": b""}
     return rootfs.image((*PACKAGES, *needs(debs)), MIB, files)
 
@@ -156,8 +156,8 @@ class Machine:
         words = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=2", "-cpu", "cortex-a72",
                  "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none",
                  "-kernel", debian.Kernel("cloud-arm64").image, "-initrd", guests.tiny(),
-                 "-append", f"console=ttyAMA0,115200 cryptomgr.notests=1 systemd.hostname={self.name} {log} "
-                            "-- root=/dev/vda",
+                 "-append", f"console=ttyAMA0,115200 cryptomgr.notests=1 systemd.hostname={self.name} "
+                            f"systemd.machine_id={self.machine_id()} {log} -- root=/dev/vda",
                  "-chardev", f"socket,id=serial,path={self.name}/serial.sock,server=on,wait=off,"
                             f"logfile={self.name}/console.log,logappend=on",
                  "-serial", "chardev:serial",
@@ -174,6 +174,10 @@ class Machine:
             words += ["-drive", f"if=none,id={name},format=raw,discard=unmap,cache=unsafe,file={path}{mode}",
                       "-device", f"virtio-blk-device,drive={name},serial={name}"]
         return [str(word) for word in words]
+
+    def machine_id(self):
+        """Of this board alone: the bridge's MAC address comes from it, and all disks begin as copies of one."""
+        return hashlib.sha256(f"{self.directory}".encode()).hexdigest()[:32]
 
     def start(self, disks=()):
         """Switches it on. `disks`: (name, file), to read, at /dev/disk/by-id/virtio-NAME."""
@@ -282,8 +286,10 @@ class Machine:
             if not self.alive():
                 raise Down(f"{self.name} went down:\n{(self.directory / 'errors').read_text()}{self.tail()}")
             try:
-                self.run("systemctl is-system-running --wait", min(left, 30))
-                return time.monotonic() - began
+                # "degraded": something has failed, and all is started that will be.
+                if self.run("systemctl is-system-running --wait", min(left, 60))[1].strip() in ("running", "degraded"):
+                    return time.monotonic() - began
+                raise Down("not yet")
             except Down:
                 if time.monotonic() > began + timeout:
                     raise Down(f"{self.name} is not up after {timeout} s:\n{self.tail()}") from None
