@@ -162,6 +162,8 @@ static const char *remedy(const Tb__Problem *p)
 		 "give --token (or TIEBREAK_TOKEN), or --cert, --key and --ca"},
 		{"GET /v1/sites ", "witnessctl site list shows the names"},
 		{"GET /v1/nodes ", "witnessctl node list shows names and ids"},
+		{"GET /v1/images ", "witnessctl image list shows them"},
+		{"GET /v1/vms ", "witnessctl vm list shows the names"},
 		{"POST /v1/sites ", "witnessctl site create makes one"},
 	};
 

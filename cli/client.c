@@ -308,7 +308,9 @@ static void transfer_set_up(struct client *c, const struct client_request *r, st
 	curl_easy_setopt(h, CURLOPT_WRITEDATA, x);
 	curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, header_take);
 	curl_easy_setopt(h, CURLOPT_HEADERDATA, x);
-	if (x->take != NULL) {
+	if (x->take != NULL && r->quiet) {
+		curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
+	} else if (x->take != NULL) {
 		curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
 		curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, (long)STREAM_SILENCE_S);
 	} else {

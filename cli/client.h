@@ -1,6 +1,7 @@
 /* client.h: requests to a board over HTTPS, or over its Unix socket. The only file of this room
  * that says curl. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,7 @@ struct client_request {
 	const char *idempotency_key; /* NULL: none; needed for a POST that may be sent twice */
 	const char *last_event_id; /* NULL: none */
 	uint64_t timeout_ms; /* of one attempt; 0: 30 s */
+	bool quiet; /* of a stream: silence is no sign that it is lost */
 	/* How long to try again after 503, or after no answer of servers that have answered this
 	 * client before; 0: each server once. */
 	uint64_t retry_ms;

@@ -203,6 +203,8 @@ static void sites_line(const Tb__ClusterStatus *s)
 	field_print("Sites", "%s", buf_string(&text));
 	human_count(s->sessions, count);
 	field_print("Site nodes", "%s attached", count);
+	if (s->vms != 0)
+		field_print("VMs", "%" PRIu32 " of %" PRIu32 " run", s->vms_running, s->vms);
 	buf_free(&text);
 }
 
@@ -487,15 +489,16 @@ int run_cluster_transfer(struct invocation *inv)
 int run_cluster_set(struct invocation *inv)
 {
 	const char *word = option_text(inv, "auto-register");
+	const char *room = option_text(inv, "keep-room");
 	uint64_t life_ms = option_duration_ms(inv, "certificate-life", 0);
 	struct buf body = {0};
 	struct buf patch = {0};
 	char duration[64];
 	int rv;
 
-	if (word == NULL && !option_given(inv, "certificate-life")) {
+	if (word == NULL && room == NULL && !option_given(inv, "certificate-life")) {
 		complain("nothing to set; usage: witnessctl cluster set [--auto-register on|off] "
-			 "[--certificate-life TIME]");
+			 "[--certificate-life TIME] [--keep-room on|off]");
 		return EXIT_USAGE;
 	}
 	buf_putc(&patch, '{');
@@ -505,6 +508,8 @@ int run_cluster_set(struct invocation *inv)
 	if (option_given(inv, "certificate-life"))
 		buf_printf(&patch, "%s\"certificateLifeMs\":\"%" PRIu64 "\"",
 			   word != NULL ? "," : "", life_ms);
+	if (room != NULL)
+		buf_printf(&patch, "%s\"keepRoom\":\"%s\"", patch.len > 1 ? "," : "", room);
 	buf_putc(&patch, '}');
 	rv = api_send(inv,
 		      &(struct api_request){.method = "PATCH",
@@ -518,6 +523,8 @@ int run_cluster_set(struct invocation *inv)
 	} else if (rv == EXIT_OK) {
 		if (word != NULL)
 			printf("auto-register is %s\n", word);
+		if (room != NULL)
+			printf("keep-room is %s\n", room);
 		if (option_given(inv, "certificate-life"))
 			printf("certificates of boards and API clients live %s from now on\n",
 			       duration);
@@ -583,6 +590,53 @@ int run_node_list(struct invocation *inv)
 	return EXIT_OK;
 }
 
+static void host_print(const Tb__NodeHost *host)
+{
+	struct buf bridges = {0};
+	char memory[32];
+
+	if (host == NULL)
+		return;
+	if (!host->hosts) {
+		field_print("VMs", "none here: %s", host->why_not);
+		return;
+	}
+	for (size_t i = 0; i < host->n_bridges; i++)
+		buf_printf(&bridges, "%s%s", i > 0 ? ", " : "", host->bridges[i]);
+	human_count(host->memory_mib, memory);
+	field_print("For VMs", "%" PRIu32 " cores, %s MiB", host->vcpus, memory);
+	field_print("Bridges", "%s", bridges.len > 0 ? buf_string(&bridges) : "none");
+	buf_free(&bridges);
+}
+
+/* What it has of that. */
+static void node_vms_print(const Tb__Node *n, const Tb__VmList *vms)
+{
+	struct buf names = {0};
+	uint64_t memory_mib = 0;
+	uint64_t vcpus = 0;
+	char memory[32];
+	size_t count = 0;
+
+	for (size_t i = 0; i < vms->n_items; i++) {
+		const Tb__Vm *vm = vms->items[i];
+
+		if (vm->placement == NULL || vm->placement->node != n->id)
+			continue;
+		buf_printf(&names, "%s%s", count > 0 ? ", " : "", vm->name);
+		memory_mib += vm->config->memory_mib;
+		vcpus += vm->config->vcpus;
+		count++;
+	}
+	human_count(memory_mib, memory);
+	if (count > 0)
+		field_print("VMs", "%s (%" PRIu64 " vCPU%s, %s MiB)", buf_string(&names), vcpus,
+			    vcpus == 1 ? "" : "s", memory);
+	else if (n->host != NULL && n->host->hosts)
+		field_print("VMs", "none at the moment");
+	buf_free(&names);
+}
+
 static void node_print(const Tb__Node *n)
 {
 	char joined[32], ago[64], age[64];
@@ -598,6 +652,7 @@ static void node_print(const Tb__Node *n)
 	field_print("Version", "%s", n->version);
 	if (n->zone[0] != '\0')
 		field_print("Zone", "%s", n->zone);
+	host_print(n->host);
 	if (n->status == NULL)
 		return;
 	human_duration(n->status->lease_age_ms, age);
@@ -615,6 +670,20 @@ static void node_print(const Tb__Node *n)
 		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
 }
 
+static int node_show(struct invocation *inv, const Tb__Node *node)
+{
+	Tb__VmList *vms;
+	int rv = api_call(inv, &(struct api_request){.path = "/v1/vms"}, &tb__vm_list__descriptor,
+			  &vms);
+
+	if (rv != EXIT_OK)
+		return rv;
+	node_print(node);
+	node_vms_print(node, vms);
+	tb__vm_list__free_unpacked(vms, NULL);
+	return EXIT_OK;
+}
+
 int run_node_show(struct invocation *inv)
 {
 	char *path = api_path("/v1/nodes/", inv->args[0], "");
@@ -627,12 +696,13 @@ int run_node_show(struct invocation *inv)
 		api_print_json(&body);
 	} else if (rv == EXIT_OK) {
 		rv = api_decode(&tb__node__descriptor, (const char *)body.data, body.len, &node);
-		if (rv == EXIT_OK && api_output(inv) == OUTPUT_NAME)
-			puts(node->name);
-		else if (rv == EXIT_OK)
-			node_print(node);
-		if (rv == EXIT_OK)
+		if (rv == EXIT_OK) {
+			if (api_output(inv) == OUTPUT_NAME)
+				puts(node->name);
+			else
+				rv = node_show(inv, node);
 			tb__node__free_unpacked(node, NULL);
+		}
 	}
 	buf_free(&body);
 	return rv;

@@ -25,7 +25,16 @@ enum option_type {
 };
 
 /* What completes an argument or a value, asked of the server while somebody types. */
-enum complete { COMPLETE_NONE, COMPLETE_FILE, COMPLETE_SITE, COMPLETE_NODE, COMPLETE_TOKEN, COMPLETE_ADDRESS };
+enum complete {
+	COMPLETE_NONE,
+	COMPLETE_FILE,
+	COMPLETE_SITE,
+	COMPLETE_NODE,
+	COMPLETE_TOKEN,
+	COMPLETE_IMAGE,
+	COMPLETE_VM,
+	COMPLETE_ADDRESS,
+};
 
 struct option_spec {
 	const char *name; /* without dashes; NULL ends a list */

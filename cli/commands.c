@@ -18,6 +18,9 @@ static const char *const status_words[] = {"ok",      "degraded", "no-quorum", "
 static const char *const role_words[] = {"viewer", "operator", "admin", "node",
 					 "site",   "agent",    NULL};
 static const char *const client_role_words[] = {"viewer", "operator", "admin", NULL};
+static const char *const image_kind_words[] = {"kernel", "initrd", "disk", NULL};
+static const char *const vm_restart_words[] = {"always", "on-failure", "never", NULL};
+static const char *const vm_loss_words[] = {"restart", "wait", NULL};
 static const char *const format_words[] = {"csv", "json", NULL};
 
 const struct option_spec global_options[] = {
@@ -212,6 +215,12 @@ static const struct option_spec set_cluster_options[] = {
 	 .value = "TIME",
 	 .help = "How long certificates of boards and API clients live; they are renewed at two "
 		 "thirds of it. From a minute to ten years; default: 90d."},
+	{.name = "keep-room",
+	 .type = OPTION_WORD,
+	 .value = "on|off",
+	 .words = switch_words,
+	 .help = "on: a VM is refused if, without any one board, the others had no room for all of "
+		 "them. off (default): boards may be filled."},
 	{.name = NULL},
 };
 static const struct option_spec token_options[] = {
@@ -324,6 +333,207 @@ static const struct option_spec enroll_options[] = {
 		 "enroll\"."},
 	{.name = NULL},
 };
+static const struct option_spec image_push_options[] = {
+	{.name = "name",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "Its name in the cluster. Default: the file's."},
+	{.name = "kind",
+	 .type = OPTION_WORD,
+	 .value = "KIND",
+	 .words = image_kind_words,
+	 .help = "kernel, initrd or disk. Default: what its first bytes look like (an arm64 "
+		 "kernel; "
+		 "a cpio archive or gzip: initrd; else disk)."},
+	{.name = "sha256",
+	 .type = OPTION_TEXT,
+	 .value = "SUM",
+	 .help = "The SHA-256 that the file must have; with another one nothing is sent."},
+	{.name = "wait", .type = OPTION_FLAG, .help = "Returns when every board has its copy."},
+	{.name = "timeout",
+	 .type = OPTION_DURATION,
+	 .value = "TIME",
+	 .help = "How long to wait for that. Default: 30m."},
+	{.name = NULL},
+};
+#define OPTION_DRY_RUN                                                                             \
+	{                                                                                          \
+		.name = "dry-run", .type = OPTION_FLAG,                                            \
+		.help = "Only says whether it would be done, and if not, why."                     \
+	}
+#define OPTION_NOW                                                                                 \
+	{                                                                                          \
+		.name = "now", .type = OPTION_FLAG,                                                \
+		.help = "Without asking the guest: as if its power was cut."                       \
+	}
+#define OPTIONS_WAIT                                                                               \
+	{.name = "wait", .type = OPTION_FLAG, .help = "Returns when it is so."},                   \
+	{                                                                                          \
+		.name = "timeout", .type = OPTION_DURATION, .value = "TIME",                       \
+		.help = "How long to wait for that. Default: 2m."                                  \
+	}
+#define OPTIONS_VM                                                                                 \
+	{.name = "file",                                                                           \
+	 .letter = 'f',                                                                            \
+	 .type = OPTION_FILE,                                                                      \
+	 .value = "FILE",                                                                          \
+	 .help = "The VM as JSON, as \"vm show -o json\" prints it; - is the standard input.",     \
+	 .complete = COMPLETE_FILE},                                                               \
+		{.name = "kernel",                                                                 \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "IMAGE",                                                                 \
+		 .help = "The kernel that it boots, by name or SHA-256.",                          \
+		 .complete = COMPLETE_IMAGE},                                                      \
+		{.name = "initrd",                                                                 \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "IMAGE",                                                                 \
+		 .help = "Its initrd.",                                                            \
+		 .complete = COMPLETE_IMAGE},                                                      \
+		{.name = "command-line",                                                           \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "TEXT",                                                                  \
+		 .help = "The kernel's command line."},                                            \
+		{.name = "cpus",                                                                   \
+		 .type = OPTION_NUMBER,                                                            \
+		 .value = "N",                                                                     \
+		 .help = "Processors, 1 to 8. Default: 1."},                                       \
+		{.name = "memory",                                                                 \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "SIZE",                                                                  \
+		 .help = "256M, 2G. Default: 128M."},                                              \
+		{.name = "disk",                                                                   \
+		 .type = OPTION_TEXT,                                                              \
+		 .repeat = true,                                                                   \
+		 .value = "DISK",                                                                  \
+		 .help = "image=IMAGE (read-only), overlay=IMAGE[,size=SIZE] (writable; what is "  \
+			 "written is gone after a move or a stop) or data=SIZE (stays on its "     \
+			 "board, and the VM with it); each may end with ,id=SERIAL. May be given " \
+			 "again; none: no disk."},                                                 \
+		{.name = "nic",                                                                    \
+		 .type = OPTION_TEXT,                                                              \
+		 .repeat = true,                                                                   \
+		 .value = "BRIDGE",                                                                \
+		 .help = "A network card on a bridge of the board, with ,mac=ADDRESS if it must "  \
+			 "be that one. May be given again; none: no card."},                       \
+		{.name = "restart",                                                                \
+		 .type = OPTION_WORD,                                                              \
+		 .value = "WHEN",                                                                  \
+		 .words = vm_restart_words,                                                        \
+		 .help = "When the guest ends by itself: always (default), on-failure (not when "  \
+			 "it powers off) or never."},                                              \
+		{.name = "restart-attempts",                                                       \
+		 .type = OPTION_NUMBER,                                                            \
+		 .value = "N",                                                                     \
+		 .help = "On one board, before it is moved to another. Default: 3."},              \
+		{.name = "restart-backoff",                                                        \
+		 .type = OPTION_DURATION,                                                          \
+		 .value = "TIME",                                                                  \
+		 .help = "Before the first restart; doubles up to five minutes. Default: 1s."},    \
+		{.name = "on-loss",                                                                \
+		 .type = OPTION_WORD,                                                              \
+		 .value = "WHAT",                                                                  \
+		 .words = vm_loss_words,                                                           \
+		 .help = "When its board is lost: restart on another one (default), or wait."},    \
+		{.name = "priority",                                                               \
+		 .type = OPTION_NUMBER,                                                            \
+		 .value = "N",                                                                     \
+		 .help = "0 to 100: the higher ones are placed first. Default: 0."},               \
+		{.name = "start-order",                                                            \
+		 .type = OPTION_NUMBER,                                                            \
+		 .value = "N",                                                                     \
+		 .help = "Among those of one priority the lower ones begin first. Default: 0."},   \
+		{.name = "prefer",                                                                 \
+		 .type = OPTION_TEXT,                                                              \
+		 .repeat = true,                                                                   \
+		 .value = "BOARD",                                                                 \
+		 .help = "A board on which it runs rather than on others. May be given again.",    \
+		 .complete = COMPLETE_NODE},                                                       \
+		{.name = "require",                                                                \
+		 .type = OPTION_TEXT,                                                              \
+		 .repeat = true,                                                                   \
+		 .value = "BOARD",                                                                 \
+		 .help = "It runs on these boards only. May be given again.",                      \
+		 .complete = COMPLETE_NODE},                                                       \
+		{.name = "apart",                                                                  \
+		 .type = OPTION_TEXT,                                                              \
+		 .value = "KEY",                                                                   \
+		 .help = "VMs with the same value of this label run on different boards."},        \
+	{                                                                                          \
+		.name = "label", .letter = 'l', .type = OPTION_TEXT, .repeat = true,               \
+		.value = "KEY=VALUE", .help = "A label; KEY- takes it away. May be given again."   \
+	}
+static const struct option_spec vm_create_options[] = {
+	OPTIONS_VM,	{.name = "start", .type = OPTION_FLAG, .help = "And has it run."},
+	OPTIONS_WAIT,	OPTION_DRY_RUN,
+	{.name = NULL},
+};
+static const struct option_spec vm_set_options[] = {
+	OPTIONS_VM,
+	{.name = "if-revision",
+	 .type = OPTION_NUMBER,
+	 .value = "N",
+	 .help = "Only if it is still at this revision."},
+	OPTION_DRY_RUN,
+	{.name = NULL},
+};
+static const struct option_spec vm_start_options[] = {
+	OPTIONS_WAIT,
+	OPTION_DRY_RUN,
+	{.name = NULL},
+};
+static const struct option_spec vm_stop_options[] = {
+	OPTION_NOW,
+	OPTIONS_WAIT,
+	{.name = NULL},
+};
+static const struct option_spec vm_move_options[] = {
+	OPTION_YES,
+	{.name = "force",
+	 .type = OPTION_FLAG,
+	 .help = "Leaves its data disks behind: what is on them is lost to it."},
+	OPTIONS_WAIT,
+	OPTION_DRY_RUN,
+	{.name = NULL},
+};
+static const char *const image_push_examples[] = {
+	EXAMPLE("witnessctl image push Image --name linux-6.1", "An arm64 kernel"),
+	EXAMPLE("witnessctl image push debian.raw --name debian-12 --wait", ""),
+	NULL,
+};
+static const char *const vm_create_examples[] = {
+	EXAMPLE("witnessctl vm create web --kernel linux-6.1 --disk overlay=debian-12 --nic br0 "
+		"--memory 512M --command-line \"console=hvc0 root=/dev/vda\" --start --wait",
+		"A VM that any board can run"),
+	EXAMPLE("witnessctl vm create db --file db.json --dry-run", "Would it be taken?"),
+	NULL,
+};
+static const char *const vm_set_examples[] = {
+	EXAMPLE("witnessctl vm set web --memory 1G --priority 50", ""),
+	EXAMPLE("witnessctl vm set web --prefer board-2 -l tier=front --apart tier", ""),
+	NULL,
+};
+static const char *const vm_move_examples[] = {
+	EXAMPLE("witnessctl vm move web", "To another board, whichever is best"),
+	EXAMPLE("witnessctl vm move web board-3 --wait", ""),
+	NULL,
+};
+static const struct option_spec vm_logs_options[] = {
+	{.name = "follow",
+	 .letter = 'f',
+	 .type = OPTION_FLAG,
+	 .help = "Goes on with what it prints, until interrupted."},
+	{0},
+};
+static const char *const vm_console_examples[] = {
+	"witnessctl vm console web\0The console of the VM web on this terminal",
+	"echo poweroff | witnessctl vm console web\0Types a line at it, and shows what comes of it",
+	NULL,
+};
+static const char *const vm_logs_examples[] = {
+	"witnessctl vm logs web\0The last 64 KiB that its guest printed",
+	NULL,
+};
+
 static const struct option_spec event_options[] = {
 	{.name = "watch",
 	 .letter = 'w',
@@ -538,6 +748,8 @@ const struct command_group command_groups[] = {
 	{"site", "The sites"},
 	{"tenant", "Whose sites are whose"},
 	{"address", "Service addresses, which move between the boards"},
+	{"image", "What virtual machines are made of"},
+	{"vm", "Virtual machines"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -906,6 +1118,157 @@ const struct command commands[] = {
 	 .summary = "Takes service addresses out of the pool",
 	 .description = "The sessions at them end.",
 	 .run = run_address_remove},
+	{.path = "image push",
+	 .args = "FILE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_FILE,
+	 .summary = "Gives the cluster a kernel, an initrd or a disk",
+	 .description =
+		 "Bytes that are there already are not sent again, and an upload that was "
+		 "interrupted goes on where it was. The board that is asked takes the image and "
+		 "checks it; the boards that run VMs copy it from each other. Disks are raw, not "
+		 "qcow2.",
+	 .options = image_push_options,
+	 .examples = image_push_examples,
+	 .run = run_image_push},
+	{.path = "image list",
+	 .args = "",
+	 .summary = "Lists the images",
+	 .description = "On which boards they are, and which VMs use them.",
+	 .run = run_image_list},
+	{.path = "image show",
+	 .args = "IMAGE",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_IMAGE,
+	 .summary = "Shows one image and each of its copies",
+	 .description = "IMAGE is its name or SHA-256. A copy that is damaged is replaced by "
+			"itself, from a board that has a good one.",
+	 .run = run_image_show},
+	{.path = "image rm",
+	 .args = "IMAGE...",
+	 .min_args = 1,
+	 .max_args = 10000,
+	 .complete = COMPLETE_IMAGE,
+	 .summary = "Removes images that no VM uses, from all boards",
+	 .description = "",
+	 .run = run_image_rm},
+	{.path = "vm create",
+	 .args = "[NAME]",
+	 .max_args = 1,
+	 .summary = "Makes a virtual machine",
+	 .description =
+		 "From options, from a file, or from a file with options over it. It is refused if "
+		 "no board is as large, or has its bridges; \"cluster set --keep-room on\" also "
+		 "refuses what could not be restarted when a board is lost. It is stopped at "
+		 "first; --start has it run.",
+	 .options = vm_create_options,
+	 .examples = vm_create_examples,
+	 .run = run_vm_create},
+	{.path = "vm list",
+	 .args = "",
+	 .summary = "Lists the virtual machines",
+	 .description =
+		 "States: stopped, unplaced (no board can take it now; the reason says why), "
+		 "preparing, starting, running, stopping, released (gone from its board), "
+		 "backing-off (it failed; its board tries again), failed (its board has given up), "
+		 "ended (its guest powered off), unknown (no leader, or its board has not said "
+		 "yet).",
+	 .run = run_vm_list},
+	{.path = "vm show",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_VM,
+	 .summary = "Shows where a virtual machine is, how, and why",
+	 .description = "And what of it is gone after a move, and what pins it to a board.",
+	 .run = run_vm_show},
+	{.path = "vm set",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_VM,
+	 .summary = "Changes what a virtual machine is, from its next start on",
+	 .description =
+		 "What is not given stays as it is. A list (disks, cards, boards) that is given "
+		 "takes the place of the whole list. --file replaces all of it.",
+	 .options = vm_set_options,
+	 .examples = vm_set_examples,
+	 .run = run_vm_set},
+	{.path = "vm start",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 1000,
+	 .complete = COMPLETE_VM,
+	 .summary = "Has virtual machines run",
+	 .description = "Without a majority of the boards it is refused at once.",
+	 .options = vm_start_options,
+	 .run = run_vm_start},
+	{.path = "vm stop",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 1000,
+	 .complete = COMPLETE_VM,
+	 .summary = "Shuts virtual machines down",
+	 .description = "The guest gets its power button, and half a minute.",
+	 .options = vm_stop_options,
+	 .run = run_vm_stop},
+	{.path = "vm restart",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 1000,
+	 .complete = COMPLETE_VM,
+	 .summary = "Stops virtual machines and starts them anew",
+	 .description = "So that what was set comes into effect.",
+	 .options = vm_stop_options,
+	 .run = run_vm_restart},
+	{.path = "vm move",
+	 .args = "NAME [BOARD]",
+	 .min_args = 1,
+	 .max_args = 2,
+	 .complete = COMPLETE_VM,
+	 .summary = "Stops a virtual machine and starts it on another board",
+	 .description =
+		 "Without BOARD the cluster chooses. What was written to an overlay is gone then. "
+		 "A VM with data disks does not move without --force.",
+	 .options = vm_move_options,
+	 .examples = vm_move_examples,
+	 .run = run_vm_move},
+	{.path = "vm delete",
+	 .args = "NAME...",
+	 .min_args = 1,
+	 .max_args = 1000,
+	 .complete = COMPLETE_VM,
+	 .summary = "Deletes virtual machines that are stopped",
+	 .description = "Asks first if one has data disks.",
+	 .options = yes_options,
+	 .run = run_vm_delete},
+	{.path = "vm console",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_VM,
+	 .summary = "Puts the console of a VM on this terminal",
+	 .description =
+		 "It begins with the last of what the guest has printed, on whichever board it "
+		 "runs. Ctrl-A x leaves it (the VM goes on), Ctrl-A a sends Ctrl-A, Ctrl-A h lists "
+		 "these. Input that is no terminal is typed as it is; the console goes on behind "
+		 "its end, until interrupted.",
+	 .examples = vm_console_examples,
+	 .run = run_vm_console},
+	{.path = "vm logs",
+	 .args = "NAME",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .complete = COMPLETE_VM,
+	 .summary = "Shows what the guest of a VM printed",
+	 .description =
+		 "The board on which it runs keeps the last 64 KiB of its console, also across "
+		 "its restarts there.",
+	 .options = vm_logs_options,
+	 .examples = vm_logs_examples,
+	 .run = run_vm_logs},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",

@@ -111,6 +111,16 @@ static void offer_from_server(struct invocation *inv, const char *path, const ch
 
 			for (size_t i = 0; i < addresses->n_items; i++)
 				offer(addresses->items[i]->address, word);
+		} else if (type == &tb__image_list__descriptor) {
+			const Tb__ImageList *images = (const Tb__ImageList *)list;
+
+			for (size_t i = 0; i < images->n_items; i++)
+				offer(images->items[i]->name, word);
+		} else if (type == &tb__vm_list__descriptor) {
+			const Tb__VmList *vms = (const Tb__VmList *)list;
+
+			for (size_t i = 0; i < vms->n_items; i++)
+				offer(vms->items[i]->name, word);
 		} else {
 			const Tb__TokenList *tokens = (const Tb__TokenList *)list;
 
@@ -143,6 +153,12 @@ static void offer_kind(struct invocation *inv, enum complete kind, const char *w
 		break;
 	case COMPLETE_ADDRESS:
 		offer_from_server(inv, "/v1/addresses", word, &tb__address_list__descriptor);
+		break;
+	case COMPLETE_IMAGE:
+		offer_from_server(inv, "/v1/images", word, &tb__image_list__descriptor);
+		break;
+	case COMPLETE_VM:
+		offer_from_server(inv, "/v1/vms", word, &tb__vm_list__descriptor);
 		break;
 	case COMPLETE_NONE:
 		break;

@@ -51,3 +51,20 @@ int run_cert_create(struct invocation *inv);
 int run_cert_list(struct invocation *inv);
 int run_cert_revoke(struct invocation *inv);
 int run_cert_renew(struct invocation *inv);
+
+int run_image_push(struct invocation *inv);
+int run_image_list(struct invocation *inv);
+int run_image_show(struct invocation *inv);
+int run_image_rm(struct invocation *inv);
+
+int run_vm_create(struct invocation *inv);
+int run_vm_list(struct invocation *inv);
+int run_vm_show(struct invocation *inv);
+int run_vm_set(struct invocation *inv);
+int run_vm_start(struct invocation *inv);
+int run_vm_stop(struct invocation *inv);
+int run_vm_restart(struct invocation *inv);
+int run_vm_move(struct invocation *inv);
+int run_vm_delete(struct invocation *inv);
+int run_vm_console(struct invocation *inv);
+int run_vm_logs(struct invocation *inv);

@@ -49,7 +49,7 @@ void apply_result_free(struct apply_result *r);
  * Level 1: up to the first release, commands below 30. Level 2: drain, replace, restore, rotation
  * of the CA, life of certificates, tenants, agents and their leases. Level 3: floating addresses,
  * images and virtual machines, commands from 60 on. */
-enum { LEVEL_FIRST = 1, LEVEL_HERE = 3 };
+enum { LEVEL_FIRST = 1, LEVEL_VMS = 3, LEVEL_HERE = 3 };
 /* The level that a command needs. */
 unsigned command_level(const Tb__Command *command);
 /* False for a command of a later release. The leader asks before it proposes one that came from

@@ -12,6 +12,7 @@
 #include "cluster/apply_internal.h"
 #include "cluster/check.h"
 #include "cluster/limits.h"
+#include "cluster/room.h"
 #include "cluster/scheduler.h"
 #include "cluster/snapshot.h"
 #include "lib/mem.h"
@@ -109,18 +110,6 @@ static int apply_image_add(struct applier *a, const Tb__ImageAdd *op)
 	return rv;
 }
 
-static bool vm_uses(const Tb__Vm *vm, const char *sha256)
-{
-	const Tb__VmConfig *c = vm->config;
-
-	if (strcmp(c->kernel, sha256) == 0 || strcmp(c->initrd, sha256) == 0)
-		return true;
-	for (size_t i = 0; i < c->n_disks; i++)
-		if (strcmp(c->disks[i]->image, sha256) == 0)
-			return true;
-	return false;
-}
-
 struct users {
 	const char *sha256;
 	unsigned count;
@@ -131,7 +120,7 @@ static int users_visit(void *arg, const Tb__Vm *vm)
 {
 	struct users *users = arg;
 
-	if (!vm_uses(vm, users->sha256))
+	if (!vm_uses_image(vm, users->sha256))
 		return 0;
 	if (users->count < 3)
 		buf_printf(&users->names, "%s%s", users->count > 0 ? ", " : "", vm->name);
@@ -797,14 +786,6 @@ static int apply_vm_run(struct applier *a, const Tb__VmRun *op)
 
 /* --- move --- */
 
-static bool vm_has_data(const Tb__Vm *vm)
-{
-	for (size_t i = 0; i < vm->config->n_disks; i++)
-		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA)
-			return true;
-	return false;
-}
-
 /* Some board other than where it is, or the one that is asked for, takes it as things are. */
 static int vm_move_fits(struct applier *a, const Tb__VmMove *op, const Tb__Vm *vm)
 {
@@ -841,7 +822,7 @@ static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 	char *board;
 	int rv;
 
-	if (!vm_has_data(vm) || p->home == 0 || p->home == op->node)
+	if (!room_pins(vm) || p->home == 0 || p->home == op->node)
 		return 0;
 	board = node_name(a, p->home);
 	if (op->force)
@@ -961,7 +942,7 @@ static int vm_place_check(struct applier *a, const Tb__Vm *vm, uint64_t node)
 	if (p->incarnation >= INT64_MAX)
 		return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "incarnation",
 			      "VM %s is at its last incarnation; make it anew", vm->name);
-	if (vm_has_data(vm) && p->home != 0 && p->home != node)
+	if (room_pins(vm) && p->home != 0 && p->home != node)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "node",
 			      "the data disks of VM %s are on another board; decide again",
 			      vm->name);
@@ -981,7 +962,7 @@ static int vm_place(struct applier *a, const Tb__VmPlace *op, Tb__Vm *vm, const 
 	p->releasing = false;
 	p->hard = false;
 	p->target = 0;
-	p->home = vm_has_data(vm) ? node->id : 0;
+	p->home = room_pins(vm) ? node->id : 0;
 	p->since_ms = a->command->time_ms;
 	text_set(&p->reason, mem_strdup(op->reason));
 	a->result->changed = 1;
@@ -1154,7 +1135,7 @@ static int home_visit(void *arg, const Tb__Vm *vm)
 {
 	struct home *home = arg;
 
-	if (vm->placement->home != home->node || !vm_has_data(vm))
+	if (vm->placement->home != home->node || !room_pins(vm))
 		return 0;
 	snprintf(home->name, sizeof(home->name), "%s", vm->name);
 	return 1;

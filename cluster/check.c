@@ -335,6 +335,18 @@ const char *vm_label(const Tb__Vm *vm, const char *key)
 	return NULL;
 }
 
+bool vm_uses_image(const Tb__Vm *vm, const char *sha256)
+{
+	const Tb__VmConfig *c = vm->config;
+
+	if (strcmp(c->kernel, sha256) == 0 || strcmp(c->initrd, sha256) == 0)
+		return true;
+	for (size_t i = 0; i < c->n_disks; i++)
+		if (strcmp(c->disks[i]->image, sha256) == 0)
+			return true;
+	return false;
+}
+
 static int number_check(uint32_t value, uint32_t low, uint32_t high, const char *field,
 			const char *unit, struct apply_problem *ret)
 {

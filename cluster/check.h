@@ -33,5 +33,6 @@ int host_check(const Tb__NodeHost *host, struct apply_problem *ret);
 int bridge_check(const char *name, const char *field, struct apply_problem *ret);
 /* 64 lower-case hexadecimal digits. */
 bool image_sum_shaped(const char *text);
+bool vm_uses_image(const Tb__Vm *vm, const char *sha256);
 /* The value of the VM's label, or NULL. */
 const char *vm_label(const Tb__Vm *vm, const char *key);

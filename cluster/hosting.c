@@ -21,7 +21,9 @@
 
 #include "lib/mem.h"
 
+#ifdef TIEBREAK_SIM_FAULTS
 enum hosting_fault hosting_fault;
+#endif
 
 enum state {
 	WAITING,
@@ -146,7 +148,7 @@ static void problem_set(struct hosting *h, struct hosted *e, const char *problem
 static bool released(const struct hosting *h, const struct hosted *e, uint64_t now_ms)
 {
 	return e->releasing && ((e->process == 0 && now_ms >= h->quiet_ms) ||
-				hosting_fault == HOSTING_FAULT_EARLY_RELEASE);
+				HOSTING_FAULTY(HOSTING_FAULT_EARLY_RELEASE));
 }
 
 static Tb__VmCondition condition_of(const struct hosting *h, const struct hosted *e,
@@ -187,7 +189,7 @@ static bool may_start(const struct hosting *h, uint64_t now_ms)
 {
 	return now_ms >= h->quiet_ms && h->until_ms >= now_ms + HOSTING_START_MIN_MS &&
 	       ((h->fence != UINT64_MAX && h->applied >= h->fence) ||
-		hosting_fault == HOSTING_FAULT_NO_FENCE);
+		HOSTING_FAULTY(HOSTING_FAULT_NO_FENCE));
 }
 
 /* The process ends now, whatever it does. */

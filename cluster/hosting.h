@@ -86,10 +86,15 @@ bool hosting_next(struct hosting *h, struct hosting_action *ret);
 size_t hosting_report(struct hosting *h, Tb__VmReport ***ret, uint64_t now_ms);
 bool hosting_changed(const struct hosting *h);
 
-/* What the simulator breaks on purpose. */
+#ifdef TIEBREAK_SIM_FAULTS
+/* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum hosting_fault {
 	HOSTING_FAULT_NONE,
 	HOSTING_FAULT_NO_FENCE, /* starts by an old model */
 	HOSTING_FAULT_EARLY_RELEASE, /* says released while the process is still there */
 };
 extern enum hosting_fault hosting_fault;
+#define HOSTING_FAULTY(fault) (hosting_fault == (fault))
+#else
+#define HOSTING_FAULTY(fault) false
+#endif

@@ -86,8 +86,7 @@ static bool apart_there(const struct room *r, size_t board, const Tb__Vm *vm)
 	for (size_t i = 0; i < r->held_count; i++) {
 		const struct room_held *held = &r->held[i];
 
-		if (held->board == board && held->vm->id != vm->id &&
-		    (apart_by(vm, held->vm) || apart_by(held->vm, vm)))
+		if (held->board == board && (apart_by(vm, held->vm) || apart_by(held->vm, vm)))
 			return true;
 	}
 	return false;
@@ -422,7 +421,7 @@ static int admit_keep_room(const struct admission *a)
 		const Tb__Node *node = a->rows->nodes[i];
 		const Tb__Vm *left;
 
-		if (node->host == NULL || !node->host->hosts || node->drain != TB__DRAIN__DRAIN_OFF)
+		if (node->host == NULL || !node->host->hosts)
 			continue;
 		left = packing_fails(&p, node);
 		if (left != NULL)

@@ -47,7 +47,8 @@ struct room {
 	unsigned share; /* vCPUs for each core */
 	unsigned starts; /* VMs that may begin on one board; 0: any number */
 	bool drained_too; /* a drained board counts as any other */
-	/* A VM may be held twice: where it is, and where it goes. */
+	/* A VM may be held twice: where it is, and where it goes. Nobody asks whether it fits where
+	 * it is held. */
 	struct room_held held[2 * LIMIT_VMS];
 	size_t held_count;
 };

@@ -10,8 +10,8 @@
  * Both end in VmPlace, which the model refuses unless the incarnation is still the one seen here.
  *
  * S8: a board that is lost is made good within what the others have room for, higher priority
- * first; nothing that runs is stopped for it. When more than a third of the hosting boards is lost
- * at once, only VMs that fit without overcommitting the processors are placed.
+ * first; nothing that runs is stopped for it. While more than a third of the hosting boards, and
+ * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
  * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
@@ -41,7 +41,8 @@ struct scheduler_board {
 
 struct scheduler_vm {
 	const Tb__Vm *vm; /* borrowed */
-	/* What the placement's board said of it in this incarnation; NULL: nothing. */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. `well_ms` as of
+	 * now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
 	const Tb__VmReport *report;
 	uint64_t images; /* bit i: board i of the view holds all its images, whole */
 	bool images_there; /* somebody does hold each of them */
@@ -100,10 +101,15 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size);
 
-/* What the simulator breaks on purpose. */
+#ifdef TIEBREAK_SIM_FAULTS
+/* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum scheduler_fault {
 	SCHEDULER_FAULT_NONE,
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 };
 extern enum scheduler_fault scheduler_fault;
+#define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))
+#else
+#define SCHEDULER_FAULTY(fault) false
+#endif

@@ -472,6 +472,7 @@ static int supervised(void)
 			.resources = &resources,
 			.parent = PARENT_FD,
 			.lease_until_ms = start->lease_until_ms,
+			.with_parent = start->with_parent,
 			.console_in = both >= 0 ? both : resource_find(&resources, "console-in"),
 			.console_out = both >= 0 ? both : resource_find(&resources, "console-out"),
 		};

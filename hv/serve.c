@@ -402,6 +402,9 @@ static void parent_gone(void *arg)
 {
 	struct server *s = arg;
 
+	if (s->config->with_parent) {
+		(void)lease_for(&s->lease, 0); /* does not return */
+	}
 	if (!s->lease.armed) {
 		log_warning("parent", "%s: the parent has gone; no lease ends this VM",
 			    s->spec->name);
@@ -678,6 +681,11 @@ static int start(struct server *s, struct fault *fault)
 		/* Who keeps the terminal's settings; not before the change of user, which undoes
 		 * it. */
 		(void)prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	}
+	if (s->config->with_parent) {
+		/* Even if our loop hangs. A parent that has gone before is seen on its connection.
+		 */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	}
 	rv = rv < 0 ? rv
 		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);

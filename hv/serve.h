@@ -13,6 +13,7 @@ struct serve_config {
 	struct resources *resources; /* checked (resources_check), and "kvm"; the caller's */
 	int parent; /* the supervised form's connection, or -1; taken over */
 	uint64_t lease_until_ms; /* first deadline; 0: spec->lease_ms from now, if that is not 0 */
+	bool with_parent; /* ends at once with the parent's connection and with its thread */
 	int console_in, console_out; /* -1: none; the caller's */
 	/* A person types: Ctrl-A. Raw mode is the parent process's: SIGTERM if that ends. */
 	bool keys;

@@ -158,3 +158,25 @@ const char *text_nearest(const char *word, const char *const *candidates)
 	}
 	return best;
 }
+
+void text_tame(char *text, size_t max)
+{
+	size_t len = strlen(text);
+	bool utf8;
+
+	if (len > max) {
+		len = max;
+		while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
+			len--;
+		text[len] = '\0';
+	}
+	utf8 = text_is_utf8(text, len);
+	for (size_t i = 0; i < len; i++) {
+		unsigned char byte = (unsigned char)text[i];
+
+		if (byte < 0x20 || byte == 0x7f)
+			text[i] = ' ';
+		else if (byte >= 0x80 && !utf8)
+			text[i] = '?';
+	}
+}

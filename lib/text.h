@@ -12,6 +12,9 @@ int text_to_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
 int text_to_duration_ms(const char *text, uint64_t *ret_ms);
 /* Valid UTF-8 (RFC 3629), no zero byte. */
 bool text_is_utf8(const void *data, size_t len);
+/* Makes of any string one that is fit to be shown: at most `max` bytes, cut behind a whole
+ * character; control characters become spaces, and what is no UTF-8 question marks. */
+void text_tame(char *text, size_t max);
 /* Damerau-Levenshtein distance, for "did you mean". Both at most 64 bytes, else SIZE_MAX. */
 size_t text_distance(const char *a, const char *b);
 /* The candidate (NULL-terminated list) nearest to `word`, NULL if none is near enough to be meant.

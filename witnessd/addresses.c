@@ -634,7 +634,7 @@ static int pool_visit(void *arg, const Tb__Node *node)
 	*board = (struct pool_board){
 		.node = node->id,
 		.known = b->claim.known,
-		.live = b->claim.known && lead_reachable(c, node->id, p->view.now_ms) &&
+		.live = b->claim.known && lead_reaches(c, node->id, p->view.now_ms) &&
 			(node->id == self_id(c) || peer_find(c, node->id) != NULL),
 		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
 		.end_ms = lease_table_end(&c->leases, node->id) + ADDRESS_MARGIN_MS,

@@ -407,12 +407,16 @@ void api_gone(struct api_call *call)
 {
 	if (call->stream != NULL)
 		api_watch_gone(call);
+	else if (call->console != NULL)
+		api_console_gone(call);
 }
 
 void api_drained(struct api_call *call)
 {
 	if (call->stream != NULL)
 		api_watch_drained(call);
+	else if (call->console != NULL)
+		api_console_drained(call);
 }
 
 const struct api_value *api_param(const struct api_call *call, const char *name)
@@ -495,6 +499,7 @@ struct api *api_new(const struct api_config *config)
 	a->config = *config;
 	list_init(&a->calls);
 	list_init(&a->held);
+	list_init(&a->consoles);
 	uv_timer_init(config->loop, &a->hold_timer);
 	a->hold_timer.data = a;
 	a->limiter = api_limiter_new();
@@ -503,6 +508,11 @@ struct api *api_new(const struct api_config *config)
 	a->duration = metrics_histogram(config->metrics, "tiebreak_http_request_duration_seconds",
 					"Time from a whole request to its answer.");
 	return a;
+}
+
+void api_host_set(struct api *a, struct host *h)
+{
+	atomic_store(&a->host, h);
 }
 
 static void maybe_closed(struct api *a)
@@ -543,6 +553,7 @@ void api_close(struct api *a, void (*closed)(void *arg), void *arg)
 	api_watch_close(a->watch, maybe_closed);
 	uv_close((uv_handle_t *)&a->hold_timer, hold_timer_closed);
 	api_hold_end(a);
+	api_consoles_end(a);
 	list_for_each_safe (at, &a->calls)
 		call_cancel(list_entry(at, struct api_call, link));
 }

@@ -14,6 +14,7 @@
 
 #include "lib/buf.h"
 #include "witnessd/core.h"
+#include "witnessd/host.h"
 #include "witnessd/metrics.h"
 #include "witnessd/tls.h"
 
@@ -22,7 +23,7 @@ struct api_call;
 
 enum { API_STREAMS_MAX = 128 };
 
-/* The functions of core.h that the API uses. */
+/* The functions of core.h and host.h that the API uses. */
 struct api_backend {
 	const struct core_view *(*view)(const struct core *c);
 	const char *(*model_path)(const struct core *c);
@@ -43,6 +44,16 @@ struct api_backend {
 				const Tb__ClusterRecoverRequest *request, core_recovered done,
 				void *arg);
 	Tb__LocalStatus *(*local_status)(struct core *c);
+	/* Of host.h. */
+	void (*upload)(struct host *h, struct mailbox *home, const char *sha256, uint64_t size,
+		       uint64_t offset, const void *bytes, size_t len, host_uploaded done,
+		       void *arg);
+	struct host_console *(*console_open)(struct host *h, struct mailbox *home, uint64_t vm,
+					     uint32_t replay, bool follow, host_console_bytes bytes,
+					     void *arg);
+	void (*console_next)(struct host_console *c);
+	void (*console_write)(struct host_console *c, const void *bytes, size_t len);
+	void (*console_close)(struct host_console *c);
 };
 extern const struct api_backend api_backend_core;
 
@@ -101,6 +112,9 @@ struct api_config {
 };
 
 struct api *api_new(const struct api_config *config);
+/* Where this board's VMs and images are; once, from any thread. Without it they are answered 503.
+ */
+void api_host_set(struct api *a, struct host *h);
 /* Ends streams, answers every open call (503) and stops timers. What the core still answers is
  * dropped; it may come until the mailbox is closed. `closed` is called from the loop. No api_handle
  * after it. */

@@ -134,6 +134,7 @@ static const char *status_title(int status)
 		{502, "The other side failed"},
 		{503, "Not available now"},
 		{504, "No answer in time"},
+		{507, "No room"},
 	};
 
 	for (size_t i = 0; i < sizeof(titles) / sizeof(titles[0]); i++)

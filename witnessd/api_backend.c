@@ -11,4 +11,9 @@ const struct api_backend api_backend_core = {
 	.restore_cluster = core_restore_cluster,
 	.recover_cluster = core_recover_cluster,
 	.local_status = core_local_status,
+	.upload = host_upload,
+	.console_open = host_console_open,
+	.console_next = host_console_next,
+	.console_write = host_console_write,
+	.console_close = host_console_close,
 };

@@ -79,6 +79,7 @@ struct api_value {
 
 struct api_stream;
 struct api_held;
+struct api_console;
 
 struct api_call {
 	struct list link; /* api.calls */
@@ -99,6 +100,7 @@ struct api_call {
 	bool accept_open_metrics;
 	uint64_t started_us;
 	struct api_stream *stream; /* NULL: not a watch */
+	struct api_console *console; /* NULL: nobody looks at a console by it */
 	struct api_held *held; /* NULL: was never held back */
 	void *state; /* the handler's, between its steps */
 	void (*state_free)(void *state);
@@ -107,11 +109,15 @@ struct api_call {
 	void (*answered)(struct api_call *call, int error, const Tb__PeerAnswer *answer);
 	void (*controlled)(struct api_call *call);
 	void (*recovered)(struct api_call *call, const Tb__ClusterRecovery *recovery);
+	void (*uploaded)(struct api_call *call, int error, const char *message, uint64_t have,
+			 bool done);
 	bool refusal_wanted;
 };
 
 struct api {
 	struct api_config config;
+	_Atomic(struct host *) host; /* NULL: none yet */
+	struct list consoles; /* struct api_console */
 	struct store *store; /* NULL: not open */
 	bool model_filled; /* something was applied to it */
 	struct list calls;
@@ -201,6 +207,20 @@ void api_restore_cluster(struct api_call *call, const Tb__ClusterInitRequest *re
 			 void (*done)(struct api_call *call));
 void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest *request,
 			 void (*done)(struct api_call *call, const Tb__ClusterRecovery *recovery));
+
+/* The body is the bytes at `offset` of an image, for this board's store (host_upload); without a
+ * body: how it stands. */
+typedef void (*api_uploaded)(struct api_call *call, int error, const char *message, uint64_t have,
+			     bool done);
+void api_upload(struct api_call *call, const char *sha256, uint64_t size, uint64_t offset,
+		api_uploaded done);
+
+/* --- what a command would do (api_rehearse.c) --- */
+
+/* Applies a command (taken over) to a copy of what the model says of boards, images and VMs. 0: it
+ * would be done, and *ret_store has the rows then (store_close). Otherwise the call is over: the
+ * refusal, or that the model cannot be read. */
+int api_rehearse(struct api_call *call, Tb__Command *command, struct store **ret_store);
 
 /* --- lists in pages (api_page.c) --- */
 
@@ -344,6 +364,15 @@ void api_watch_beat(struct api_watch *w);
 void api_watch_check(struct api_watch *w);
 size_t api_watch_count(const struct api_watch *w);
 
+/* --- consoles of VMs (api_console.c) --- */
+
+enum { API_CONSOLE_KEYS_MAX = 16 << 10 }; /* bytes of one POST */
+void api_console_drained(struct api_call *call);
+void api_console_gone(struct api_call *call);
+/* Ends those whose token or certificate no longer holds; or all. */
+void api_consoles_check(struct api *a);
+void api_consoles_end(struct api *a);
+
 /* --- the end of a call (api.c) --- */
 
 /* Counts it, forgets it, frees it. */
@@ -385,6 +414,21 @@ void api_site_delete(struct api_call *call);
 void api_sites_bulk(struct api_call *call);
 void api_site_enroll(struct api_call *call);
 void api_site_enroll_agent(struct api_call *call);
+void api_images_list(struct api_call *call);
+void api_image_get(struct api_call *call);
+void api_image_put(struct api_call *call);
+void api_image_upload(struct api_call *call);
+void api_image_delete(struct api_call *call);
+void api_vms_list(struct api_call *call);
+void api_vm_create(struct api_call *call);
+void api_vm_get(struct api_call *call);
+void api_vm_replace(struct api_call *call);
+void api_vm_patch(struct api_call *call);
+void api_vm_delete(struct api_call *call);
+void api_vm_start(struct api_call *call);
+void api_vm_stop(struct api_call *call);
+void api_vm_restart(struct api_call *call);
+void api_vm_move(struct api_call *call);
 void api_tenants_list(struct api_call *call);
 void api_tenant_set(struct api_call *call);
 void api_addresses_list(struct api_call *call);
@@ -396,3 +440,5 @@ void api_certificates_list(struct api_call *call);
 void api_certificate_create(struct api_call *call);
 void api_certificate_revoke(struct api_call *call);
 void api_qnet_ca(struct api_call *call);
+void api_console_get(struct api_call *call);
+void api_console_post(struct api_call *call);

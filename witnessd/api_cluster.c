@@ -162,7 +162,8 @@ void api_cluster_set(struct api_call *call)
 		return;
 	}
 	life = wanted->certificate_life_ms != cluster->certificate_life_ms;
-	if (life && wanted->auto_register == cluster->auto_register) {
+	if (life && wanted->auto_register == cluster->auto_register &&
+	    wanted->keep_room == TB__SWITCH__SWITCH_ANY) {
 		tb__cluster__free_unpacked(cluster, NULL);
 		cluster_life_set(call, NULL);
 		return;
@@ -173,6 +174,7 @@ void api_cluster_set(struct api_call *call)
 	command->cluster_set = mem_alloc(sizeof(*command->cluster_set));
 	tb__cluster_set__init(command->cluster_set);
 	command->cluster_set->auto_register = wanted->auto_register;
+	command->cluster_set->keep_room = wanted->keep_room;
 	api_propose(call, command, life ? cluster_life_set : cluster_applied);
 }
 

@@ -170,3 +170,24 @@ void api_recover_cluster(struct api_call *call, const Tb__ClusterRecoverRequest 
 	call->recovered = done;
 	config->backend->recover_cluster(config->core, config->home, request, recovered, call);
 }
+
+static void uploaded(void *arg, int error, const char *message, uint64_t have, bool done)
+{
+	struct api_call *call = arg;
+
+	if (!call_is_over(call))
+		call->uploaded(call, error, message, have, done);
+}
+
+void api_upload(struct api_call *call, const char *sha256, uint64_t size, uint64_t offset,
+		api_uploaded done)
+{
+	const struct api_config *config = &call->api->config;
+
+	call->uploaded = done;
+	if (call->api->host == NULL)
+		done(call, -ESHUTDOWN, "this board keeps no images", 0, false);
+	else
+		config->backend->upload(call->api->host, config->home, sha256, size, offset,
+					call->body.data, call->body.len, uploaded, call);
+}

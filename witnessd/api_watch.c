@@ -577,6 +577,7 @@ static void heartbeat(uv_timer_t *timer)
 {
 	struct api_watch *w = timer->data;
 
+	api_consoles_check(w->api);
 	if (++w->checks % CHECKS_PER_BEAT == 0)
 		api_watch_beat(w);
 	else

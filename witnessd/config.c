@@ -123,6 +123,10 @@ static const struct config_key config_keys[] = {
 	{"sites.sessions-per-address-max", set_number, FIELD(sessions_per_address_max), 0, 100000},
 	{"sites.pending-per-address-max", set_number, FIELD(pending_per_address_max), 0, 100000},
 	{"addresses.tickle", set_switch, FIELD(tickle)},
+	{"vms.program", set_path, FIELD(vm_program)},
+	{"vms.uid-base", set_number, FIELD(vm_uid_base), 1000, 4294900000},
+	{"vms.image-space-mib", set_number, FIELD(image_space_mib), 0, 1048576},
+	{"vms.memory-reserve-mib", set_number, FIELD(vm_memory_reserve_mib), 0, 1048576},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -140,6 +144,8 @@ void config_init(struct config *c)
 		.client_certificate = true,
 		.pending_per_address_max = 2048,
 		.tickle = true,
+		.vm_program = mem_strdup("/usr/bin/witness-vm"),
+		.vm_uid_base = 90000,
 	};
 }
 
@@ -152,6 +158,7 @@ void config_free(struct config *c)
 	free(c->advertise);
 	free(c->sites_listen);
 	free(c->sites_advertise);
+	free(c->vm_program);
 	*c = (struct config){0};
 }
 

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SESSIONS_MAX_DEFAULT = 25000 };
+enum { SESSIONS_MAX_DEFAULT = 25000, CONFIG_VM_UIDS = 256 };
 
 enum config_tls { CONFIG_TLS_OFF, CONFIG_TLS_ON, CONFIG_TLS_REQUIRED };
 
@@ -37,6 +37,14 @@ struct config {
 	uint64_t pending_per_address_max; /* 2048; 0: no limit */
 	/* [addresses] */
 	bool tickle; /* on: clients of a dead board are told by the heir of its address */
+	/* [vms] */
+	char *vm_program; /* /usr/bin/witness-vm */
+	/* 90000: the first of CONFIG_VM_UIDS users and groups, one for each running VM. Nobody else
+	 * has them: Debian gives 1000..59999 to people and programs, systemd takes up to 65519 and
+	 * from 524288 on, and subordinate ids begin at 100000. */
+	uint64_t vm_uid_base;
+	uint64_t image_space_mib; /* for images; 0: what the card has, less a reserve */
+	uint64_t vm_memory_reserve_mib; /* kept from VMs; 0: the larger of 384 and a quarter */
 };
 
 /* All defaults; strings are owned by the config. */

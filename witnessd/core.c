@@ -899,6 +899,7 @@ struct core *core_new(const struct core_config *config, const struct core_listen
 	c->default_address = mem_strdup(config->address);
 	c->default_qnet_address = mem_strdup(config->qnet_address);
 	c->listeners = *listeners;
+	c->host_fence = c->host_fence_told = UINT64_MAX;
 	pthread_mutex_init(&c->detail_lock, NULL);
 	list_init(&c->peers);
 	list_init(&c->dials);
@@ -962,6 +963,7 @@ void core_free(struct core *c)
 		assert(!"a handle was left open");
 	uv_sem_destroy(&c->started);
 	pthread_mutex_destroy(&c->detail_lock);
+	core_host_forget(c, 0);
 	addresses_free(c->addresses);
 	identity_free(&c->identity);
 	free(c->data_dir);

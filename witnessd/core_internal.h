@@ -36,8 +36,10 @@ enum {
 };
 
 struct addresses;
+struct lead_vms;
 struct peer;
 struct proposal;
+struct query;
 
 /* Soft state of a board at the leader. */
 struct board_soft {
@@ -47,6 +49,13 @@ struct board_soft {
 	uint64_t certified_index;
 	int64_t skew_ms; /* of its clock against ours */
 	uint32_t rtt_ms, disk_ms, wear_percent;
+};
+
+/* What a board's host has said on its link to this leader. */
+struct host_soft {
+	uint64_t node; /* 0: free */
+	uint64_t heard_ms; /* boot clock */
+	Tb__HostReport *report; /* texts tamed, images in the order of their sums */
 };
 
 /* What a board says of itself, or of another one as the leader. */
@@ -115,6 +124,9 @@ struct core {
 	 * it does not know (S4). */
 	unsigned reports_due[2];
 
+	/* what the host was told, and the fence that it is to be told */
+	uint64_t host_until_ms, host_fence_told, host_fence;
+
 	/* as the leader */
 	bool barrier_sent;
 	struct fleet *fleet; /* NULL: not leading (or not ready to) */
@@ -122,8 +134,10 @@ struct core {
 	size_t grants_on_way; /* commands of the arbiter, not answered yet */
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
+	struct host_soft hosts[LIMIT_NODES];
 	bool membership_busy;
 	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
+	struct lead_vms *vms; /* NULL: not leading */
 
 	struct list peers; /* control links, incoming and the outgoing one */
 	struct list dials;
@@ -186,6 +200,18 @@ unsigned peer_level(struct core *c, uint64_t node); /* as the leader; 0: no link
 void peer_renew(struct core *c); /* follower: send a lease renewal */
 void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
+void peer_send_report(struct core *c, Tb__HostReport *report); /* follower */
+
+/* --- core_host.c --- */
+void core_host_tell(struct core *c); /* lease and fence, if they have changed */
+void core_host_fence(struct core *c, uint64_t index); /* UINT64_MAX: not known */
+void core_host_ask(struct core *c); /* for a whole report */
+/* A board's report, as the leader; taken over. */
+void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report);
+/* The newest one on the board's link; NULL: none. */
+const Tb__HostReport *core_host_report_of(struct core *c, uint64_t node);
+void core_host_forget(struct core *c, uint64_t node); /* its link is gone; 0: of all */
+
 /* --- lead.c --- */
 void lead_start(struct core *c); /* the barrier of the term is applied */
 void lead_stop(struct core *c);
@@ -194,9 +220,28 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
-bool lead_reachable(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+
+/* --- lead_vms.c --- */
+void lead_vms_start(struct core *c);
+void lead_vms_stop(struct core *c);
+/* Something that the scheduler looks at has changed. */
+void lead_vms_changed(struct core *c);
+/* Decides and proposes, if there is reason to; when to be called again. */
+uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
+/* The board gets no lease at the moment: a decision that it has lost its VMs is on its way, or it
+ * is no board of the model any more. */
+bool lead_vms_withholds(struct core *c, uint64_t node);
+void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery */
+/* VMs that are wanted, and those that run; on a board, those placed there. */
+struct vm_counts {
+	uint32_t vms;
+	uint32_t running;
+};
+void lead_vms_count(struct core *c, const uint64_t *nodes, size_t count, struct vm_counts *ret_all,
+		    struct vm_counts *ret_nodes);
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now); /* lead.c: it renews */
 
 /* What every board understands; of a log that makes no cluster yet, what this board does. */
 unsigned core_level(struct core *c);

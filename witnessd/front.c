@@ -17,6 +17,7 @@
 #include "witnessd/api_call.h"
 #include "witnessd/core.h"
 #include "witnessd/front_internal.h"
+#include "witnessd/host.h"
 #include "witnessd/pki.h"
 
 enum {
@@ -31,10 +32,11 @@ static _Thread_local char message[512];
 
 /* --- certificates --- */
 
-static const char *const server_alpn[] = {ALPN_HTTP, ALPN_PEER,	 ALPN_RAFT,
-					  ALPN_JOIN, ALPN_AGENT, NULL};
+static const char *const server_alpn[] = {ALPN_HTTP,  ALPN_PEER, ALPN_RAFT, ALPN_JOIN,
+					  ALPN_AGENT, ALPN_HOST, NULL};
 static const char *const peer_alpn[] = {ALPN_PEER, NULL};
 static const char *const raft_alpn[] = {ALPN_RAFT, NULL};
+static const char *const host_alpn[] = {ALPN_HOST, NULL};
 static const char *const join_alpn[] = {ALPN_JOIN, NULL};
 
 static int context_make(const struct tls_options *options, struct tls_context **slot)
@@ -113,6 +115,9 @@ static int contexts_make(struct front *f)
 	options.alpn = raft_alpn;
 	if (rv == 0)
 		rv = context_make(&options, &f->raft_context);
+	options.alpn = host_alpn;
+	if (rv == 0)
+		rv = context_make(&options, &f->host_context);
 	options.server = true;
 	options.ask_client_certificate = true;
 	options.alpn = server_alpn;
@@ -346,6 +351,7 @@ static void front_free(struct front *f)
 	tls_context_free(f->server_context);
 	tls_context_free(f->peer_context);
 	tls_context_free(f->raft_context);
+	tls_context_free(f->host_context);
 	tls_context_free(f->join_context);
 	identity_free(&f->identity);
 	metrics_free(f->metrics);
@@ -492,6 +498,12 @@ struct metrics *front_metrics(struct front *f)
 struct agent_door *front_agents(struct front *f)
 {
 	return f->agents;
+}
+
+void front_host_set(struct front *f, struct host *h)
+{
+	atomic_store(&f->host, h);
+	api_host_set(f->api, h);
 }
 
 unsigned front_port(const struct front *f)

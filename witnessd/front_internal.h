@@ -17,6 +17,7 @@
 #define ALPN_RAFT "tiebreak-raft/1"
 #define ALPN_JOIN "tiebreak-join/1"
 #define ALPN_AGENT "tiebreak-agent/1"
+#define ALPN_HOST "tiebreak-host/1"
 
 enum {
 	FRONT_DIAL_MS = 5000,
@@ -31,6 +32,7 @@ struct front {
 	struct mailbox mailbox;
 	uv_timer_t ticker;
 	struct core *core;
+	_Atomic(struct host *) host; /* NULL: none */
 	char *data_dir;
 	char *listen_address;
 	char *socket_path;
@@ -54,6 +56,7 @@ struct front {
 	struct tls_context *server_context; /* NULL: none yet */
 	struct tls_context *peer_context; /* outgoing, by ALPN */
 	struct tls_context *raft_context;
+	struct tls_context *host_context;
 	struct tls_context *join_context;
 
 	struct list links; /* struct link_end: streams on their way to be links */

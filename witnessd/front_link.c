@@ -4,6 +4,7 @@
  *                                     peer, raft -> certificate of a board? -> pump -> core
  *                                     join -------> JoinRequest -> core_admit -> JoinReply
  *                                     agent ------> agent_door.h
+ *                                     host -------> as peer, but -> host
  *   dialed ----handshake--> the board expected? --> pump -> core
  *                           the CA of the token? -> JoinRequest -> JoinReply -> core
  */
@@ -21,6 +22,7 @@
 #include "witnessd/api_call.h"
 #include "witnessd/core.h"
 #include "witnessd/front_internal.h"
+#include "witnessd/host.h"
 #include "witnessd/link.h"
 
 enum end_kind {
@@ -172,6 +174,7 @@ static void entrant_link(struct link_end *e, const char *alpn)
 	struct front *f = e->front;
 	const char *why = "it has no certificate of a board";
 	struct tls_peer peer;
+	struct host *host;
 	char name[16];
 	uint64_t node;
 	int fd;
@@ -183,8 +186,17 @@ static void entrant_link(struct link_end *e, const char *alpn)
 		return;
 	}
 	snprintf(name, sizeof(name), "%s", alpn);
+	host = atomic_load(&f->host);
+	if (strcmp(name, ALPN_HOST) == 0 && host == NULL) {
+		entrant_refuse(e, "this board has no host yet");
+		return;
+	}
 	fd = end_pump(e);
-	if (fd >= 0)
+	if (fd < 0)
+		return;
+	if (strcmp(name, ALPN_HOST) == 0)
+		host_link_accepted(host, node, fd);
+	else
 		core_link_accepted(f->core, name, node, fd);
 }
 
@@ -305,11 +317,26 @@ static int end_errno(enum stream_end end)
 	}
 }
 
+/* To whom it belongs that a link was dialed. */
+static void dial_answer(struct front *f, bool of_host, uint64_t dial_id, int fd_or_error)
+{
+	if (of_host)
+		host_link_dialed(atomic_load(&f->host), dial_id, fd_or_error);
+	else
+		core_link_dialed(f->core, dial_id, fd_or_error);
+}
+
+static bool end_of_host(const struct link_end *e)
+{
+	return strcmp(e->alpn, ALPN_HOST) == 0;
+}
+
 static void dial_ready(struct stream *s)
 {
 	struct link_end *e = stream_arg(s);
 	struct front *f = e->front;
 	uint64_t dial_id = e->dial_id;
+	bool of_host = end_of_host(e);
 	const char *why = "it is another board";
 	struct tls_peer peer;
 
@@ -321,7 +348,7 @@ static void dial_ready(struct stream *s)
 		stream_abort(s);
 		return;
 	}
-	core_link_dialed(f->core, dial_id, end_pump(e));
+	dial_answer(f, of_host, dial_id, end_pump(e));
 }
 
 static void dial_closed(struct stream *s, enum stream_end end, const char *detail)
@@ -329,7 +356,7 @@ static void dial_closed(struct stream *s, enum stream_end end, const char *detai
 	struct link_end *e = stream_arg(s);
 
 	log_debug("link-failed", "%s: %s", e->address, detail);
-	core_link_dialed(e->front->core, e->dial_id, end_errno(end));
+	dial_answer(e->front, end_of_host(e), e->dial_id, end_errno(end));
 	end_free(e);
 }
 
@@ -347,13 +374,14 @@ static void link_dial_open(struct letter *letter)
 	struct dial_letter *d = list_entry(letter, struct dial_letter, letter);
 	struct link_end *e = d->end;
 	struct front *f = d->front;
-	struct tls_context *context =
-		strcmp(e->alpn, ALPN_RAFT) == 0 ? f->raft_context : f->peer_context;
+	struct tls_context *context = end_of_host(e)			? f->host_context
+				      : strcmp(e->alpn, ALPN_RAFT) == 0 ? f->raft_context
+									: f->peer_context;
 
 	free(d);
 	list_append(&f->links, &e->link);
 	if (f->stopping || context == NULL) {
-		core_link_dialed(f->core, e->dial_id, -ENOTCONN);
+		dial_answer(f, end_of_host(e), e->dial_id, -ENOTCONN);
 		end_free(e);
 		return;
 	}
@@ -391,6 +419,11 @@ void front_link_dial(struct front *f, uint64_t dial_id, const char *address, con
 	snprintf(d->end->alpn, sizeof(d->end->alpn), "%s", alpn);
 	if (mailbox_answer(&f->mailbox, &d->letter) != 0)
 		dial_discard(d);
+}
+
+void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uint64_t node)
+{
+	front_link_dial(f, dial_id, address, ALPN_HOST, node);
 }
 
 /* --- joining another cluster --- */

@@ -35,6 +35,8 @@ void host_free(struct host *h);
 
 /* --- from the core's thread --- */
 void host_model_changed(struct host *h, uint64_t applied_index);
+/* The board entered a cluster, or its model database is another one. */
+void host_identity_changed(struct host *h);
 /* until_ms: of the board's lease on the boot clock, 0: none. fence: see hosting_fence. */
 void host_lease(struct host *h, uint64_t until_ms, uint64_t fence);
 /* A new leader or a new link to it: report whole. */
@@ -59,14 +61,23 @@ void host_upload(struct host *h, struct mailbox *home, const char *sha256, uint6
 
 /* --- consoles, from the front's thread --- */
 
-/* Bytes that the guest printed, in order; len 0: it is over, `why` says why. */
+/* A console that somebody looks at. */
+struct host_console;
+/* Bytes that the guest printed, in order; after each call none comes before host_console_next. len
+ * 0: the console is open (`why` NULL; the first call); or it is over and `why` says why, "" for the
+ * end of what there is (the last call). */
 typedef void (*host_console_bytes)(void *arg, const void *bytes, size_t len, const char *why);
-/* Opens the console of a VM on whichever board it runs: the replay first. *ret_id names it in the
- * calls below; `bytes` is called in the thread of `home` until its end or host_console_close. */
-void host_console_open(struct host *h, struct mailbox *home, uint64_t vm, uint32_t replay,
-		       host_console_bytes bytes, void *arg, uint64_t *ret_id);
-void host_console_write(struct host *h, uint64_t id, const void *bytes, size_t len);
-void host_console_close(struct host *h, uint64_t id);
+/* Opens the console of a VM on whichever board it runs, up to `replay` bytes back; without `follow`
+ * it is over with what there is now. `bytes` is called in the thread of `home`, until it is over or
+ * host_console_close. */
+struct host_console *host_console_open(struct host *h, struct mailbox *home, uint64_t vm,
+				       uint32_t replay, bool follow, host_console_bytes bytes,
+				       void *arg);
+void host_console_next(struct host_console *c);
+/* Keys, copied; dropped if the guest does not take them. */
+void host_console_write(struct host_console *c, const void *bytes, size_t len);
+/* Owed for each one opened, in the thread of its home. */
+void host_console_close(struct host_console *c);
 
 /* For metrics_collect. */
 void host_metrics(void *host, bool open, struct buf *out);

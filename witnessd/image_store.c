@@ -279,7 +279,7 @@ static int room_budget(const struct image_store *s, uint64_t more, char message[
 	if (taken <= s->space && more <= s->space - taken)
 		return 0;
 	snprintf(message, IMAGE_PROBLEM,
-		 "the image store of this board is full: of %" PRIu64 " MiB (host.image-space) "
+		 "the image store of this board is full: of %" PRIu64 " MiB (vms.image-space-mib) "
 		 "%" PRIu64 " MiB are taken, and %" PRIu64 " MiB more are needed; remove images or "
 		 "raise it",
 		 s->space / MIB, mib_up(taken), mib_up(more));

@@ -100,8 +100,12 @@ void lead_start(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
+	core_host_forget(c, 0);
+	core_host_fence(c, engine_applied(c->engine));
+	lead_vms_start(c);
 	core_door_ask(c);
 	addresses_lead(c);
+	core_host_ask(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -118,6 +122,9 @@ void lead_stop(struct core *c)
 	fleet_free(c->fleet);
 	c->fleet = NULL;
 	c->fleet_term = 0;
+	lead_vms_stop(c);
+	core_host_forget(c, 0);
+	core_host_fence(c, UINT64_MAX);
 	uv_timer_stop(&c->fleet_due);
 	peer_close_all(c);
 	/* Questions that our own raft was to answer will not be. */
@@ -194,6 +201,7 @@ void lead_lease_changed(struct core *c)
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
 	valid = now < c->lease.until_ms && c->secrets_seen;
 	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
+	core_host_tell(c);
 	if (valid)
 		uv_timer_start(&c->lease_end, lead_lease_over, c->lease.until_ms - now, 0);
 	if (valid == c->serving)
@@ -368,7 +376,7 @@ struct drain_view {
 	unsigned count;
 };
 
-bool lead_reachable(const struct core *c, uint64_t node, uint64_t now)
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 {
 	const struct lease_member *member = lead_lease_of(c, node);
 
@@ -392,7 +400,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
 	}
-	return lead_reachable(c, node, clock_boottime_ms());
+	return lead_reaches(c, node, clock_boottime_ms());
 }
 
 static int drain_visit(void *arg, const Tb__Node *node)
@@ -407,7 +415,7 @@ static int drain_visit(void *arg, const Tb__Node *node)
 	v->boards[v->count++] = (struct drain_board){
 		.node = node->id,
 		.voter = node->role == TB__NODE_ROLE__NODE_ROLE_VOTER,
-		.reachable = lead_reachable(v->c, node->id, clock_boottime_ms()),
+		.reachable = lead_reaches(v->c, node->id, clock_boottime_ms()),
 		.drained = node->drain != TB__DRAIN__DRAIN_OFF,
 		.applied = soft != NULL ? soft->applied_index : 0,
 	};
@@ -569,11 +577,15 @@ static void lead_due(uv_timer_t *timer)
 void lead_flush(struct core *c)
 {
 	uint64_t now = clock_boottime_ms();
+	uint64_t vms_due;
 	uint64_t due;
 
 	if (c->fleet == NULL)
 		return;
+	vms_due = lead_vms_flush(c, now);
 	due = fleet_tick(c->fleet, now);
+	if (vms_due < due)
+		due = vms_due;
 	lead_flush_commands(c);
 	lead_flush_orders(c);
 	if (due == UINT64_MAX)
@@ -594,6 +606,8 @@ void lead_applied(struct core *c, const struct apply_result *result)
 		fleet_site_changed(c->fleet, result->sites[i], now);
 	if (result->nodes_changed)
 		lead_members(c);
+	if (result->vms_changed || result->nodes_changed || result->cluster_changed)
+		lead_vms_changed(c);
 	/* A restore ends under the leader that began it. */
 	if (result->cluster_changed)
 		lead_hold(c, now);
@@ -715,6 +729,23 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	return 0;
 }
 
+static void node_rows_vms(struct node_rows *r, Tb__ClusterStatus *status)
+{
+	struct vm_counts counts[LIMIT_NODES];
+	uint64_t nodes[LIMIT_NODES];
+	struct vm_counts all;
+
+	for (unsigned i = 0; i < r->count; i++)
+		nodes[i] = r->rows[i].node_id;
+	lead_vms_count(r->c, nodes, r->count, &all, counts);
+	status->vms = all.vms;
+	status->vms_running = all.running;
+	for (unsigned i = 0; i < r->count; i++) {
+		r->statuses[i].vms = counts[i].vms;
+		r->statuses[i].vms_running = counts[i].running;
+	}
+}
+
 static void answer_cluster(struct core *c, struct query *q)
 {
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
@@ -724,6 +755,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	uint32_t here;
 
 	store_nodes(c->store, node_rows_visit, &rows);
+	node_rows_vms(&rows, &status);
 	store_count(c->store, "site", &sites);
 	fleet_counts(c->fleet, &status);
 	status.leader = c->identity.node_id;
@@ -855,7 +887,7 @@ static void answer_replace(struct core *c, struct query *q)
 		return;
 	}
 	tb__node__free_unpacked(node, NULL);
-	if (lead_reachable(c, id, clock_boottime_ms()))
+	if (lead_reaches(c, id, clock_boottime_ms()))
 		query_refuse(q, -EPERM,
 			     "that board is alive; only a dead one can be replaced (stop it for "
 			     "good first, or join the new board and remove the old one with "
@@ -914,6 +946,10 @@ void lead_answer(struct core *c, struct query *q)
 		break;
 	case TB__PEER_QUERY__WHAT_REPLACE:
 		answer_replace(c, q);
+		break;
+	case TB__PEER_QUERY__WHAT_VMS:
+	case TB__PEER_QUERY__WHAT_IMAGES:
+		lead_vms_answer(c, q);
 		break;
 	default:
 		query_refuse(q, -EOPNOTSUPP, "this release does not know that question");

@@ -21,6 +21,7 @@
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
 #include "witnessd/holder.h"
+#include "witnessd/host.h"
 #include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
@@ -201,6 +202,8 @@ static void config_print(const struct config *c)
 	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
 	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
 	       (unsigned long long)c->pending_per_address_max, c->tickle ? "on" : "off");
+	printf("\n[vms]\nprogram = %s\nuid-base = %llu\nmemory-reserve-mib = %llu\n", c->vm_program,
+	       (unsigned long long)c->vm_uid_base, (unsigned long long)c->vm_memory_reserve_mib);
 }
 
 /* --- the parts of the daemon, and who tells whom --- */
@@ -210,6 +213,7 @@ struct daemon {
 	struct front *front;
 	struct qnet_door *door;
 	struct holder *holder;
+	struct host *host;
 	_Atomic bool failed;
 	int data_lock, run_lock; /* held until the process ends */
 };
@@ -220,6 +224,7 @@ static void on_model_changed(void *arg, uint64_t applied_index)
 
 	front_model_changed(d->front, applied_index);
 	qnet_door_model_changed(d->door, applied_index);
+	host_model_changed(d->host, applied_index);
 }
 
 static void on_identity_changed(void *arg)
@@ -228,6 +233,7 @@ static void on_identity_changed(void *arg)
 
 	front_identity_changed(d->front);
 	qnet_door_identity(d->door);
+	host_identity_changed(d->host);
 }
 
 /* Two doors look like one to the core; the top bit of a session says whose it is. */
@@ -316,6 +322,16 @@ static void on_link_dial(void *arg, uint64_t dial_id, const char *address, const
 	front_link_dial(((struct daemon *)arg)->front, dial_id, address, alpn, expect_node);
 }
 
+static void on_host_lease(void *arg, uint64_t until_ms, uint64_t fence)
+{
+	host_lease(((struct daemon *)arg)->host, until_ms, fence);
+}
+
+static void on_host_report(void *arg)
+{
+	host_report(((struct daemon *)arg)->host);
+}
+
 static void on_core_failed(void *arg)
 {
 	struct daemon *d = arg;
@@ -346,6 +362,8 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
+		.host_lease = on_host_lease,
+		.host_report = on_host_report,
 	};
 	const struct holder_options addresses = {.sites_listen = config->sites_listen,
 						 .tickle = config->tickle};
@@ -362,13 +380,17 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 	rv = front_start(config, d->core, &d->front, ret_message);
 	if (rv == 0)
 		rv = qnet_door_start(config, d->core, &d->door, ret_message);
+	if (rv == 0)
+		rv = host_start(config, d->core, d->front, &d->host, ret_message);
 	if (rv == 0) {
 		const struct holder_upcalls upcalls = {.arg = d,
 						       .view = core_view(d->core),
 						       .report = on_holder_report,
 						       .leaving = on_address_leaving};
 
+		front_host_set(d->front, d->host);
 		metrics_collect(front_metrics(d->front), door_metrics_write, d->door);
+		metrics_collect(front_metrics(d->front), host_metrics, d->host);
 		metrics_collect(front_metrics(d->front), holder_metrics, d->holder);
 		holder_begin(d->holder, &upcalls);
 		rv = core_start(d->core, ret_message);
@@ -382,14 +404,17 @@ static void daemon_stop(struct daemon *d)
 		return;
 	/* While this board is still one of the cluster: the addresses move at once. */
 	holder_retire(d->holder);
+	/* While the lease is still renewed: VMs shut down in their own time. */
+	host_stop(d->host);
 	core_stop(d->core);
-	/* Before the door, whose numbers it shows. */
+	/* Before the door and the host, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
 	/* It speaks to the door and the core. */
 	holder_stop(d->holder);
 	if (d->door != NULL)
 		qnet_door_stop(d->door);
+	host_free(d->host);
 	core_free(d->core);
 }
 

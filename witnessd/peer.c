@@ -75,8 +75,11 @@ static void peer_close(struct peer *p)
 	proposals_forget_peer(c, p);
 	if (c->up == p) {
 		c->up = NULL;
+		core_host_fence(c, UINT64_MAX);
 		proposals_link_lost(c);
 	}
+	if (!p->outgoing && p->term != 0 && p->term == c->fleet_term)
+		core_host_forget(c, p->node);
 	if (!p->outgoing && c->fleet != NULL && p->term == c->fleet_term)
 		fleet_door_lost(c->fleet, p->node, lease_table_end(&c->leases, p->node),
 				clock_boottime_ms());
@@ -204,6 +207,7 @@ static void peer_greet(struct peer *p)
 	p->term = c->fleet_term;
 	peer_hello(p, c->fleet_term);
 	addresses_greeted(c, p->node);
+	lead_vms_changed(c);
 }
 
 /* The newest link whose greeting is owed, NULL none. */
@@ -241,6 +245,9 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 	grant.leader_ms = now;
 	grant.length_ms = (uint32_t)lease_table_renew(&c->leases, p->node, renew->term,
 						      renew->leader_ms, now);
+	if (lead_vms_withholds(c, p->node))
+		grant.length_ms = 0;
+	grant.applied_index = engine_applied(c->engine);
 	lead_renewed(c, p->node, renew);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;
 	frame.lease_grant = &grant;
@@ -286,6 +293,10 @@ static void peer_leader_frame(struct peer *p, const Tb__PeerFrame *frame)
 	case TB__PEER_FRAME__WHAT_ROLL:
 		addresses_rolled(c, p->node, frame->roll);
 		break;
+	case TB__PEER_FRAME__WHAT_HOST_REPORT:
+		core_host_reported(c, p->node,
+				   (Tb__HostReport *)message_copy(&frame->host_report->base));
+		break;
 	default:
 		break; /* a later release may say more */
 	}
@@ -305,6 +316,7 @@ static void peer_greeted_by_leader(struct peer *p, const Tb__PeerHello *hello)
 	c->up = p;
 	core_door_ask(c);
 	addresses_link_up(c);
+	core_host_ask(c);
 	peer_renew(c);
 	proposals_kick(c);
 }
@@ -328,11 +340,14 @@ static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 {
 	struct core *c = p->core;
 	uint64_t now = clock_boottime_ms();
+	bool lapsed = !lease_valid(&c->lease, now);
 
 	if (grant->sent_ms <= now)
 		watch_renewed(c, now - grant->sent_ms, now);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
 		      grant->leader_ms, !core_reports_due(c) ? grant->length_ms : 0);
+	if (grant->length_ms != 0 && (lapsed || c->host_fence == UINT64_MAX))
+		core_host_fence(c, grant->applied_index);
 	/* A leader without a lease of its own yet needs our echo of its clock first. */
 	if (grant->length_ms == 0 && !p->echoed) {
 		p->echoed = true;
@@ -567,6 +582,15 @@ void peer_send_events(struct core *c, Tb__DoorEvent **events, size_t count)
 		frame.events = &batch;
 		peer_send(c->up, &frame);
 	}
+}
+
+void peer_send_report(struct core *c, Tb__HostReport *report)
+{
+	Tb__PeerFrame frame = TB__PEER_FRAME__INIT;
+
+	frame.what_case = TB__PEER_FRAME__WHAT_HOST_REPORT;
+	frame.host_report = report;
+	peer_send(c->up, &frame);
 }
 
 void peer_close_all(struct core *c)

@@ -4,7 +4,7 @@ without space harms one disk only, and a disk that hangs holds nobody. The board
 from lab import ICOUNT, Lab, command_line, expect, spec
 
 lab = Lab("blk", guests=("kernel", "tiny", "busybox"), modules=("brd", "loop"), packages=("dmsetup", "e2fsprogs"),
-          options=ICOUNT)
+          programs=("witness-vm", "without"), options=ICOUNT)
 
 # A VM whose console is the file `out`, spoken to with say; the last one's process is $vm.
 TALK = """
@@ -57,6 +57,50 @@ def _(result):
     expect(result.word("blk.zeroes")["blocks"] == "128", "discarded blocks read as zeros here")
     used = [int(line.split()[0]) for line in result.lines if line.endswith("disks/a")]
     expect(used == [1024, 512], f"KiB on the host: {used}")
+
+
+@lab.check("the same on a host without io_uring, and zeros that are asked for", TALK + """
+    mkdir disks; mount -t tmpfs none disks
+    truncate -s 64M disks/a; chown 60001 disks/a
+    mkfifo in
+    without witness-vm run spec.json control=/tmp/disk.sock <in >out 2>&1 &
+    vm=$!
+    exec 3>in
+    await "RESULT blk.verify"
+    witness-vm status /tmp/disk.sock | grep ^disks
+    say blk.clear=/dev/vda,100,64
+    say blk.zeroes=/dev/vda,100,64
+    say blk.discard=/dev/vda,164,64
+    say blk.zeroes=/dev/vda,164,64
+    await "RESULT blk.zeroes.*"
+    say blk.bench=/dev/vda,read,8,200
+    await "RESULT blk.bench"
+    du -k disks/a
+    witness-vm stats /tmp/disk.sock | grep blk0.discards
+    say poweroff
+    done_with
+    # And with io_uring.
+    run second.json
+    du -k disks/a
+    umount disks
+""", files={
+    "spec.json": guest("blk.info=/dev/vda", "blk.write=/dev/vda,256,100,7", "blk.verify=/dev/vda,256,100,7",
+                       disks=[{"path": "disks/a", "id": "data-1"}]),
+    "second.json": guest("blk.zeroes=/dev/vda,100,128", "blk.verify=/dev/vda,128,228,7", "blk.clear=/dev/vda,228,64",
+                         "blk.zeroes=/dev/vda,228,64", "blk.verify=/dev/vda,64,292,7", "poweroff",
+                         disks=[{"path": "disks/a"}]),
+})
+def _(result):
+    result.expect_line("^disks +by threads$")
+    expect(int(result.word("blk.info")["zeroes_max"]) > 0, "the guest knows that the disk makes zeros")
+    expect(len(result.words("blk.clear")) == 2 and len(result.words("blk.discard")) == 1, "done")
+    expect([said["other"] for said in result.words("blk.zeroes")] == ["0"] * 4, "all of them are zeros")
+    expect([said["blocks"] for said in result.words("blk.verify")] == ["256", "128", "64"], "and nothing else")
+    used = [int(line.split()[0]) for line in result.lines if line.endswith("disks/a")]
+    # Linux asks for zeros in blocks that it keeps, and tmpfs has only written ones.
+    expect(used == [768, 768], f"KiB on the host: {used}")
+    result.expect_line("^blk0.discards +2$")
+    result.expect_status(0)
 
 
 @lab.check("what was synced is there after kill -9, block by block", TALK + """

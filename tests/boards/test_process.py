@@ -173,15 +173,16 @@ def _(result):
     expect(words[2] == "0x9" and 0 <= int(words[4]) <= GONE_MS, " ".join(words))
 
 
-@lab.check("the lease is renewed while a snapshot is written to a card that does not answer", f"""
+@lab.check("while a snapshot is written to a card that does not answer, the lease is renewed, and SIGTERM waits", f"""
     truncate -s 200M card
     loop=$(losetup -f)
     losetup $loop $PWD/card
     mke2fs $loop >/dev/null
     mkdir at
     mount $loop at
-    {LEASED} await=GUEST-READY files=at wait=500 save wait=200 renew=10,200,1000 status pause saved status renew=1,0,400 gone >out &
-    until grep -q GUEST-READY out 2>/dev/null; do usleep 10000; done
+    {LEASED} "await=BUTTON awaited" files=at wait=500 save wait=200 renew=10,200,1000 status pause term answered status \
+        "await=RESULT button ok" renew=1,0,400 gone >out 2>&1 &
+    until grep -q "BUTTON awaited" out 2>/dev/null; do usleep 10000; done
     fsfreeze --freeze at
     until [ $(grep -c renew out) -ge 10 ]; do usleep 50000; done
     usleep 300000
@@ -191,14 +192,77 @@ def _(result):
     ls -s at
     umount at
     losetup -d $loop
-""", files={"spec.json": spec(name="busy", memoryMib=128)})
+""", files={"spec.json": spec("&button=600000", name="busy", memoryMib=128)})
 def _(result):
     result.expect_status(0)
     expect(result.count("^renew {.id.:.[0-9]+.}$") == 11, "each renewal is answered")
     result.expect_order("^renew", '^status .*"state":"paused"', "^pause .*a snapshot is being written; try again",
-                        "^SAVED {.id.:.1.}$", '^status .*"state":"running"', "^GONE status 0x9")
+                        "a snapshot is being written, then the guest is asked to shut down",
+                        "^LATER {.id.:.1.}$", '^status .*"state":"running"', "^HEARD RESULT button ok", "^GONE status 0x9")
     words = result.expect_line("^GONE").string.split()
     expect(0 <= int(words[4]) <= GONE_MS, " ".join(words))
+
+
+@lab.check("a disk that hangs holds up a pause, a reset and a reboot, and neither the lease nor who asks", f"""
+    modprobe dm-mod
+    truncate -s 16M disk
+    loop=$(losetup -f)
+    losetup $loop $PWD/disk
+    echo "0 32768 linear $loop 0" | dmsetup create slow
+    touch out
+    dmsetup mknodes
+    writing="say=&blk.write=/dev/vda,1000 await=SYNCED"
+    ( {LEASED} await=GUEST-READY $writing exists=hung1 wait=200 ask=pause wait=100 status renew=3,50,60000 resume stats \
+        exists=goes1 answered status resume status $writing \
+        exists=hung2 wait=200 ask=reset wait=100 status renew=3,50,60000 pause \
+        exists=goes2 answered await=GUEST-READY status $writing \
+        exists=hung3 wait=200 say=panic wait=500 status renew=3,50,60000 pause \
+        exists=goes3 await=GUEST-READY status \
+        $writing exists=hung4 wait=200 ask=pause wait=100 stop gone; echo "PARENT $?" ) 2>&1 | tee out &
+    for n in 1 2 3; do
+        until [ $(grep -c "SYNCED" out) -ge $n ]; do usleep 20000; done
+        dmsetup suspend --noflush slow
+        touch hung$n
+        until [ $(grep -c "^renew" out) -ge $((3 * n)) ] && grep -c "try again" out | grep -q $n; do usleep 20000; done
+        dmsetup resume slow
+        touch goes$n
+    done
+    until [ $(grep -c "SYNCED" out) -ge 4 ]; do usleep 20000; done
+    dmsetup suspend --noflush slow
+    touch hung4
+    until grep -q "^PARENT" out; do usleep 20000; done
+    dmsetup resume slow
+    dmsetup remove slow
+    losetup -d $loop
+""", limit=400, files={"spec.json": spec(name="hang", memoryMib=128, disks=[{"path": "/dev/mapper/slow", "direct": True}],
+                                         commandLine=command_line(more="panic=-1"))})
+def _(result):
+    result.expect_line("^PARENT 0$")
+    pausing, running = '^status .*"state":"pausing"', '^status .*"state":"running"'
+    busy = "the VM waits for its disk to end what was begun; try again"
+    result.expect_order(pausing, "^renew", f"^resume .*{busy}", "^stats .*blk0", "^LATER", '^status .*"state":"paused"',
+                        "^resume {.id.:.[0-9]+.}$", running,
+                        pausing, "^renew", f"^pause .*{busy}", "^LATER", "^HEARD GUEST-READY", running,
+                        pausing, "^renew", f"^pause .*{busy}", "^HEARD GUEST-READY", running, "^stop", "^GONE status 0x0")
+    expect(result.count("^renew {.id.:.[0-9]+.}$") == 9, "each renewal is answered")
+    expect(result.count("^LATER {.id.:.[0-9]+.}$") == 2, "the pause and the reset are")
+
+
+@lab.check("nobody waits for who does not read the log", """
+    mkfifo log
+    sleep 1000 <log &
+    dd if=/dev/zero of=log bs=65536 count=1 2>/dev/null
+    witness-vm run spec.json </dev/null >said 2>log &
+    until grep -q "BUTTON awaited" said; do usleep 50000; done
+    kill -TERM $!
+    until grep -q "RESULT button ok" said; do usleep 20000; done
+    witness-vm status /tmp/linux.sock | grep ^state
+    kill -TERM $!
+    wait $!
+    echo ENDED $?
+""", files={"spec.json": spec("&button=600000", name="linux", memoryMib=128, control="/tmp/linux.sock")})
+def _(result):
+    result.expect_order("^state     running", "^ENDED 0")
 
 
 @lab.check("nothing gets out of the sandbox, neither root's nor a person's", """
@@ -316,6 +380,13 @@ def _(result):
 < GUEST-READY
 > echo=typed
 < RESULT echo ok
+> size
+< RESULT size ok columns=90 rows=20
+= 100 30
+> wait=100
+< RESULT wait
+> size
+< RESULT size ok columns=100 rows=30
 ^ a
 . h
 < Ctrl-A x

@@ -175,6 +175,44 @@ static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
 	answer->addresses[0]->status->board = mem_strdup("one");
 }
 
+static void answer_vms(const Tb__VmQuery *query, Tb__PeerAnswer *answer)
+{
+	answer->n_vms = query->n_names;
+	answer->vms = mem_array(query->n_names + 1, sizeof(answer->vms[0]));
+	for (size_t i = 0; i < query->n_names; i++) {
+		Tb__VmRow *row = mem_alloc(sizeof(*row));
+
+		tb__vm_row__init(row);
+		row->name = mem_strdup(query->names[i]);
+		row->view = mem_alloc(sizeof(*row->view));
+		tb__vm_view__init(row->view);
+		row->view->condition = TB__VM_CONDITION__VM_CONDITION_UNPLACED;
+		row->view->reason = mem_strdup("not placed: 1 board, 1 lacks memory");
+		answer->vms[i] = row;
+	}
+}
+
+static void answer_images(const Tb__ImageQuery *query, Tb__PeerAnswer *answer)
+{
+	answer->n_images = query->n_sha256;
+	answer->images = mem_array(query->n_sha256 + 1, sizeof(answer->images[0]));
+	for (size_t i = 0; i < query->n_sha256; i++) {
+		Tb__ImageRow *row = mem_alloc(sizeof(*row));
+
+		tb__image_row__init(row);
+		row->sha256 = mem_strdup(query->sha256[i]);
+		row->status = mem_alloc(sizeof(*row->status));
+		tb__image_status__init(row->status);
+		row->status->n_copies = 1;
+		row->status->copies = mem_array(1, sizeof(row->status->copies[0]));
+		row->status->copies[0] = mem_alloc(sizeof(Tb__ImageCopy));
+		tb__image_copy__init(row->status->copies[0]);
+		row->status->copies[0]->node = 1;
+		row->status->copies[0]->state = TB__IMAGE_COPY_STATE__IMAGE_COPY_STATE_HELD;
+		answer->images[i] = row;
+	}
+}
+
 static void fake_query(struct core *c, struct mailbox *home, const Tb__PeerQuery *query,
 		       core_answered done, void *arg)
 {
@@ -189,6 +227,10 @@ static void fake_query(struct core *c, struct mailbox *home, const Tb__PeerQuery
 		answer_sites(c, query->sites, p->answer);
 	else if (query->what_case == TB__PEER_QUERY__WHAT_CLUSTER)
 		answer_cluster(c, p->answer);
+	else if (query->what_case == TB__PEER_QUERY__WHAT_VMS)
+		answer_vms(query->vms, p->answer);
+	else if (query->what_case == TB__PEER_QUERY__WHAT_IMAGES)
+		answer_images(query->images, p->answer);
 	else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
 		p->error = -EPERM;
 		p->answer->message = mem_strdup("this is the last board");
@@ -246,6 +288,67 @@ static Tb__LocalStatus *fake_local(struct core *c)
 	return status;
 }
 
+/* The host is the core here. */
+static void fake_upload(struct host *h, struct mailbox *home, const char *sha256, uint64_t size,
+			uint64_t offset, const void *bytes, size_t len, host_uploaded done,
+			void *arg)
+{
+	struct core *c = (struct core *)h;
+	int error = c->upload_error;
+
+	(void)home;
+	(void)sha256;
+	(void)bytes;
+	c->uploads++;
+	if (error == 0 && len > 0 && offset != c->upload_have)
+		error = -ERANGE;
+	if (error == 0)
+		c->upload_have += len;
+	done(arg, error, error != 0 ? "no" : "", c->upload_have,
+	     error == 0 && c->upload_have == size);
+}
+
+static struct host_console *fake_console_open(struct host *h, struct mailbox *home, uint64_t vm,
+					      uint32_t replay, bool follow,
+					      host_console_bytes bytes, void *arg)
+{
+	struct core *c = (struct core *)h;
+	struct host_console *console = mem_zalloc(sizeof(*console));
+
+	(void)home;
+	*console = (struct host_console){.core = c,
+					 .bytes = bytes,
+					 .arg = arg,
+					 .vm = vm,
+					 .replay = replay,
+					 .follow = follow,
+					 .before = c->console};
+	c->console = console;
+	return console;
+}
+
+static void fake_console_next(struct host_console *console)
+{
+	console->nexts++;
+}
+
+static void fake_console_write(struct host_console *console, const void *bytes, size_t len)
+{
+	buf_append(&console->keys, bytes, len);
+}
+
+static void fake_console_close(struct host_console *console)
+{
+	struct host_console **at = &console->core->console;
+
+	while (*at != console)
+		at = &(*at)->before;
+	*at = console->before;
+	buf_free(&console->core->closed_keys);
+	console->core->closed_keys = console->keys;
+	free(console);
+}
+
 static const struct api_backend backend = {.view = fake_view,
 					   .model_path = fake_path,
 					   .propose = fake_propose,
@@ -254,7 +357,12 @@ static const struct api_backend backend = {.view = fake_view,
 					   .join_cluster = fake_join,
 					   .restore_cluster = fake_restore,
 					   .recover_cluster = fake_recover,
-					   .local_status = fake_local};
+					   .local_status = fake_local,
+					   .upload = fake_upload,
+					   .console_open = fake_console_open,
+					   .console_next = fake_console_next,
+					   .console_write = fake_console_write,
+					   .console_close = fake_console_close};
 
 /* --- HTTP --- */
 
@@ -463,6 +571,7 @@ void world_open(struct world *w, bool cluster)
 					      .backend = &backend,
 					      .sink = &sink,
 					      .metrics = w->metrics});
+	api_host_set(w->api, (struct host *)c);
 }
 
 static void closed(void *arg)
@@ -486,6 +595,7 @@ void world_close(struct world *w)
 		pending_free(list_entry(at, struct pending, link));
 	api_free(w->api);
 	store_close(c->writer);
+	buf_free(&c->closed_keys);
 	metrics_free(w->metrics);
 	line = mem_printf("%s/model.db", c->dir);
 	unlink(line);

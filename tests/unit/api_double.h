@@ -5,6 +5,19 @@
 #include "lib/list.h"
 #include "witnessd/api.h"
 
+/* A console that the API has opened: the test gives what its guest prints to `bytes`. */
+struct host_console {
+	struct core *core;
+	host_console_bytes bytes;
+	void *arg;
+	uint64_t vm;
+	uint32_t replay;
+	bool follow;
+	unsigned nexts;
+	struct buf keys;
+	struct host_console *before; /* opened earlier */
+};
+
 struct core {
 	struct core_view view;
 	struct store *writer;
@@ -19,6 +32,12 @@ struct core {
 	/* Before the next proposal is applied, once. */
 	void (*before_apply)(struct core *c);
 	size_t restored; /* bytes of the backup */
+	/* The board's image store: one upload, whole with its last byte. */
+	uint64_t upload_have;
+	int upload_error; /* != 0: the next uploads fail with it */
+	unsigned uploads;
+	struct host_console *console; /* the newest that is open */
+	struct buf closed_keys; /* of the one closed last */
 };
 
 struct answer {

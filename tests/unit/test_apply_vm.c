@@ -493,6 +493,15 @@ static void test_macs(void **state)
 	ok(m, SET("web", ",\"memoryMib\":65,\"nics\":[{\"bridge\":\"br0\"},{\"bridge\":\"br0\"}]"));
 	expect_mac(m, "web", 0, "02:00:5e:10:00:01");
 	expect_mac(m, "web", 1, second);
+	/* What is said is one's own already is no other's. */
+	ok(m, SET("web", ",\"memoryMib\":66,\"nics\":[{\"bridge\":\"br0\",\"mac\":"
+			 "\"02:00:5e:10:00:01\"},{\"bridge\":\"br0\"}]"));
+	/* Nor is it kept for one card when another has it now. */
+	ok(m, SET("web", ",\"nics\":[{\"bridge\":\"br0\"},{\"bridge\":\"br0\",\"mac\":"
+			 "\"02:00:5e:10:00:01\"}]"));
+	expect_mac(m, "web", 0, first);
+	ok(m, SET("web", ",\"nics\":[{\"bridge\":\"br0\",\"mac\":\"02:00:5e:10:00:01\"},"
+			 "{\"bridge\":\"br0\"}]"));
 	/* Nobody else's. */
 	expect(m,
 	       PUT("db", ",\"nics\":[{\"bridge\":\"br0\"},{\"bridge\":\"br0\",\"mac\":"
@@ -540,6 +549,9 @@ static void test_admission(void **state)
 			"to be kept running need 1800 MiB: v2 would have no place; stop some, or "
 			"let go of the room with witnessctl cluster set --keep-room off");
 	}
+	/* One that is there counts once when it is changed, and so does its own address. */
+	ok(m, "{\"vmPut\":{\"mode\":\"replace\",\"vm\":{\"name\":\"v1\",\"config\":{\"kernel\":"
+	      "\"linux\",\"memoryMib\":597}}}}");
 	/* Made but not started it takes no room; its start is refused. */
 	ok(m, PUT("v2", ",\"memoryMib\":598"));
 	expect(m, RUN("v2", "start"), INVALID, "config.memoryMib");
@@ -601,6 +613,8 @@ static void test_run(void **state)
 	expect_placement(m, "web", false,
 			 "{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"hard\":true,"
 			 "\"reason\":\"it is restarted by a person\"}");
+	ok(m, "{\"vmRun\":{\"name\":\"web\",\"verb\":\"stop\",\"hard\":true}}");
+	assert_int_equal(last.unchanged, 1);
 	/* Wanted again before it is gone: the placement goes on being left. */
 	ok(m, RUN("web", "start"));
 	ok(m, PLACE(1, 1, 2));
@@ -691,18 +705,25 @@ static void test_data_disks_pin(void **state)
 	assert_string_equal(last_message,
 			    "board b2 has the data disks of VM db; give them up with witnessctl vm "
 			    "move db --force, or delete the VM first");
+	/* Home again needs no force, and loses nothing. */
+	ok(m, RUN("db", "stop"));
+	ok(m, PLACE(1, 1, 0));
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":2}}");
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 1, 2));
+	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"2\",\"home\":\"2\"}");
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
 	expect_placement(
 		m, "db", true,
-		"{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"target\":\"3\","
+		"{\"node\":\"2\",\"incarnation\":\"2\",\"releasing\":true,\"target\":\"3\","
 		"\"reason\":\"it is moved by a person\"}");
-	ok(m, PLACE(1, 1, 3));
-	expect_placement(m, "db", true, "{\"node\":\"3\",\"incarnation\":\"2\",\"home\":\"3\"}");
+	ok(m, PLACE(1, 2, 3));
+	expect_placement(m, "db", true, "{\"node\":\"3\",\"incarnation\":\"3\",\"home\":\"3\"}");
 	ok(m, "{\"nodeRemove\":{\"id\":2}}");
 	/* Nowhere: they still pin it. */
 	ok(m, RUN("db", "stop"));
-	ok(m, PLACE(1, 2, 0));
-	expect_placement(m, "db", false, "{\"incarnation\":\"2\",\"home\":\"3\"}");
+	ok(m, PLACE(1, 3, 0));
+	expect_placement(m, "db", false, "{\"incarnation\":\"3\",\"home\":\"3\"}");
 	/* A board that is gone: a new start says so. */
 	board_add(m, 4, "b4");
 	host_set(m, 4, 1000);
@@ -770,8 +791,11 @@ static void test_release(void **state)
 			 "is drained\"}");
 	ok(m, RELEASE(1, 1, ",\"failed\":true"));
 	assert_int_equal(last.unchanged, 1); /* it leaves already */
-	ok(m, RELEASE(1, 1, ",\"hard\":true"));
+	ok(m, RELEASE(1, 1, ",\"hard\":true,\"failed\":true"));
 	assert_int_equal(last.changed, 1);
+	expect_placement(m, "web", true,
+			 "{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"hard\":true,"
+			 "\"reason\":\"b2 is drained\"}");
 	ok(m, PLACE(1, 1, 3));
 	ok(m, RELEASE(1, 2, ",\"failed\":true,\"hard\":true,\"reason\":\"it crashed\""));
 	expect_event(m, "vm.failed|root@test|b3|web|VM web failed on b3: it crashed");
@@ -783,17 +807,26 @@ static void test_release(void **state)
 			 "{\"node\":\"1\",\"incarnation\":\"3\",\"moves\":1,\"avoid\":\"3\"}");
 	expect(m, "{\"vmRelease\":{\"vm\":1,\"incarnation\":3,\"reason\":\"a\\u0007\"}}", INVALID,
 	       "reason");
+	/* A start by a person too is a new beginning. */
+	ok(m, RUN("web", "stop"));
+	ok(m, RUN("web", "start"));
+	expect_placement(m, "web", true,
+			 "{\"node\":\"1\",\"incarnation\":\"3\",\"releasing\":true,\"reason\":\"it "
+			 "is stopped by a person\"}");
+	ok(m, PLACE(1, 3, 1));
+	ok(m, RELEASE(1, 4, ",\"failed\":true"));
+	ok(m, PLACE(1, 4, 1));
 	/* It runs well: forgotten. */
-	ok(m, SETTLE(1, 3, ",\"well\":true"));
+	ok(m, SETTLE(1, 5, ",\"well\":true"));
 	expect_event(m, "vm.well|root@test|b1|web|VM web runs well on b1");
-	expect_placement(m, "web", true, "{\"node\":\"1\",\"incarnation\":\"3\"}");
-	ok(m, SETTLE(1, 3, ",\"well\":true"));
+	expect_placement(m, "web", true, "{\"node\":\"1\",\"incarnation\":\"5\"}");
+	ok(m, SETTLE(1, 5, ",\"well\":true"));
 	assert_int_equal(last.unchanged, 1);
 	/* And ends by itself. */
-	ok(m, SETTLE(1, 3, ",\"ended\":true,\"reason\":\"its guest powered off\""));
+	ok(m, SETTLE(1, 5, ",\"ended\":true,\"reason\":\"its guest powered off\""));
 	expect_event(m, "vm.ended|root@test|b1|web|VM web has ended on b1: its guest powered off");
 	expect_placement(m, "web", false,
-			 "{\"node\":\"1\",\"incarnation\":\"3\",\"releasing\":true,\"hard\":true,"
+			 "{\"node\":\"1\",\"incarnation\":\"5\",\"releasing\":true,\"hard\":true,"
 			 "\"reason\":\"its guest powered off\"}");
 }
 

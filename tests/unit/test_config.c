@@ -70,7 +70,7 @@ static void test_refused(void **state)
 		{"[nodes]\nname = x\n",
 		 "f:2: unknown setting \"nodes.name\"; did you mean \"node.name\"?"},
 		{"name = x\n", "f:1: a setting before any [section]"},
-		{"[node\n", "f:1: a section is one of [node], [api], [sites], [addresses]"},
+		{"[node\n", "f:1: a section is one of [node], [api], [sites], [addresses], [vms]"},
 		{"[node]\nname\n", "f:2: expected \"key = value\", \"[section]\" or \"# comment\""},
 		{"[node]\nname =\n", "f:2: node.name is empty; leave the line out for the default"},
 		{"[node]\nname = a\nname = b\n", "f:3: node.name is set twice in this file"},

@@ -111,6 +111,12 @@ void core_join_cluster(struct core *c, struct mailbox *home, const Tb__ClusterJo
 	fail();
 }
 
+void core_host_report(struct core *c, Tb__HostReport *report)
+{
+	(void)c;
+	tb__host_report__free_unpacked(report, NULL);
+}
+
 void core_link_dialed(struct core *c, uint64_t dial_id, int fd_or_error)
 {
 	assert_int_equal(dial_id, 7);

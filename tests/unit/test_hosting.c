@@ -159,7 +159,6 @@ static int setup(void **state)
 	b->h = hosting_new(SELF, BEGIN);
 	b->now = BEGIN;
 	b->applied = 10;
-	hosting_fault = HOSTING_FAULT_NONE;
 	*state = b;
 	return 0;
 }
@@ -296,19 +295,6 @@ static void test_needs_fence(void **state)
 		}
 		teardown(&made);
 	}
-}
-
-/* The fault that the simulator seeds does what it says. */
-static void test_fault_no_fence(void **state)
-{
-	struct bench *b = *state;
-
-	hosting_fault = HOSTING_FAULT_NO_FENCE;
-	begin(b);
-	hosting_fence(b->h, UINT64_MAX, b->now);
-	model_one(b, 1, "", "");
-	expect_actions(b, "prepare 1.1");
-	hosting_fault = HOSTING_FAULT_NONE;
 }
 
 static void test_only_own(void **state)
@@ -524,17 +510,6 @@ static void test_no_release_in_quiet_time(void **state)
 	expect_report(b, "1.1 released");
 }
 
-static void test_fault_early_release(void **state)
-{
-	struct bench *b = *state;
-
-	begin_running(b, "");
-	hosting_fault = HOSTING_FAULT_EARLY_RELEASE;
-	model_one(b, 1, ",\"releasing\":true", "");
-	expect_report(b, "1.1 released");
-	hosting_fault = HOSTING_FAULT_NONE;
-}
-
 static void test_placement_gone(void **state)
 {
 	struct bench *b = *state;
@@ -708,7 +683,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_needs_quiet, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_fence, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fault_no_fence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_only_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lease_ends, setup, teardown),
@@ -721,7 +695,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_release_while_starting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_while_preparing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_release_in_quiet_time, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fault_early_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_placement_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_incarnation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_vms, setup, teardown),

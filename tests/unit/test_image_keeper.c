@@ -518,7 +518,7 @@ static void test_upload_full(void **state)
 	b->space = 1 << 20;
 	board_open(b);
 	assert_int_equal(upload(b, 0, PIECE), -ENOSPC);
-	assert_non_null(strstr(w->message, "of 1 MiB (host.image-space)"));
+	assert_non_null(strstr(w->message, "of 1 MiB (vms.image-space-mib)"));
 	b->space = 0;
 }
 
@@ -650,7 +650,7 @@ static void test_copy_full(void **state)
 	steps(w, 300);
 	one = row(b);
 	assert_int_equal(one->state, MISSING);
-	assert_non_null(strstr(one->problem, "host.image-space"));
+	assert_non_null(strstr(one->problem, "vms.image-space-mib"));
 	assert_null(strstr(one->problem, "board 1"));
 	tb__image_report__free_unpacked(one, NULL);
 	b->space = 0;

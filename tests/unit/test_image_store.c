@@ -341,7 +341,7 @@ static void test_budget(void **state)
 	lab_bytes(l, 3 << 20);
 	assert_int_equal(image_part_open(l->store, l->name, l->size, &p, l->message), -ENOSPC);
 	assert_string_equal(l->message,
-			    "the image store of this board is full: of 8 MiB (host.image-space) 6 "
+			    "the image store of this board is full: of 8 MiB (vms.image-space-mib) 6 "
 			    "MiB are taken, and 3 MiB more are needed; remove images or raise it");
 	assert_counts(l, 0, 1);
 	lab_bytes(l, 2 << 20);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/buf.h"
@@ -70,6 +71,33 @@ static void test_utf8(void **state)
 	assert_false(text_is_utf8("\xf4\x90\x80\x80", 4)); /* above U+10FFFF */
 	assert_false(text_is_utf8("\xe2\x82", 2)); /* cut off */
 	assert_false(text_is_utf8("a\0b", 3));
+}
+
+static void test_tame(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t max;
+		const char *tame;
+	} cases[] = {
+		{"as it is", 8, "as it is"},
+		{"as it is", 5, "as it"},
+		{"Z\xc3\xbcrich", 7, "Z\xc3\xbcrich"},
+		{"Z\xc3\xbcrich", 2, "Z"}, /* no half of a character */
+		{"Z\xc3\xbcrich", 3, "Z\xc3\xbc"},
+		{"a\nb\x7f", 9, "a b "},
+		{"a\xff\x01", 9, "a? "},
+		{"", 0, ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "%s", cases[i].text);
+		text_tame(text, cases[i].max);
+		assert_string_equal(text, cases[i].tame);
+	}
 }
 
 static void test_nearest(void **state)
@@ -204,11 +232,12 @@ static void test_pool(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_numbers),	     cmocka_unit_test(test_durations),
-		cmocka_unit_test(test_utf8),	     cmocka_unit_test(test_nearest),
-		cmocka_unit_test(test_hex),	     cmocka_unit_test(test_hash),
-		cmocka_unit_test(test_buffer),	     cmocka_unit_test(test_clock_text),
-		cmocka_unit_test(test_prng_repeats), cmocka_unit_test(test_pool),
+		cmocka_unit_test(test_numbers),	   cmocka_unit_test(test_durations),
+		cmocka_unit_test(test_utf8),	   cmocka_unit_test(test_tame),
+		cmocka_unit_test(test_nearest),	   cmocka_unit_test(test_hex),
+		cmocka_unit_test(test_hash),	   cmocka_unit_test(test_buffer),
+		cmocka_unit_test(test_clock_text), cmocka_unit_test(test_prng_repeats),
+		cmocka_unit_test(test_pool),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

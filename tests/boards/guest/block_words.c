@@ -114,7 +114,7 @@ static int discard_run(struct call *call)
 	return range_do(call, BLKDISCARD, "BLKDISCARD");
 }
 
-/* Makes them zeros without writing any, where the disk can. */
+/* Makes them zeros without sending any, where the disk can. The blocks are kept. */
 static int clear_run(struct call *call)
 {
 	return range_do(call, BLKZEROOUT, "BLKZEROOUT");

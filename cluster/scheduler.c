@@ -1,0 +1,709 @@
+/* One call is three walks over the VMs in the order of their priority.
+ *
+ *   settle: what each placement is at: where it stays, whether it may be left (released, or its
+ *           board's lease over), whether its guest has ended
+ *   place:  those that are nowhere, or may leave: the best board that fits, or why there is none
+ *   clear:  those that run where they should not (drained, failed): told to leave, if another board
+ *           has room
+ *
+ * What a command takes from a board's room counts for those after it, also where the VM only gets
+ * there later: so two VMs are never sent where one fits. */
+#include "cluster/scheduler.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/room.h"
+#include "lib/buf.h"
+#include "lib/mem.h"
+#include "lib/text.h"
+
+#ifdef TIEBREAK_SIM_FAULTS
+enum scheduler_fault scheduler_fault;
+#endif
+
+/* How a placement may be left. */
+enum leave {
+	LEAVE_NOT,
+	LEAVE_NOWHERE, /* it has none */
+	LEAVE_RELEASED, /* its board says that it is gone */
+	LEAVE_LOST, /* its board cannot act any more */
+};
+
+struct item {
+	const struct scheduler_vm *sv;
+	const Tb__Vm *vm;
+	struct scheduler_verdict *verdict;
+	size_t board; /* of its placement, in the view; board_count: none that is there */
+	enum leave leave;
+	bool leaving; /* told to leave, wanted elsewhere, not gone yet */
+	bool beginning; /* on its way to run: those that start after it wait */
+};
+
+struct decider {
+	const struct scheduler_view *view;
+	uint64_t now_ms;
+	size_t max;
+	struct scheduler_plan *plan;
+	struct room room;
+	struct item *items; /* in the order of priority */
+	bool lost[LIMIT_NODES];
+	unsigned hosts;
+	unsigned hosts_lost;
+	unsigned held_back; /* by S8 */
+	bool storm;
+};
+
+/* --- words and commands ---------------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static void
+verdict(struct item *it, Tb__VmCondition condition, const char *format, ...)
+{
+	va_list args;
+
+	it->verdict->condition = condition;
+	va_start(args, format);
+	vsnprintf(it->verdict->reason, sizeof(it->verdict->reason), format, args);
+	va_end(args);
+}
+
+static void due(struct decider *d, uint64_t at_ms)
+{
+	if (at_ms < d->plan->due_ms)
+		d->plan->due_ms = at_ms;
+}
+
+/* False: no more in this call. */
+static bool emit(struct decider *d, Tb__Command__OpCase op, void *message)
+{
+	struct scheduler_plan *p = d->plan;
+	Tb__Command *command;
+
+	if (p->count == d->max) {
+		protobuf_c_message_free_unpacked(message, NULL);
+		due(d, d->now_ms);
+		return false;
+	}
+	command = mem_alloc(sizeof(*command));
+	tb__command__init(command);
+	command->op_case = op;
+	command->vm_place = message; /* the members of the union are all pointers */
+	p->commands = mem_realloc(p->commands, (p->count + 1) * sizeof(p->commands[0]));
+	p->commands[p->count++] = command;
+	return true;
+}
+
+static bool emit_place(struct decider *d, struct item *it, uint64_t node, const char *reason)
+{
+	Tb__VmPlace *op = mem_alloc(sizeof(*op));
+
+	tb__vm_place__init(op);
+	op->vm = it->vm->id;
+	op->incarnation = it->vm->placement->incarnation;
+	op->node = node;
+	op->reason = mem_strdup(reason);
+	if (!emit(d, TB__COMMAND__OP_VM_PLACE, op))
+		return false;
+	if (it->leave == LEAVE_LOST && it->board < d->view->board_count)
+		d->plan->lost |= UINT64_C(1) << it->board;
+	return true;
+}
+
+static bool emit_release(struct decider *d, struct item *it, bool failed, const char *reason)
+{
+	Tb__VmRelease *op = mem_alloc(sizeof(*op));
+
+	tb__vm_release__init(op);
+	op->vm = it->vm->id;
+	op->incarnation = it->vm->placement->incarnation;
+	op->hard = failed;
+	op->failed = failed;
+	op->reason = mem_strdup(reason);
+	return emit(d, TB__COMMAND__OP_VM_RELEASE, op);
+}
+
+static void emit_settle(struct decider *d, struct item *it, bool ended, const char *reason)
+{
+	Tb__VmSettle *op = mem_alloc(sizeof(*op));
+
+	tb__vm_settle__init(op);
+	op->vm = it->vm->id;
+	op->incarnation = it->vm->placement->incarnation;
+	op->well = !ended;
+	op->ended = ended;
+	op->reason = mem_strdup(reason);
+	emit(d, TB__COMMAND__OP_VM_SETTLE, op);
+}
+
+static const char *board_name(const struct decider *d, const struct item *it)
+{
+	return it->board < d->view->board_count ? d->view->boards[it->board].node->name
+						: "its board";
+}
+
+/* --- settle ---------------------------------------------------------------------------------- */
+
+static bool is_lost(const struct decider *d, const struct scheduler_board *b)
+{
+	if (b->reachable)
+		return false;
+	return d->now_ms >= b->end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_MARGIN);
+}
+
+static bool begins(const struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+
+	return r == NULL || r->condition == TB__VM_CONDITION__VM_CONDITION_PREPARING ||
+	       r->condition == TB__VM_CONDITION__VM_CONDITION_STARTING;
+}
+
+/* Its board is gone from the model. */
+static void settle_removed(struct decider *d, struct item *it)
+{
+	if (d->now_ms >= d->view->gone_end_ms) {
+		it->leave = LEAVE_LOST;
+		return;
+	}
+	due(d, d->view->gone_end_ms);
+	verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
+		"its board was removed from the cluster; it may still run there for %" PRIu64 " ms",
+		d->view->gone_end_ms - d->now_ms);
+}
+
+static void settle_away(struct decider *d, struct item *it)
+{
+	const struct scheduler_board *b = &d->view->boards[it->board];
+	const Tb__Vm *vm = it->vm;
+
+	if (!is_lost(d, b)) {
+		due(d, b->end_ms);
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
+			"%s does not answer; it may still run there for %" PRIu64 " ms",
+			b->node->name, b->end_ms - d->now_ms);
+		return;
+	}
+	if (!vm->placement->releasing && vm->running &&
+	    vm->config->loss == TB__VM_LOSS__VM_LOSS_WAIT) {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
+			"%s is lost, and the VM waits for that board, as it is set to",
+			b->node->name);
+		return;
+	}
+	it->leave = LEAVE_LOST;
+}
+
+static void settle_releasing(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+	const Tb__VmPlacement *p = it->vm->placement;
+
+	if ((r != NULL && r->condition == TB__VM_CONDITION__VM_CONDITION_RELEASED) ||
+	    SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_RELEASE)) {
+		it->leave = LEAVE_RELEASED;
+		return;
+	}
+	it->leaving = it->vm->running;
+	verdict(it, TB__VM_CONDITION__VM_CONDITION_STOPPING, "%s ends it%s%s", board_name(d, it),
+		p->reason[0] != '\0' ? ": " : "", p->reason);
+}
+
+static void settle_report(struct decider *d, struct item *it, const Tb__VmReport *r)
+{
+	const char *board = board_name(d, it);
+	bool problem = r->problem[0] != '\0';
+
+	switch (r->condition) {
+	case TB__VM_CONDITION__VM_CONDITION_RUNNING:
+		verdict(it, r->condition, "it runs on %s", board);
+		return;
+	case TB__VM_CONDITION__VM_CONDITION_BACKING_OFF:
+		verdict(it, r->condition, "it failed on %s, which tries again%s%s", board,
+			problem ? ": " : "", r->problem);
+		return;
+	case TB__VM_CONDITION__VM_CONDITION_FAILED:
+		verdict(it, r->condition, "it failed on %s%s%s", board, problem ? ": " : "",
+			r->problem);
+		return;
+	case TB__VM_CONDITION__VM_CONDITION_ENDED:
+		verdict(it, r->condition, "its guest powered off on %s", board);
+		return;
+	default:
+		it->beginning = begins(it);
+		verdict(it, r->condition, "%s %s it%s%s", board,
+			r->condition == TB__VM_CONDITION__VM_CONDITION_STARTING ? "starts"
+			: it->beginning						? "prepares"
+										: "has",
+			problem ? ": " : "", r->problem);
+		return;
+	}
+}
+
+/* It is where it is to be, and its board is there. */
+static void settle_there(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+	const Tb__VmPlacement *p = it->vm->placement;
+	bool ended = r != NULL && (r->condition == TB__VM_CONDITION__VM_CONDITION_ENDED ||
+				   (r->condition == TB__VM_CONDITION__VM_CONDITION_FAILED &&
+				    it->vm->config->restart == TB__VM_RESTART__VM_RESTART_NEVER));
+
+	if (r == NULL) {
+		it->beginning = true;
+		if (d->view->boards[it->board].reported)
+			verdict(it, TB__VM_CONDITION__VM_CONDITION_PREPARING, "%s is to run it",
+				board_name(d, it));
+		else
+			verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
+				"%s has not said yet how it is", board_name(d, it));
+		return;
+	}
+	settle_report(d, it, r);
+	if (ended)
+		emit_settle(d, it, true,
+			    r->condition == TB__VM_CONDITION__VM_CONDITION_ENDED
+				    ? "its guest powered off"
+				    : r->problem);
+	else if (r->condition == TB__VM_CONDITION__VM_CONDITION_RUNNING &&
+		 (p->moves != 0 || p->avoid != 0)) {
+		if (r->well_ms >= SCHEDULER_WELL_MS)
+			emit_settle(d, it, false, "");
+		else
+			due(d, d->now_ms + SCHEDULER_WELL_MS - r->well_ms);
+	}
+}
+
+static void settle(struct decider *d, struct item *it)
+{
+	const Tb__VmPlacement *p = it->vm->placement;
+
+	if (p->node == 0)
+		it->leave = LEAVE_NOWHERE;
+	else if (it->board == d->view->board_count)
+		settle_removed(d, it);
+	else if (!d->view->boards[it->board].reachable)
+		settle_away(d, it);
+	else if (p->releasing)
+		settle_releasing(d, it);
+	else
+		settle_there(d, it);
+	if (it->leave == LEAVE_NOT && it->board < d->view->board_count) {
+		room_take(&d->room, it->board, it->vm);
+		d->room.boards[it->board].starting += it->beginning;
+	}
+}
+
+/* --- place ----------------------------------------------------------------------------------- */
+
+static size_t prefer_rank(const Tb__Vm *vm, const char *name)
+{
+	size_t i = 0;
+
+	while (i < vm->config->n_prefer && strcmp(vm->config->prefer[i], name) != 0)
+		i++;
+	return i;
+}
+
+/* Whether board `a` is the better one. In this order: the one a person has asked for; not the one
+ * on which it has just failed; one that has its images; as preferred; the one with the smaller part
+ * of its memory taken; fewer VMs. */
+static bool board_better(const struct decider *d, const struct item *it, size_t a, size_t b)
+{
+	const struct room_board *one = &d->room.boards[a];
+	const struct room_board *two = &d->room.boards[b];
+	const Tb__VmPlacement *p = it->vm->placement;
+	uint64_t one_taken = (uint64_t)one->memory_mib * two->node->host->memory_mib;
+	uint64_t two_taken = (uint64_t)two->memory_mib * one->node->host->memory_mib;
+	const int order[][2] = {
+		{one->node->id == p->target, two->node->id == p->target},
+		{one->node->id != p->avoid, two->node->id != p->avoid},
+		{(int)(it->sv->images >> a & 1), (int)(it->sv->images >> b & 1)},
+		{-(int)prefer_rank(it->vm, one->node->name),
+		 -(int)prefer_rank(it->vm, two->node->name)},
+		{one_taken < two_taken, two_taken < one_taken},
+		{one->vms < two->vms, two->vms < one->vms},
+	};
+
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+		if (order[i][0] != order[i][1])
+			return order[i][0] > order[i][1];
+	return false;
+}
+
+struct choice {
+	size_t board; /* the best that fits; board_count: none */
+	size_t busy; /* the best that would, but starts others; board_count: none */
+	unsigned counts[ROOM_LACKS];
+	enum room_lack asked; /* what the board that a person asked for lacks */
+};
+
+/* `except`: a board that is no choice; board_count: none. */
+static void choose(const struct decider *d, const struct item *it, size_t except,
+		   struct choice *ret)
+{
+	size_t none = d->view->board_count;
+
+	*ret = (struct choice){.board = none, .busy = none, .asked = ROOM_FITS};
+	for (size_t i = 0; i < d->room.board_count; i++) {
+		enum room_lack lack = room_lacks(&d->room, i, it->vm);
+		size_t *best = lack == ROOM_FITS ? &ret->board : &ret->busy;
+
+		if (i == except)
+			continue;
+		ret->counts[lack]++;
+		if (d->room.boards[i].node->id == it->vm->placement->target)
+			ret->asked = lack;
+		if ((lack == ROOM_FITS || lack == ROOM_BUSY) &&
+		    (*best == none || board_better(d, it, i, *best)))
+			*best = i;
+	}
+}
+
+/* Is anything on its way that is to start before it? */
+static const struct item *starts_before(const struct decider *d, const struct item *it)
+{
+	for (const struct item *other = d->items; other < it; other++)
+		if (other->beginning && other->vm->config->priority == it->vm->config->priority &&
+		    other->vm->config->start_order < it->vm->config->start_order)
+			return other;
+	return NULL;
+}
+
+/* It would fit if processors were shared. */
+static bool storm_holds(struct decider *d, const struct item *it)
+{
+	struct choice choice;
+
+	if (!d->storm)
+		return false;
+	d->room.share = SCHEDULER_SHARE;
+	choose(d, it, d->view->board_count, &choice);
+	d->room.share = 1;
+	return choice.board < d->view->board_count || choice.busy < d->view->board_count;
+}
+
+/* Nothing fits. What has been released need not be held by its old board any more. */
+static void place_nowhere(struct decider *d, struct item *it, const struct choice *choice)
+{
+	struct buf boards = {0};
+
+	if (storm_holds(d, it)) {
+		d->held_back++;
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
+			"held back: %u of %u boards are lost, and it would have to share the "
+			"processors of the others",
+			d->hosts_lost, d->hosts);
+	} else {
+		room_describe(choice->counts, d->room.board_count, &boards);
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED, "not placed: %s",
+			buf_string(&boards));
+	}
+	buf_free(&boards);
+	if (it->leave == LEAVE_RELEASED)
+		emit_place(d, it, 0, it->verdict->reason);
+}
+
+static void reason_describe(const struct decider *d, const struct item *it,
+			    const struct choice *choice, struct buf *out)
+{
+	const Tb__VmPlacement *p = it->vm->placement;
+
+	if (it->leave == LEAVE_LOST)
+		buf_printf(out, "%s is lost",
+			   it->board < d->view->board_count ? board_name(d, it) : "its old board");
+	else if (it->leave == LEAVE_RELEASED && p->reason[0] != '\0')
+		buf_puts(out, p->reason);
+	else
+		buf_puts(out, "it is to run");
+	if (p->target != 0 && choice->asked != ROOM_FITS)
+		buf_puts(out, "; the board that was asked for cannot take it now");
+}
+
+static void place_there(struct decider *d, struct item *it, const struct choice *choice)
+{
+	const struct room_board *b = &d->room.boards[choice->board];
+	struct buf text = {0};
+	char *reason;
+
+	reason_describe(d, it, choice, &text);
+	reason = mem_strdup(buf_string(&text));
+	text_tame(reason, LIMIT_MESSAGE);
+	buf_free(&text);
+	emit_place(d, it, b->node->id, reason);
+	verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED, "it goes to %.64s: %.100s",
+		b->node->name, reason);
+	free(reason);
+	room_take(&d->room, choice->board, it->vm);
+	d->room.boards[choice->board].starting++;
+}
+
+static void place_wanted(struct decider *d, struct item *it)
+{
+	const struct item *first = starts_before(d, it);
+	struct choice choice;
+
+	choose(d, it, d->view->board_count, &choice);
+	if (choice.board == d->view->board_count && choice.busy == d->view->board_count) {
+		place_nowhere(d, it, &choice);
+		return;
+	}
+	/* From here on it is only a matter of time: those after it wait, and leave it the room. */
+	it->beginning = true;
+	if (!it->sv->images_there) {
+		it->beginning = false;
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
+			"not placed: no board that answers holds all of its images whole");
+	} else if (first != NULL) {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
+			"it waits for %s, which starts before it", first->vm->name);
+	} else if (choice.board == d->view->board_count) {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
+			"it is next: %s starts others at the moment",
+			d->room.boards[choice.busy].node->name);
+	} else {
+		place_there(d, it, &choice);
+		return;
+	}
+	room_take(&d->room, choice.board < d->view->board_count ? choice.board : choice.busy,
+		  it->vm);
+}
+
+/* Room for one that is still on its way out of its board. */
+static void place_leaving(struct decider *d, struct item *it)
+{
+	unsigned starts = d->room.starts;
+	struct choice choice;
+
+	/* A restart by a person: where it is, it has its room. */
+	if (it->vm->placement->target == it->vm->placement->node)
+		return;
+	d->room.starts = 0;
+	choose(d, it, it->board, &choice);
+	d->room.starts = starts;
+	if (choice.board < d->view->board_count)
+		room_take(&d->room, choice.board, it->vm);
+}
+
+static void place(struct decider *d, struct item *it)
+{
+	if (it->leaving) {
+		place_leaving(d, it);
+	} else if (it->leave == LEAVE_NOT) {
+		return;
+	} else if (it->vm->running) {
+		place_wanted(d, it);
+	} else {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_STOPPED, "it is stopped");
+		if (it->leave != LEAVE_NOWHERE)
+			emit_place(d, it, 0, it->vm->placement->reason);
+	}
+}
+
+/* --- clear ----------------------------------------------------------------------------------- */
+
+/* Boards, other than its own, that could have it if they were empty. */
+static unsigned other_candidates(const struct decider *d, const struct item *it)
+{
+	struct room *empty = mem_alloc(sizeof(*empty));
+	const Tb__Node *nodes[LIMIT_NODES];
+	unsigned count = 0;
+
+	for (size_t i = 0; i < d->room.board_count; i++)
+		nodes[i] = d->room.boards[i].node;
+	room_init(empty, nodes, d->room.board_count);
+	for (size_t i = 0; i < empty->board_count; i++)
+		count += i != it->board && room_lacks(empty, i, it->vm) == ROOM_FITS;
+	free(empty);
+	return count;
+}
+
+/* Another board with room for it, which is kept for it; board_count: none, and its words. */
+static size_t other_board(struct decider *d, struct item *it, struct buf *ret_lacks)
+{
+	struct choice choice;
+	unsigned starts = d->room.starts;
+
+	d->room.starts = 0;
+	choose(d, it, it->board, &choice);
+	d->room.starts = starts;
+	if (choice.board == d->view->board_count)
+		room_describe(choice.counts, d->room.board_count - 1, ret_lacks);
+	return choice.board;
+}
+
+static void clear_failed(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+	struct buf lacks = {0};
+	size_t board;
+
+	if (it->vm->placement->moves >= other_candidates(d, it)) {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
+			"it failed on every board that it may be on, on %s last%s%.80s; a restart "
+			"by a "
+			"person tries again",
+			board_name(d, it), r->problem[0] != '\0' ? ": " : "", r->problem);
+		return;
+	}
+	board = other_board(d, it, &lacks);
+	if (board == d->view->board_count) {
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
+			"it failed on %s, and no other board can take it: %s", board_name(d, it),
+			buf_string(&lacks));
+	} else if (emit_release(d, it, true, r->problem)) {
+		room_take(&d->room, board, it->vm);
+	}
+	buf_free(&lacks);
+}
+
+/* A gentle drain moves one VM at a time: is one on its way already? */
+static bool drain_busy(const struct decider *d, size_t board)
+{
+	for (size_t i = 0; i < d->view->vm_count; i++) {
+		const struct item *it = &d->items[i];
+
+		if ((it->leaving && it->board == board) ||
+		    (it->beginning && it->sv->report != NULL && it->sv->report->problem[0] == '\0'))
+			return true;
+		if (it->beginning && it->sv->report == NULL)
+			return true;
+	}
+	return false;
+}
+
+static void clear_drained(struct decider *d, struct item *it)
+{
+	const Tb__Node *node = d->view->boards[it->board].node;
+	bool now = node->drain == TB__DRAIN__DRAIN_NOW;
+	char reason[LIMIT_MESSAGE + 1];
+	struct buf lacks = {0};
+	size_t board = other_board(d, it, &lacks);
+
+	snprintf(reason, sizeof(reason), "%s is drained", node->name);
+	if (board == d->view->board_count && !now) {
+		verdict(it, it->verdict->condition,
+			"it stays on %s, which is drained: no other board can take it: %s",
+			node->name, buf_string(&lacks));
+	} else if (!now && drain_busy(d, it->board)) {
+		verdict(it, it->verdict->condition,
+			"it is to leave %s, which is drained, after the others before it",
+			node->name);
+	} else if (emit_release(d, it, false, reason)) {
+		it->leaving = true;
+		if (board < d->view->board_count)
+			room_take(&d->room, board, it->vm);
+	}
+	buf_free(&lacks);
+}
+
+static void clear(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+
+	if (it->leave != LEAVE_NOT || it->leaving || it->vm->placement->releasing ||
+	    it->board == d->view->board_count || !d->view->boards[it->board].reachable)
+		return;
+	if (!it->vm->running)
+		emit_release(d, it, false, "it is not wanted");
+	else if (r != NULL && r->condition == TB__VM_CONDITION__VM_CONDITION_FAILED) {
+		if (it->vm->config->restart != TB__VM_RESTART__VM_RESTART_NEVER)
+			clear_failed(d, it);
+	} else if (d->view->boards[it->board].node->drain != TB__DRAIN__DRAIN_OFF &&
+		   (r == NULL || r->condition != TB__VM_CONDITION__VM_CONDITION_ENDED)) {
+		clear_drained(d, it);
+	}
+}
+
+/* --- a call ---------------------------------------------------------------------------------- */
+
+static int item_order(const void *one, const void *two)
+{
+	const Tb__Vm *a = ((const struct item *)one)->vm;
+	const Tb__Vm *b = ((const struct item *)two)->vm;
+
+	if (a->config->priority != b->config->priority)
+		return a->config->priority > b->config->priority ? -1 : 1;
+	if (a->config->start_order != b->config->start_order)
+		return a->config->start_order < b->config->start_order ? -1 : 1;
+	return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static void decider_boards(struct decider *d)
+{
+	const struct scheduler_view *view = d->view;
+	const Tb__Node *nodes[LIMIT_NODES];
+
+	for (size_t i = 0; i < view->board_count; i++)
+		nodes[i] = view->boards[i].node;
+	room_init(&d->room, nodes, view->board_count);
+	d->room.starts = SCHEDULER_STARTS;
+	for (size_t i = 0; i < view->board_count; i++) {
+		const struct scheduler_board *b = &view->boards[i];
+
+		d->room.boards[i].away = !b->reachable;
+		if (b->node->host == NULL || !b->node->host->hosts)
+			continue;
+		d->hosts++;
+		d->hosts_lost += is_lost(d, b);
+	}
+	d->storm = d->hosts_lost > 1 && d->hosts_lost * 3 > d->hosts;
+	if (d->storm)
+		d->room.share = 1;
+}
+
+static void decider_items(struct decider *d)
+{
+	d->items = mem_array(d->view->vm_count, sizeof(d->items[0]));
+	for (size_t i = 0; i < d->view->vm_count; i++) {
+		const Tb__Vm *vm = d->view->vms[i].vm;
+
+		d->items[i] = (struct item){
+			.sv = &d->view->vms[i],
+			.vm = vm,
+			.verdict = &d->plan->verdicts[i],
+			.board = vm->placement->node != 0 ? room_find(&d->room, vm->placement->node)
+							  : d->view->board_count,
+		};
+	}
+	qsort(d->items, d->view->vm_count, sizeof(d->items[0]), item_order);
+}
+
+void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+		      struct scheduler_plan *ret)
+{
+	struct decider *d = mem_zalloc(sizeof(*d));
+
+	*ret = (struct scheduler_plan){.due_ms = UINT64_MAX};
+	ret->verdicts = mem_array(view->vm_count, sizeof(ret->verdicts[0]));
+	d->view = view;
+	d->now_ms = now_ms;
+	d->max = max;
+	d->plan = ret;
+	decider_boards(d);
+	decider_items(d);
+	for (size_t i = 0; i < view->vm_count; i++)
+		settle(d, &d->items[i]);
+	for (size_t i = 0; i < view->vm_count; i++)
+		place(d, &d->items[i]);
+	for (size_t i = 0; i < view->vm_count; i++)
+		clear(d, &d->items[i]);
+	if (d->held_back > 0)
+		snprintf(ret->storm, sizeof(ret->storm),
+			 "%u of %u hosting boards are lost: virtual machines are restarted only "
+			 "where no processor has to be shared, and %u wait%s",
+			 d->hosts_lost, d->hosts, d->held_back, d->held_back == 1 ? "s" : "");
+	free(d->items);
+	free(d);
+}
+
+void scheduler_plan_free(struct scheduler_plan *p)
+{
+	for (size_t i = 0; i < p->count; i++)
+		tb__command__free_unpacked(p->commands[i], NULL);
+	free(p->commands);
+	free(p->verdicts);
+	*p = (struct scheduler_plan){0};
+}

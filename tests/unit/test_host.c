@@ -1,0 +1,581 @@
+/* The host's thread from its letters to real processes and back: this program stands in for the
+ * core, the front and witness-vm (`supervised`, `probe`), the model and the images are real. One
+ * host for all of it, since it starts nothing in its first three seconds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/sha.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cluster/store.h"
+#include "hv/lease.h"
+#include "hv/start.h"
+#include "lib/clock.h"
+#include "lib/hex.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "proto/frame.h"
+#include "proto/json.h"
+#include "witnessd/core.h"
+#include "witnessd/front.h"
+#include "witnessd/host_internal.h"
+
+enum { PARENT = 3, WAIT_MS = 20000 };
+
+/* --- witness-vm --- */
+
+static void vm_say(uint64_t id, const char *error)
+{
+	Tb__VmReply reply = TB__VM_REPLY__INIT;
+	struct buf out = {0};
+
+	reply.id = id;
+	reply.error = (char *)(uintptr_t)error;
+	frame_append(&out, &reply.base);
+	(void)!write(PARENT, out.data, out.len);
+	buf_free(&out);
+}
+
+/* The guest says what it is typed, in brackets, and powers off when asked to. */
+static void vm_guest(int console, struct lease *lease)
+{
+	uint8_t head[FRAME_HEAD], payload[4096];
+	ProtobufCMessage *message;
+	Tb__VmRequest *request;
+	fd_set set;
+	char key;
+
+	for (;;) {
+		FD_ZERO(&set);
+		FD_SET(PARENT, &set);
+		FD_SET(console, &set);
+		if (select(console > PARENT ? console + 1 : PARENT + 1, &set, NULL, NULL, NULL) < 0)
+			_exit(90);
+		if (FD_ISSET(console, &set) && read(console, &key, 1) == 1)
+			dprintf(console, "[%c]", key);
+		if (!FD_ISSET(PARENT, &set))
+			continue;
+		if (recv(PARENT, head, sizeof(head), MSG_WAITALL) != sizeof(head))
+			raise(SIGKILL); /* VmStart.with_parent */
+		size_t len = frame_payload_len(head);
+		recv(PARENT, payload, len, MSG_WAITALL);
+		if (frame_unpack(&tb__vm_request__descriptor, payload, len, FRAME_MEMORY(len),
+				 &message) != 0)
+			_exit(91);
+		request = (Tb__VmRequest *)message;
+		vm_say(request->id, "");
+		if (request->what_case == TB__VM_REQUEST__WHAT_LEASE) {
+			lease_until(lease, request->lease->until_ms);
+		} else {
+			dprintf(console, "powering off\n");
+			vm_say(0, "powered off");
+			_exit(0);
+		}
+	}
+}
+
+static int vm_main(void)
+{
+	struct resources r = {0};
+	struct fault fault = {0};
+	struct lease lease;
+	Tb__VmStart *start;
+	int console;
+
+	if (start_receive(PARENT, &start, &r, &fault) < 0)
+		return 96;
+	lease_init(&lease);
+	lease_until(&lease, start->lease_until_ms);
+	console = resource_find(&r, "console");
+	for (size_t i = 0; i < r.count; i++)
+		dprintf(console, "%s ", r.item[i].name);
+	dprintf(console, "of %s\n", start->spec->name);
+	vm_say(0, "");
+	vm_guest(console, &lease);
+	return 0;
+}
+
+static int probe_main(void)
+{
+	puts("{\"canHost\":true,\"summary\":\"fine\"}");
+	return 0;
+}
+
+/* --- core and front --- */
+
+static struct core_view view = {.node_id = 1};
+static char model_path[128];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static Tb__HostReport *newest; /* under the lock */
+static unsigned proposals; /* of NodeHostSet that fit */
+
+const struct core_view *core_view(const struct core *c)
+{
+	(void)c;
+	return &view;
+}
+
+const char *core_model_path(const struct core *c)
+{
+	(void)c;
+	return model_path;
+}
+
+void core_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
+		  core_proposed done, void *arg)
+{
+	(void)c, (void)home, (void)done, (void)arg;
+	pthread_mutex_lock(&lock);
+	if (count == 1 && commands[0]->op_case == TB__COMMAND__OP_NODE_HOST_SET &&
+	    commands[0]->node_host_set->id == 1 && commands[0]->node_host_set->host->hosts)
+		proposals++;
+	pthread_mutex_unlock(&lock);
+	for (size_t i = 0; i < count; i++)
+		tb__command__free_unpacked(commands[i], NULL);
+	free(commands);
+}
+
+void core_host_report(struct core *c, Tb__HostReport *report)
+{
+	(void)c;
+	pthread_mutex_lock(&lock);
+	if (newest != NULL)
+		tb__host_report__free_unpacked(newest, NULL);
+	newest = report;
+	pthread_mutex_unlock(&lock);
+}
+
+void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uint64_t node)
+{
+	(void)f, (void)dial_id, (void)address, (void)node;
+	fail();
+}
+
+/* --- the test --- */
+
+struct lab {
+	char root[64], data[80], run[80], sha256[65];
+	struct store *model;
+	uint64_t applied;
+	struct host *host;
+	uv_loop_t loop; /* the front's */
+	struct mailbox home;
+	struct host_console *console;
+	struct buf said;
+	bool open, over;
+	char why[128];
+};
+
+static struct lab lab;
+
+static void pause_ms(unsigned ms)
+{
+	usleep(ms * 1000);
+	uv_run(&lab.loop, UV_RUN_NOWAIT);
+}
+
+/* What the newest report says of the VM; UNKNOWN: nothing. */
+static Tb__VmCondition condition(uint64_t vm, uint64_t incarnation, char problem[256])
+{
+	Tb__VmCondition is = TB__VM_CONDITION__VM_CONDITION_UNKNOWN;
+
+	problem[0] = '\0';
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; newest != NULL && i < newest->n_vms; i++)
+		if (newest->vms[i]->vm == vm && newest->vms[i]->incarnation == incarnation) {
+			is = newest->vms[i]->condition;
+			snprintf(problem, 256, "%s", newest->vms[i]->problem);
+		}
+	pthread_mutex_unlock(&lock);
+	return is;
+}
+
+static void lease_give(void)
+{
+	host_lease(lab.host, clock_boottime_ms() + 3000, 1);
+}
+
+static void await(uint64_t vm, uint64_t incarnation, Tb__VmCondition wanted, const char *problem)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+	char said[256];
+	Tb__VmCondition is;
+	char words[2][64];
+
+	do {
+		pause_ms(20);
+		lease_give();
+		is = condition(vm, incarnation, said);
+		if (is == wanted && strstr(said, problem) != NULL)
+			return;
+	} while (clock_boottime_ms() < end);
+	fail_msg("VM %" PRIu64 " is %s (%s), not %s (%s)", vm,
+		 json_enum_word(&tb__vm_condition__descriptor, (int)is, words[0]), said,
+		 json_enum_word(&tb__vm_condition__descriptor, (int)wanted, words[1]), problem);
+}
+
+static pid_t vm_pid(uint64_t id)
+{
+	/* As procps would find it: the only child of this process. */
+	char path[64], text[64] = "";
+	FILE *f;
+
+	(void)id;
+	for (pid_t t = getpid(); t < getpid() + 64; t++) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", getpid(), t);
+		f = fopen(path, "r");
+		if (f == NULL)
+			continue;
+		if (fgets(text, sizeof(text), f) == NULL)
+			text[0] = '\0';
+		fclose(f);
+		if (atoi(text) > 0)
+			return atoi(text);
+	}
+	return 0;
+}
+
+static void model_begin(void)
+{
+	assert_int_equal(store_begin(lab.model), 0);
+}
+
+static void model_commit(void)
+{
+	assert_int_equal(store_commit(lab.model, ++lab.applied), 0);
+	view.applied_index = lab.applied;
+	host_model_changed(lab.host, lab.applied);
+}
+
+static char text_name[] = "web", text_cluster[] = "lab", text_board[] = "b1",
+	    empty_address[] = "x:1";
+
+static void vm_put(uint64_t incarnation, bool releasing, bool data)
+{
+	Tb__Vm vm = TB__VM__INIT;
+	Tb__VmConfig config = TB__VM_CONFIG__INIT;
+	Tb__VmPlacement placement = TB__VM_PLACEMENT__INIT;
+	Tb__VmDisk disk = TB__VM_DISK__INIT, *disks[] = {&disk};
+
+	vm.id = 5;
+	vm.name = text_name;
+	vm.config = &config;
+	vm.running = true;
+	vm.placement = &placement;
+	placement.node = 1;
+	placement.incarnation = incarnation;
+	placement.releasing = releasing;
+	config.vcpus = 1;
+	config.memory_mib = 64;
+	config.kernel = lab.sha256;
+	config.restart_attempts = 3;
+	config.restart_backoff_ms = 1000;
+	disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
+	disk.size_mib = 1;
+	config.disks = disks;
+	config.n_disks = data;
+	model_begin();
+	assert_int_equal(store_vm_put(lab.model, &vm), 0);
+	model_commit();
+}
+
+static void image_put(bool file)
+{
+	static const char bytes[] = "what a kernel is made of";
+	Tb__Image image = TB__IMAGE__INIT;
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	char path[256], name[] = "kernel";
+	int fd;
+
+	SHA256((const uint8_t *)bytes, sizeof(bytes), digest);
+	hex_encode(digest, sizeof(digest), lab.sha256);
+	image.sha256 = lab.sha256;
+	image.name = name;
+	image.kind = TB__IMAGE_KIND__IMAGE_KIND_KERNEL;
+	image.size = sizeof(bytes);
+	if (file) {
+		snprintf(path, sizeof(path), "%s/images", lab.data);
+		mkdir(path, 0700);
+		snprintf(path, sizeof(path), "%s/images/%s", lab.data, lab.sha256);
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+		close(fd);
+	}
+	model_begin();
+	assert_int_equal(store_image_put(lab.model, &image), 0);
+	model_commit();
+}
+
+static void cluster_put(void)
+{
+	Tb__Cluster cluster = TB__CLUSTER__INIT;
+	Tb__Node node = TB__NODE__INIT;
+
+	cluster.name = text_cluster;
+	cluster.level = 3;
+	node.id = 1;
+	node.name = text_board;
+	node.address = empty_address;
+	model_begin();
+	assert_int_equal(store_cluster_put(lab.model, &cluster), 0);
+	assert_int_equal(store_node_put(lab.model, &node), 0);
+	model_commit();
+}
+
+static bool vm_folder(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/vms/5", lab.data);
+	return access(path, F_OK) == 0;
+}
+
+/* --- consoles --- */
+
+static void on_bytes(void *arg, const void *bytes, size_t len, const char *why)
+{
+	(void)arg;
+	if (len > 0) {
+		buf_append(&lab.said, bytes, len);
+	} else if (why != NULL) {
+		lab.over = true;
+		snprintf(lab.why, sizeof(lab.why), "%s", why);
+		return;
+	} else {
+		lab.open = true;
+	}
+	host_console_next(lab.console);
+}
+
+static void console_open(uint64_t vm, bool follow)
+{
+	lab.open = lab.over = false;
+	buf_clear(&lab.said);
+	lab.console =
+		host_console_open(lab.host, &lab.home, vm, CONSOLE_KEEP, follow, on_bytes, NULL);
+}
+
+static void console_await(const char *text)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	while (strstr(buf_string(&lab.said), text) == NULL && clock_boottime_ms() < end) {
+		pause_ms(20);
+		lease_give();
+	}
+	if (strstr(buf_string(&lab.said), text) == NULL)
+		fail_msg("\"%s\" is not in \"%s\"", text, buf_string(&lab.said));
+}
+
+static void console_await_over(const char *why)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	while (!lab.over && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_true(lab.over);
+	assert_string_equal(lab.why, why);
+}
+
+/* --- the story --- */
+
+#define IS(word) TB__VM_CONDITION__VM_CONDITION_##word
+
+static void uploaded(void *arg, int error, const char *message, uint64_t have, bool done)
+{
+	(void)arg, (void)message;
+	assert_int_equal(error, 0);
+	assert_int_equal(have, 25);
+	assert_true(done);
+}
+
+/* Without the fence nothing starts; without the image it says so; then it runs. */
+static void story_start(void)
+{
+	image_put(false);
+	vm_put(1, false, true);
+	host_lease(lab.host, clock_boottime_ms() + 60000, UINT64_MAX);
+	pause_ms(HOSTING_QUIET_MS + 500);
+	assert_int_equal(vm_pid(5), 0);
+	await(5, 1, IS(PREPARING), "kernel: ");
+	assert_int_equal(vm_pid(5), 0);
+	host_upload(lab.host, &lab.home, lab.sha256, 25, 0, "what a kernel is made of", 25,
+		    uploaded, NULL);
+	await(5, 1, IS(RUNNING), "");
+	assert_true(vm_pid(5) > 0);
+	assert_true(vm_folder());
+	pthread_mutex_lock(&lock);
+	assert_true(proposals > 0);
+	assert_int_equal(newest->n_images, 1);
+	assert_int_equal(newest->images[0]->state, TB__IMAGE_COPY_STATE__IMAGE_COPY_STATE_HELD);
+	pthread_mutex_unlock(&lock);
+}
+
+static void story_console(void)
+{
+	console_open(5, true);
+	console_await("console disk0 kernel kvm of web\n");
+	host_console_write(lab.console, "x", 1);
+	console_await("[x]");
+	host_console_close(lab.console);
+	console_open(5, false);
+	console_await_over("");
+	assert_non_null(strstr(buf_string(&lab.said), "[x]"));
+	host_console_close(lab.console);
+	console_open(77, true);
+	console_await_over("it is on no board");
+	host_console_close(lab.console);
+}
+
+static void story_crash(void)
+{
+	pid_t before = vm_pid(5);
+
+	console_open(5, true);
+	kill(before, SIGKILL);
+	await(5, 1, IS(BACKING_OFF), "killed");
+	await(5, 1, IS(RUNNING), "");
+	assert_int_not_equal(vm_pid(5), before);
+	console_await("[x]console disk0"); /* of both starts, through one look */
+	host_console_close(lab.console);
+}
+
+/* The lease is not renewed: the process is gone at its end, and comes back with the next one. */
+static void story_lease(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	host_lease(lab.host, clock_boottime_ms() + 600, 1);
+	while (vm_pid(5) != 0 && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_int_equal(vm_pid(5), 0);
+	await(5, 1, IS(RUNNING), "");
+}
+
+static void story_release(void)
+{
+	vm_put(1, true, true);
+	await(5, 1, IS(RELEASED), "");
+	assert_int_equal(vm_pid(5), 0);
+	assert_true(vm_folder()); /* its data */
+	vm_put(3, false, true);
+	await(5, 3, IS(RUNNING), "");
+}
+
+static void story_delete(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	vm_put(3, true, true);
+	await(5, 3, IS(RELEASED), "");
+	model_begin();
+	assert_int_equal(store_vm_delete(lab.model, 5), 0);
+	model_commit();
+	while (vm_folder() && clock_boottime_ms() < end) {
+		pause_ms(100);
+		lease_give();
+	}
+	assert_false(vm_folder());
+}
+
+static void story_stop(void)
+{
+	vm_put(4, false, false);
+	await(5, 4, IS(RUNNING), "");
+	console_open(5, true);
+	console_await("of web");
+	host_stop(lab.host);
+	assert_int_equal(vm_pid(5), 0);
+	console_await("powering off");
+	console_await_over("this board is stopping");
+	host_console_close(lab.console);
+}
+
+static void test_story(void **state)
+{
+	(void)state;
+	cluster_put();
+	story_start();
+	story_console();
+	story_crash();
+	story_lease();
+	story_release();
+	story_delete();
+	story_stop();
+}
+
+static int setup(void **state)
+{
+	static char program[] = "/proc/self/exe";
+	struct config config;
+	const char *why = "";
+
+	(void)state;
+	log_set_level(LOG_LEVEL_ERROR);
+	snprintf(lab.root, sizeof(lab.root), "%s/host-XXXXXX",
+		 getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(lab.root));
+	snprintf(lab.data, sizeof(lab.data), "%s/data", lab.root);
+	snprintf(lab.run, sizeof(lab.run), "%s/run", lab.root);
+	snprintf(model_path, sizeof(model_path), "%s/model.db", lab.run);
+	mkdir(lab.data, 0700);
+	mkdir(lab.run, 0700);
+	assert_int_equal(store_open(model_path, &lab.model), 0);
+	config_init(&config);
+	free(config.data_dir);
+	free(config.run_dir);
+	free(config.vm_program);
+	config.data_dir = lab.data;
+	config.run_dir = lab.run;
+	config.vm_program = program;
+	uv_loop_init(&lab.loop);
+	mailbox_init(&lab.home, &lab.loop, 1000);
+	if (host_start(&config, NULL, NULL, &lab.host, &why) != 0)
+		fail_msg("%s", why);
+	lab.host->kvm = "/dev/null";
+	config.data_dir = config.run_dir = config.vm_program = NULL;
+	config_free(&config);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char command[96];
+
+	(void)state;
+	host_stop(lab.host);
+	mailbox_close(&lab.home, NULL);
+	uv_run(&lab.loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&lab.loop), 0);
+	host_free(lab.host);
+	store_close(lab.model);
+	if (newest != NULL)
+		tb__host_report__free_unpacked(newest, NULL);
+	buf_free(&lab.said);
+	snprintf(command, sizeof(command), "rm -rf %s", lab.root);
+	return system(command);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_story, setup, teardown)};
+
+	if (argc > 1 && strcmp(argv[1], "supervised") == 0)
+		return vm_main();
+	if (argc > 1 && strcmp(argv[1], "probe") == 0)
+		return probe_main();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
