@@ -22,7 +22,7 @@ test: deps ## every test that CI runs (about 20 minutes on two cores)
 
 bench: ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
-	@python3 tests/bench/run.py build/bench/bin --keep
+	@python3 tests/bench/run.py build/bench/bin --keep --sizes 100,500,2000 --clear-sizes 100,1000,10000
 
 scale: deps ## ten thousand sites on three boards of this machine (about ten minutes)
 	@$(MAKE) --no-print-directory build PRESET=bench
@@ -35,8 +35,20 @@ bench-etcd: deps ## durable writes side by side with etcd (about four minutes)
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 	@build/$(PRESET)/tests/sim/sim --runs 100000
 
+sim-vms: build ## the same for virtual machines: never two of one, none without a lease
+	@build/$(PRESET)/tests/sim/sim --vms --runs 100000
+
+bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as ratios (about half an hour)
+	@packaging/arm64-sysroot.sh build/arm64-sysroot
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witnessd witnessctl \
+		witness-agent qnet_load -- --quiet
+	@python3 tests/bench/arm64.py build/arm64/bin --keep
+
 soak: build ## an hour of everything at random: 2,000 sites, boards killed, cut off, frozen, slowed
 	@python3 tests/e2e/soak.py build/$(PRESET)/bin
+
+placement: build ## virtual machines on three boards of this machine: lost, frozen, drained, never twice (two minutes)
+	@python3 tests/e2e/test_placement.py build/$(PRESET)/bin --long
 
 years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
 	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
@@ -81,5 +93,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd sim soak years torture two-sides fuzz board boards \
-	virtual-boards bench-hv small-kernel packages install clean
+.PHONY: help deps build demo test bench scale bench-etcd bench-arm64 sim sim-vms placement soak years torture \
+	two-sides fuzz board boards bench-hv small-kernel install clean virtual-boards packages

@@ -47,6 +47,7 @@ bool class_has_register(uint64_t id)
 	}
 }
 
+/* Where the key is or comes to lie. From the end: most come in their order. */
 static size_t place(const struct host_class *c, uint64_t key)
 {
 	size_t i = c->count;
@@ -74,9 +75,18 @@ bool class_add(struct host_class *c, uint64_t key, uint64_t value)
 
 const uint64_t *class_find(const struct host_class *c, uint64_t key)
 {
-	size_t at = place(c, key);
+	size_t low = 0, high = c->count;
 
-	return at < c->count && c->part[at].key == key ? &c->part[at].value : NULL;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (c->part[middle].key < key) {
+			low = middle + 1;
+		} else {
+			high = middle;
+		}
+	}
+	return low < c->count && c->part[low].key == key ? &c->part[low].value : NULL;
 }
 
 static uint64_t mix(uint64_t sum, uint64_t value)
@@ -187,6 +197,10 @@ size_t class_difference(const struct host_class *saved, const struct host_class 
 	size_t differences, len;
 
 	text[0] = '\0';
+	if (saved->count == here->count &&
+	    memcmp(saved->part, here->part, here->count * sizeof(here->part[0])) == 0) {
+		return 0;
+	}
 	/* The processor's own registers first, MIDR_EL1 before all: the rest follows from them. */
 	differences = tell_some(true, 0, saved, here, text, size);
 	differences = tell_some(false, differences, saved, here, text, size);

@@ -98,6 +98,42 @@ static void dispatch(struct loop *loop, const struct epoll_event *events, int co
 	loop->pending_count = 0;
 }
 
+void loop_first(struct loop *loop, void (*first)(void *arg), void *arg)
+{
+	loop->first = first;
+	loop->first_arg = arg;
+}
+
+void loop_when_quiet(struct loop *loop, void (*quiet)(void))
+{
+	loop->quiet = quiet;
+}
+
+/* Without the lock. How many events there are; 0: a moment has passed, or a signal came. */
+static int await(struct loop *loop, struct epoll_event *events)
+{
+	int wait_ms = loop->first != NULL   ? LOOP_FIRST_MS
+		      : loop->quiet != NULL ? LOOP_QUIET_MS
+					    : -1;
+	int count = epoll_wait(loop->epoll, events, BATCH, wait_ms);
+
+	if (count == 0 && loop->first == NULL) {
+		loop->quiet();
+		loop->quiet = NULL;
+	}
+	return count < 0 && errno == EINTR ? 0 : count;
+}
+
+static void call_first(struct loop *loop)
+{
+	void (*first)(void *arg) = loop->first;
+
+	if (first != NULL) {
+		loop->first = NULL;
+		first(loop->first_arg);
+	}
+}
+
 void loop_run(struct loop *loop)
 {
 	struct epoll_event events[BATCH];
@@ -107,11 +143,10 @@ void loop_run(struct loop *loop)
 		int count;
 
 		loop_unlock(loop);
-		do {
-			count = epoll_wait(loop->epoll, events, BATCH, -1);
-		} while (count < 0 && errno == EINTR);
+		count = await(loop, events);
 		assert(count >= 0);
 		loop_lock(loop);
+		call_first(loop);
 		dispatch(loop, events, count);
 	}
 	loop_unlock(loop);

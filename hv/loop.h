@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { LOOP_FIRST_MS = 1, LOOP_QUIET_MS = 20 };
+
 struct loop;
 
 /* Embedded by its owner. Zeroed means not watched. */
@@ -24,6 +26,9 @@ struct loop {
 	int wake; /* eventfd */
 	pthread_mutex_t lock;
 	bool stop; /* atomic: loop_stop comes from any thread */
+	void (*first)(void *arg); /* not called yet; NULL: none, or done */
+	void *first_arg;
+	void (*quiet)(void); /* likewise */
 	struct watch **pending; /* of the batch being dispatched */
 	int pending_count;
 };
@@ -38,6 +43,12 @@ int loop_add(struct loop *loop, struct watch *watch, int fd, uint32_t events);
 int loop_modify(struct watch *watch, uint32_t events);
 /* Harmless on a watch that is not watched. Not called again after this, also in the same batch. */
 void loop_remove(struct watch *watch);
+/* `first` is called once, with the lock: before the first watcher, and at the latest LOOP_FIRST_MS
+ * after loop_run began to wait. Before the loop runs. */
+void loop_first(struct loop *loop, void (*first)(void *arg), void *arg);
+/* `quiet` is called once, without the lock, when nothing has happened for LOOP_QUIET_MS: for what
+ * can wait until a start is over. Before the loop runs. */
+void loop_when_quiet(struct loop *loop, void (*quiet)(void));
 /* Runs until loop_stop. */
 void loop_run(struct loop *loop);
 /* From any thread, lock not needed. */

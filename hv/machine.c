@@ -25,8 +25,8 @@
 #include "lib/mem.h"
 #include "lib/rng.h"
 
-/* Memory slots. The register pages of the virtio devices come behind. */
-enum { SLOT_RAM, SLOT_VMGENID, SLOT_STOLEN, SLOT_PAGES };
+/* Memory slots. */
+enum { SLOT_RAM, SLOT_OWN, SLOT_REGISTERS };
 
 static int fault_kvm(struct fault *fault, int error, const char *what)
 {
@@ -100,26 +100,33 @@ static int make_ram(struct machine *m, uint64_t memory, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "the guest's memory") : 0;
 }
 
-/* A page of its own that the guest can read and write outside of RAM. */
-static int make_page(struct machine *m, uint32_t slot, uint64_t guest, uint8_t **ret,
-		     struct fault *fault)
+/* Pages outside of RAM that the guest can read and write: the generation id, and the stolen time
+ * where the host has it. One memory slot for both (12,000 instructions each); a guest that writes
+ * between them has those few pages more. */
+static int make_pages(struct machine *m, bool stolen, struct fault *fault)
 {
+	const size_t distance = LAYOUT_STOLEN - LAYOUT_VMGENID;
 	int rv;
 
-	*ret = pages_map(m->page_size);
-	if (*ret == NULL) {
+	m->own_size = (stolen ? distance : 0) + m->page_size;
+	m->own = pages_map(m->own_size);
+	if (m->own == NULL) {
 		return fault_set(fault, -ENOMEM, "no memory for the VM's own pages");
 	}
-	rv = kvm_slot_set(m->vm, slot, 0, guest, m->page_size, *ret);
-	return rv < 0 ? fault_kvm(fault, rv, "a page of the guest") : 0;
+	rv = kvm_slot_set(m->vm, SLOT_OWN, 0, LAYOUT_VMGENID, m->own_size, m->own);
+	if (rv < 0) {
+		return fault_kvm(fault, rv, "a page of the guest");
+	}
+	m->vmgenid = m->own;
+	m->stolen = stolen ? m->own + distance : NULL;
+	return 0;
 }
 
-static int make_vmgenid(struct machine *m, struct fault *fault)
+static int choose_generation(struct machine *m, struct fault *fault)
 {
 	uint8_t id[VMGENID_SIZE];
 	int rv = vmgenid_choose(m->spec->generation_id, id, fault);
 
-	rv = rv < 0 ? rv : make_page(m, SLOT_VMGENID, LAYOUT_VMGENID, &m->vmgenid, fault);
 	if (rv == 0) {
 		vmgenid_write(m->vmgenid, id);
 	}
@@ -131,18 +138,15 @@ static int make_processors(struct machine *m, struct fault *fault)
 {
 	unsigned count = m->spec->vcpus > 0 ? m->spec->vcpus : 1;
 	bool restoring = m->spec->restore != NULL;
-	uint64_t stolen = 0;
 	int rv = vcpus_create(m->kvm, m->vm, count, !m->spec->no_pmu, &m->bus, &m->loop, &m->vcpus,
 			      fault);
 
 	rv = rv < 0 ? rv : vcpus_init(&m->vcpus, restoring, fault);
 	rv = rv < 0 ? rv : gic_create(m->vm, (unsigned)m->spec->gic, count, &m->gic, fault);
 	rv = rv < 0 ? rv : gic_init(&m->gic, fault);
-	if (rv == 0 && vcpus_have_stolen_time(&m->vcpus)) {
-		stolen = LAYOUT_STOLEN;
-		rv = make_page(m, SLOT_STOLEN, stolen, &m->stolen, fault);
-	}
-	return rv < 0 ? rv : vcpus_attach(&m->vcpus, stolen, fault);
+	rv = rv < 0 ? rv : make_pages(m, vcpus_have_stolen_time(&m->vcpus), fault);
+	rv = rv < 0 ? rv : choose_generation(m, fault);
+	return rv < 0 ? rv : vcpus_attach(&m->vcpus, m->stolen != NULL ? LAYOUT_STOLEN : 0, fault);
 }
 
 static void uart_output(void *arg, uint8_t data)
@@ -334,10 +338,10 @@ static int connect_slot(struct machine *m, unsigned i)
 {
 	struct machine_slot *s = &m->slot[i];
 	uint64_t base = LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP;
-	uint8_t *page = m->pages + i * m->page_size;
 	int rv;
 
-	mmio_init(&s->mmio, s->virtio, page, base, LAYOUT_SPI_VIRTIO + i);
+	mmio_init(&s->mmio, s->virtio, m->registers + i * LAYOUT_VIRTIO_STEP, base,
+		  LAYOUT_SPI_VIRTIO + i);
 	bus_add(&m->bus, base, MMIO_PAGE_SIZE,
 		(struct bus_device){
 			.name = s->virtio->name,
@@ -346,8 +350,7 @@ static int connect_slot(struct machine *m, unsigned i)
 			.busy = mmio_busy,
 			.device = &s->mmio,
 		});
-	rv = kvm_slot_set(m->vm, SLOT_PAGES + i, KVM_MEM_READONLY, base, m->page_size, page);
-	rv = rv < 0 ? rv : connect_doorbells(m, s, base);
+	rv = connect_doorbells(m, s, base);
 	return rv < 0 ? rv : kvm_irqfd(m->vm, LAYOUT_SPI_VIRTIO + i, s->virtio->irq_fd, true);
 }
 
@@ -357,11 +360,15 @@ static int connect_slots(struct machine *m, struct fault *fault)
 	int rv = 0;
 
 	if (m->slots > 0) {
-		m->pages = pages_map(m->slots * m->page_size);
+		/* One memory slot for all: each costs 12,000 instructions. What lies between the
+		 * pages of two devices is never touched. */
+		m->registers = pages_map(m->slots * LAYOUT_VIRTIO_STEP);
 		m->ack_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (m->pages == NULL || m->ack_fd < 0) {
+		if (m->registers == NULL || m->ack_fd < 0) {
 			return fault_set(fault, -ENOMEM, "no memory for the devices' registers");
 		}
+		rv = kvm_slot_set(m->vm, SLOT_REGISTERS, KVM_MEM_READONLY, LAYOUT_VIRTIO,
+				  m->slots * LAYOUT_VIRTIO_STEP, m->registers);
 	}
 	for (i = 0; i < m->slots && rv == 0; i++) {
 		rv = connect_slot(m, i);
@@ -455,7 +462,6 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources,
 	rv = make_vm(m, memory, fault);
 	rv = rv < 0 ? rv : make_ram(m, memory, fault);
 	rv = rv < 0 ? rv : make_processors(m, fault);
-	rv = rv < 0 ? rv : make_vmgenid(m, fault);
 	if (rv == 0) {
 		make_board_devices(m);
 		rv = make_virtio_devices(m, fault);
@@ -534,14 +540,6 @@ int machine_load_kernel(struct machine *m, struct fault *fault)
 	return rv < 0 ? fault_kvm(fault, rv, "the first instruction's address") : 0;
 }
 
-void machine_start(struct machine *m)
-{
-	m->started_ms = clock_boottime_ms();
-	/* After snapshot_load the devices stand still. */
-	m->state = MACHINE_PAUSED;
-	machine_resume(m);
-}
-
 void machine_rest(struct machine *m, void (*rested)(void *arg), void *arg)
 {
 	assert(m->state != MACHINE_PAUSING);
@@ -554,20 +552,39 @@ void machine_rest(struct machine *m, void (*rested)(void *arg), void *arg)
 	loop_unlock(&m->loop);
 }
 
-/* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
- * told once to look at their rings; the counter goes on; random numbers begin anew; the network is
- * told where the guest is; connections of its former life are over. */
-static void tell_restored(struct machine *m)
+/* What the guest told in the moment of a pause is heard now. */
+static void events_listen(struct machine *m)
+{
+	if (m->event_watch.loop == NULL) {
+		(void)loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
+	}
+}
+
+/* After a restore: the counter goes on, random numbers begin anew. */
+static void guest_restored(struct machine *m)
 {
 	struct fault ignored = {0};
-	uint64_t one = 1, count;
-	unsigned i;
+	uint64_t count;
 
 	/* snapshot_load has seen both calls to work. */
 	if (guest_clock_count(&m->clock, m->advance_clock, clock_realtime_ms() * 1000000, &count,
 			      &ignored) == 0) {
 		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
 	}
+	if (m->new_generation) {
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
+	}
+}
+
+/* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
+ * told once to look at their rings; the network is told where the guest is; connections of its
+ * former life are over. */
+static void devices_restored(struct machine *m)
+{
+	uint64_t one = 1;
+	unsigned i;
+
 	for (i = 0; i < m->slots; i++) {
 		struct virtio *v = m->slot[i].virtio;
 
@@ -575,10 +592,6 @@ static void tell_restored(struct machine *m)
 		    write(v->irq_fd, &one, sizeof(one)) < 0) {
 			continue; /* full is as good as told */
 		}
-	}
-	if (m->new_generation) {
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
 	}
 	for (i = 0; i < sizeof(m->net) / sizeof(m->net[0]) && m->net[i] != NULL; i++) {
 		net_announce(m->net[i]);
@@ -589,38 +602,63 @@ static void tell_restored(struct machine *m)
 	if (m->output.columns != 0) {
 		machine_console_resize(m, m->output.columns, m->output.rows);
 	}
-	m->restored = m->new_generation = false;
 }
 
-/* What the guest told in the moment of a pause is heard now. */
-static void events_listen(struct machine *m)
+/* With the lock. */
+static void guest_resume(struct machine *m)
 {
-	if (m->event_watch.loop == NULL) {
-		(void)loop_add(&m->loop, &m->event_watch, m->vcpus.event_fd, EPOLLIN);
-	}
-}
-
-void machine_resume(struct machine *m)
-{
-	unsigned i;
-
-	if (m->state != MACHINE_PAUSED) {
-		return;
-	}
-	loop_lock(&m->loop);
-	for (i = 0; i < m->slots; i++) {
-		virtio_resume(m->slot[i].virtio);
-	}
 	if (m->restored) {
-		tell_restored(m);
+		guest_restored(m);
 	}
 	if (m->started_ms == 0) {
 		m->started_ms = clock_boottime_ms(); /* restored, and paused until now */
 	}
 	m->state = MACHINE_RUNNING;
 	events_listen(m);
-	loop_unlock(&m->loop);
 	vcpus_release(&m->vcpus);
+}
+
+/* With the lock. Until then kicks are kept. */
+static void devices_resume(void *arg)
+{
+	struct machine *m = arg;
+	unsigned i;
+
+	for (i = 0; i < m->slots; i++) {
+		virtio_resume(m->slot[i].virtio);
+	}
+	if (m->restored) {
+		devices_restored(m);
+	}
+	m->restored = m->new_generation = false;
+}
+
+void machine_start(struct machine *m)
+{
+	m->started_ms = clock_boottime_ms();
+	/* After snapshot_load the devices stand still. */
+	m->state = MACHINE_PAUSED;
+	if (!m->restored) {
+		machine_resume(m);
+		return;
+	}
+	/* The guest first: looking at rings costs a clone more than all the rest of this, and what
+	 * the guest itself has touched by then costs nothing. */
+	loop_lock(&m->loop);
+	guest_resume(m);
+	loop_unlock(&m->loop);
+	loop_first(&m->loop, devices_resume, m);
+}
+
+void machine_resume(struct machine *m)
+{
+	if (m->state != MACHINE_PAUSED) {
+		return;
+	}
+	loop_lock(&m->loop);
+	guest_resume(m);
+	devices_resume(m);
+	loop_unlock(&m->loop);
 }
 
 bool machine_can_reset(const struct machine *m, struct fault *fault)
@@ -740,9 +778,8 @@ void machine_destroy(struct machine *m)
 	if (m->ack_fd >= 0) {
 		close(m->ack_fd);
 	}
-	pages_unmap(m->pages, m->slots * m->page_size);
-	pages_unmap(m->stolen, m->page_size);
-	pages_unmap(m->vmgenid, m->page_size);
+	pages_unmap(m->registers, m->slots * LAYOUT_VIRTIO_STEP);
+	pages_unmap(m->own, m->own_size);
 	ram_destroy(&m->ram);
 	loop_close(&m->loop);
 	free(m);

@@ -81,11 +81,13 @@ struct machine {
 	struct bus bus;
 	struct vcpus vcpus;
 	struct gic gic;
-	uint8_t *pages; /* register pages: one host page for each virtio slot; owned */
+	uint8_t *registers; /* of the virtio devices, as they lie at LAYOUT_VIRTIO; owned */
 	size_t page_size; /* the host's */
 	int ack_fd; /* eventfd, owned; takes acknowledges that nobody reads (mmio.h) */
-	uint8_t *vmgenid; /* page of the generation id; owned */
-	uint8_t *stolen; /* page of stolen time, NULL where the host has none; owned */
+	uint8_t *own; /* as it lies at LAYOUT_VMGENID; owned */
+	size_t own_size;
+	uint8_t *vmgenid; /* page of the generation id, in `own` */
+	uint8_t *stolen; /* page of stolen time, in `own`; NULL where the host has none */
 
 	struct pl011 pl011;
 	struct pl031 pl031;
@@ -111,7 +113,8 @@ int machine_create(const Tb__VmSpec *spec, struct resources *resources,
 		   struct machine_console output, struct machine **ret, struct fault *fault);
 /* Kernel, initrd and device tree into memory; registers of the boot protocol. */
 int machine_load_kernel(struct machine *m, struct fault *fault);
-/* The vCPUs run; after snapshot_load the devices too. The caller then runs the loop. */
+/* The vCPUs run; after snapshot_load the devices too as soon as the loop runs, which the caller
+ * does next. */
 void machine_start(struct machine *m);
 /* vCPUs parked, then devices quiet, in this order. No vCPU runs when this returns; `rested` (may be
  * NULL) is called with the lock when the machine is PAUSED: before this returns, or later in the

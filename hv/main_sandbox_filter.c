@@ -1,7 +1,8 @@
 /* main_sandbox_filter.c: runs while building and prints sandbox_filter.h's program: every system
  * call that a VM's process makes after its start, and why. Whatever is not here ends the process.
  *
- * The only file that names libseccomp. */
+ * The program is our own (sandbox_program.h), and judges as libseccomp's does for the same rules:
+ * no other is printed. The only file that names libseccomp. */
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,23 +18,27 @@
 #include <sys/mman.h>
 
 #include "hv/sandbox_filter.h"
+#include "hv/sandbox_program.h"
 
-/* Argument `number`, masked, must be `value`. A mask of 0 ends the conditions. */
-struct condition {
-	unsigned number;
-	uint64_t mask, value;
-};
+enum { PROGRAM_ROOM = 512 };
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 struct call {
 	const char *name; /* on processors that have no such call it is left out */
 	const char *why;
-	struct condition conditions[2];
+	struct program_condition conditions[PROGRAM_CONDITIONS]; /* a mask of 0 ends them */
+};
+
+struct rules {
+	struct program_rule rule[PROGRAM_RULES];
+	size_t count;
 };
 
 #define WORD UINT64_C(0xffffffff)
 
 static const struct call calls[] = {
-	/* What a running guest needs all the time comes first: the kernel goes through the list. */
+	/* What a running guest needs all the time. */
 	{"futex", "threads wait for the device lock, the gate, the disk thread"},
 	{"epoll_pwait", "the loop"},
 	{"epoll_wait", "the loop, on x86"},
@@ -140,73 +145,164 @@ static void must(int rv, const char *what)
 	}
 }
 
-static void call_allow(scmp_filter_ctx filter, const struct call *call)
+/* --- libseccomp's program ----------------------------------------------------------------------
+ */
+
+static void rule_allow(scmp_filter_ctx filter, const struct program_rule *rule)
 {
-	int number = seccomp_syscall_resolve_name(call->name);
-	struct scmp_arg_cmp args[2];
-	unsigned count = 0;
+	struct scmp_arg_cmp args[PROGRAM_CONDITIONS];
 
-	if (number == __NR_SCMP_ERROR) {
-		must(-EINVAL, call->name);
-	}
-	if (number < 0) {
-		return;
-	}
-	while (count < 2 && call->conditions[count].mask != 0) {
-		const struct condition *c = &call->conditions[count];
+	for (unsigned i = 0; i < rule->count; i++) {
+		const struct program_condition *c = &rule->conditions[i];
 
-		args[count++] = SCMP_CMP64(c->number, SCMP_CMP_MASKED_EQ, c->mask, c->value);
+		args[i] = SCMP_CMP64(c->number, SCMP_CMP_MASKED_EQ, c->mask, c->value);
 	}
-	must(seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, count, args), call->name);
+	must(seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, (int)rule->call, rule->count, args),
+	     "seccomp_rule_add");
 }
 
-static void request_allow(scmp_filter_ctx filter, const struct request *request)
-{
-	must(seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-			      SCMP_A1(SCMP_CMP_EQ, request->number)),
-	     "ioctl");
-}
-
-static scmp_filter_ctx filter_make(void)
+static size_t reference_make(const struct rules *rules, struct sock_filter *ret)
 {
 	scmp_filter_ctx filter;
+	FILE *file = tmpfile();
+	size_t len;
 
 	/* The program is not for the kernel that runs us, which may be an emulator. */
 	must(seccomp_api_set(3), "seccomp_api_set");
 	filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	must(filter == NULL ? -ENOMEM : 0, "seccomp_init");
 	must(seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS), "badarch");
-	/* A tree: the kernel tries every number once when it loads the program. */
-	must(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize");
-	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
-		request_allow(filter, &requests[i]);
+	for (size_t i = 0; i < rules->count; i++) {
+		rule_allow(filter, &rules->rule[i]);
 	}
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-		call_allow(filter, &calls[i]);
-	}
-	return filter;
-}
-
-int main(void)
-{
-	scmp_filter_ctx filter = filter_make();
-	FILE *file = tmpfile();
-	struct sock_filter line;
-	unsigned pids = 0;
-
 	must(file == NULL ? -errno : 0, "tmpfile");
 	must(seccomp_export_bpf(filter, fileno(file)), "seccomp_export_bpf");
 	seccomp_release(filter);
 	rewind(file);
+	len = fread(ret, sizeof(ret[0]), PROGRAM_ROOM, file);
+	fclose(file);
+	return len;
+}
+
+/* --- the rules ---------------------------------------------------------------------------------
+ */
+
+static void rule_add(struct rules *rules, int call, const struct program_condition *conditions,
+		     unsigned count)
+{
+	struct program_rule *rule = &rules->rule[rules->count];
+
+	must(rules->count < PROGRAM_RULES && call < PROGRAM_CALLS ? 0 : -E2BIG, "rules");
+	*rule = (struct program_rule){.call = (unsigned)call, .count = count};
+	memcpy(rule->conditions, conditions, count * sizeof(conditions[0]));
+	rules->count++;
+}
+
+static void rules_list(struct rules *ret)
+{
+	for (size_t i = 0; i < LENGTH(calls); i++) {
+		int call = seccomp_syscall_resolve_name(calls[i].name);
+		unsigned count = 0;
+
+		must(call == __NR_SCMP_ERROR ? -EINVAL : 0, calls[i].name);
+		while (count < PROGRAM_CONDITIONS && calls[i].conditions[count].mask != 0) {
+			count++;
+		}
+		if (call >= 0) {
+			rule_add(ret, call, calls[i].conditions, count);
+		}
+	}
+	for (size_t i = 0; i < LENGTH(requests); i++) {
+		/* The kernel looks at 32 bits. */
+		const struct program_condition request = {1, WORD, requests[i].number};
+
+		rule_add(ret, SCMP_SYS(ioctl), &request, 1);
+	}
+}
+
+/* --- are both the same? ------------------------------------------------------------------------
+ */
+
+struct pair {
+	struct sock_filter own[PROGRAM_ROOM], other[PROGRAM_ROOM];
+	size_t own_len, other_len;
+	unsigned allowed, refused;
+};
+
+static void pair_run(struct pair *p, const struct seccomp_data *data)
+{
+	uint32_t own = program_run(p->own, p->own_len, data);
+
+	if (own != program_run(p->other, p->other_len, data)) {
+		fprintf(stderr, "sandbox filter: call %d is judged otherwise by libseccomp\n",
+			data->nr);
+		exit(1);
+	}
+	p->allowed += own == SECCOMP_RET_ALLOW;
+	p->refused += own != SECCOMP_RET_ALLOW;
+}
+
+/* Each argument as it is, and with each of its bits turned. */
+static void pair_try(struct pair *p, struct seccomp_data data)
+{
+	pair_run(p, &data);
+	for (unsigned i = 0; i < 6; i++) {
+		for (unsigned bit = 0; bit < 64; bit++) {
+			data.args[i] ^= UINT64_C(1) << bit;
+			pair_run(p, &data);
+			data.args[i] ^= UINT64_C(1) << bit;
+		}
+	}
+}
+
+static void pair_compare(struct pair *p, const struct rules *rules, uint32_t arch)
+{
+	struct seccomp_data data = {.arch = arch};
+
+	for (size_t i = 0; i < rules->count; i++) {
+		const struct program_rule *rule = &rules->rule[i];
+
+		data = (struct seccomp_data){.arch = arch, .nr = (int)rule->call};
+		for (unsigned c = 0; c < rule->count; c++) {
+			data.args[rule->conditions[c].number] |= rule->conditions[c].value;
+		}
+		pair_try(p, data);
+		data.arch ^= 1;
+		pair_run(p, &data);
+	}
+	for (int call = -1024; call < 2 * PROGRAM_CALLS; call++) {
+		data = (struct seccomp_data){.arch = arch, .nr = call};
+		pair_run(p, &data);
+		memset(data.args, 0xff, sizeof(data.args));
+		pair_run(p, &data);
+		data.nr ^= 0x40000000;
+		pair_run(p, &data);
+	}
+	must(p->allowed >= rules->count && p->refused > 1000 ? 0 : -ERANGE, "the comparison");
+}
+
+int main(void)
+{
+	static struct rules rules;
+	static struct pair p;
+	unsigned pids = 0;
+
+	rules_list(&rules);
+	p.own_len =
+		program_make(rules.rule, rules.count, seccomp_arch_native(), p.own, PROGRAM_ROOM);
+	must(p.own_len > 0 ? 0 : -E2BIG, "the program");
+	p.other_len = reference_make(&rules, p.other);
+	pair_compare(&p, &rules, seccomp_arch_native());
 	printf("/* Made by main_sandbox_filter.c. */\n#include \"hv/sandbox_filter.h\"\n\n"
 	       "const struct sock_filter sandbox_filter[] = {\n");
-	while (fread(&line, sizeof(line), 1, file) == 1) {
-		printf("\t{0x%02x, %u, %u, 0x%08x},\n", line.code, line.jt, line.jf, line.k);
-		pids += line.k == SANDBOX_FILTER_PID;
+	for (size_t i = 0; i < p.own_len; i++) {
+		const struct sock_filter *line = &p.own[i];
+
+		printf("\t{0x%02x, %u, %u, 0x%08x},\n", line->code, line->jt, line->jf, line->k);
+		pids += line->k == SANDBOX_FILTER_PID;
 	}
 	printf("};\nconst size_t sandbox_filter_len = sizeof(sandbox_filter) / "
 	       "sizeof(sandbox_filter[0]);\n");
-	fclose(file);
 	must(pids == 1 ? 0 : -ERANGE, "the place of the process's id");
 	return fflush(stdout) == 0 ? 0 : 1;
 }

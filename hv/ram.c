@@ -70,13 +70,27 @@ static int memfd_make(uint64_t size, int *ret_fd)
 	return 0;
 }
 
-/* Puts the mapping in the reserved place. */
-static int map_at(uint8_t *at, uint64_t size, int flags, int fd)
+/* Puts the mapping in the reserved place; NULL: anywhere. */
+static uint8_t *map_at(uint8_t *at, uint64_t size, int flags, int fd)
 {
-	void *got =
-		mmap(at, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, 0);
+	void *got = mmap(at, size, PROT_READ | PROT_WRITE,
+			 flags | MAP_NORESERVE | (at != NULL ? MAP_FIXED : 0), fd, 0);
 
-	return got == MAP_FAILED ? -errno : 0;
+	return got == MAP_FAILED ? NULL : got;
+}
+
+static uint8_t *map_aligned(uint64_t size, int flags, int fd)
+{
+	uint8_t *place = reserve(size);
+	uint8_t *at = place == NULL ? NULL : map_at(place, size, flags, fd);
+
+	if (at == NULL && place != NULL) {
+		int error = errno;
+
+		munmap(place, size);
+		errno = error;
+	}
+	return at;
 }
 
 static int fault_memory(struct fault *fault, int error, uint64_t size)
@@ -91,16 +105,13 @@ static int map(enum ram_backing backing, int fd, uint64_t size, struct ram *ret,
 	int flags = backing == RAM_MEMFD       ? MAP_SHARED
 		    : backing == RAM_ANONYMOUS ? MAP_PRIVATE | MAP_ANONYMOUS
 					       : MAP_PRIVATE;
-	uint8_t *at = reserve(size);
-	int rv;
+	uint8_t *at;
 
+	/* A file's pages are small ones, wherever it is. */
+	at = backing == RAM_SHARED_FILE ? map_at(NULL, size, flags, fd)
+					: map_aligned(size, flags, fd);
 	if (at == NULL) {
 		return fault_memory(fault, -errno, size);
-	}
-	rv = map_at(at, size, flags, fd);
-	if (rv < 0) {
-		munmap(at, size);
-		return fault_memory(fault, rv, size);
 	}
 	/* Best effort: without huge pages the guest runs all the same, slower. A core dump of a VM
 	 * process never holds the guest's secrets. */

@@ -779,7 +779,7 @@ static int run(struct server *s, struct fault *fault)
 {
 	struct machine *m = s->machine;
 
-	program_forget();
+	loop_when_quiet(&m->loop, program_forget);
 	loop_lock(&m->loop);
 	tell_parent(s, "");
 	loop_unlock(&m->loop);

@@ -31,12 +31,10 @@ struct terminal {
 	bool in_waits; /* a file: never told ready, read by the timer */
 	int timer;
 	bool timer_runs;
-	/* Typed, not taken by the guest. */
-	uint8_t input[INPUT_SIZE];
-	size_t input_len;
-	/* Taken from the guest, not taken by the reader. */
-	uint8_t output[OUTPUT_SIZE];
-	size_t output_len;
+	size_t input_len, output_len;
+	/* Typed, not taken by the guest; taken from the guest, not taken by the reader. Last: their
+	 * pages cost nothing as long as nobody uses them. */
+	uint8_t input[INPUT_SIZE], output[OUTPUT_SIZE];
 };
 
 enum terminal_key terminal_filter(struct terminal_keys *k, uint8_t *data, size_t *len, size_t *used)
@@ -347,9 +345,10 @@ static int input_open(struct terminal *t)
 
 int terminal_create(const struct terminal_config *config, struct terminal **ret)
 {
-	struct terminal *t = mem_zalloc(sizeof(*t));
+	struct terminal *t = mem_alloc(sizeof(*t));
 	int rv;
 
+	memset(t, 0, offsetof(struct terminal, input));
 	t->config = *config;
 	t->in_watch.ready = in_ready;
 	t->out_watch.ready = out_ready;

@@ -291,6 +291,16 @@ static bool exit_handle(struct vcpu *c)
 	}
 }
 
+static void work(struct vcpus *v)
+{
+	void (*todo)(void *arg) = v->work;
+
+	v->work = NULL;
+	pthread_mutex_unlock(&v->gate_lock);
+	todo(v->work_arg);
+	pthread_mutex_lock(&v->gate_lock);
+}
+
 /* Waits while the gate is closed. False: the thread ends. */
 static bool gate_pass(struct vcpus *v)
 {
@@ -300,7 +310,11 @@ static bool gate_pass(struct vcpus *v)
 	v->parked++;
 	pthread_cond_broadcast(&v->gate_changed);
 	while (v->park && !v->ending) {
-		pthread_cond_wait(&v->gate_changed, &v->gate_lock);
+		if (v->work != NULL) {
+			work(v);
+		} else {
+			pthread_cond_wait(&v->gate_changed, &v->gate_lock);
+		}
 	}
 	v->parked--;
 	go = !v->ending;
@@ -430,6 +444,16 @@ void vcpus_release(struct vcpus *v)
 		__atomic_store_n(&v->vcpu[i].run->immediate_exit, 0, __ATOMIC_RELEASE);
 	}
 	v->park = false;
+	pthread_cond_broadcast(&v->gate_changed);
+	pthread_mutex_unlock(&v->gate_lock);
+}
+
+void vcpus_work(struct vcpus *v, void (*todo)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&v->gate_lock);
+	assert(v->park && v->parked == v->threads && v->threads > 0 && v->work == NULL);
+	v->work = todo;
+	v->work_arg = arg;
 	pthread_cond_broadcast(&v->gate_changed);
 	pthread_mutex_unlock(&v->gate_lock);
 }

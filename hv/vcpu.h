@@ -51,7 +51,9 @@ struct vcpus {
 	bool park; /* vCPUs are to stop at the gate; under gate_lock, as all below */
 	bool ending;
 	unsigned threads; /* that were made */
-	unsigned parked; /* threads that wait at the gate */
+	unsigned parked; /* threads that wait at the gate, or work there */
+	void (*work)(void *arg); /* for one that waits; NULL: none */
+	void *work_arg;
 	/* First system event since the last reset; told once through event_fd. */
 	enum vcpu_event event;
 	char event_text[160];
@@ -80,6 +82,10 @@ int vcpus_start(struct vcpus *v, struct fault *fault);
  * which a vCPU may be waiting for. */
 void vcpus_park(struct vcpus *v);
 void vcpus_release(struct vcpus *v);
+/* One of the parked threads, which have nothing else to do, calls `work`. Once per park; they stay
+ * parked until it has returned, and are not released, parked again or ended before it says that it
+ * is done. */
+void vcpus_work(struct vcpus *v, void (*work)(void *arg), void *arg);
 /* Ends and joins the threads, closes all. */
 void vcpus_close(struct vcpus *v);
 /* Takes the event that event_fd told; NONE if none. `text` for people, stays valid until the next.

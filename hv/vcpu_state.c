@@ -161,6 +161,23 @@ static bool is_as_here(const struct vcpu *c, uint64_t id, const uint8_t *value,
 	return part != NULL && *part == saved;
 }
 
+/* A register that KVM_ARM_VCPU_INIT has left zero, and the value is zero: X0-X30, SP_EL0 and the
+ * vector registers (KVM API, KVM_ARM_VCPU_INIT). */
+static bool is_as_new(uint64_t id, const uint8_t *value)
+{
+	static const uint8_t zero[16];
+	const uint64_t space = KVM_REG_ARM64 | KVM_REG_ARM_CORE;
+	uint64_t word = id & UINT16_MAX;
+
+	if ((id & ~(KVM_REG_SIZE_MASK | UINT16_MAX)) != space ||
+	    memcmp(value, zero, kvm_reg_size(id)) != 0) {
+		return false;
+	}
+	return word < KVM_REG_ARM_CORE_REG(regs.pc) ||
+	       (word >= KVM_REG_ARM_CORE_REG(fp_regs.vregs[0]) &&
+		word < KVM_REG_ARM_CORE_REG(fp_regs.fpsr));
+}
+
 static void register_load(const struct vcpu *c, uint64_t id, const uint8_t *value,
 			  const struct host_class *class, const struct limits *limits,
 			  struct refusals *refused)
@@ -168,7 +185,7 @@ static void register_load(const struct vcpu *c, uint64_t id, const uint8_t *valu
 	char name[REGISTER_NAME];
 	int rv;
 
-	if (is_counter(id) || is_beyond(id, limits)) {
+	if (is_counter(id) || is_beyond(id, limits) || is_as_new(id, value)) {
 		return;
 	}
 	if (id == MPIDR_EL1 || class_has_register(id)) {

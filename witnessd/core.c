@@ -272,6 +272,7 @@ static int core_apply(void *arg, uint64_t index, const uint8_t *data, size_t len
 		free(result);
 		return rv;
 	}
+	c->model_index = index;
 	c->model_dirty = true;
 	c->nodes_dirty |= result->nodes_changed || result->cluster_changed;
 	lead_applied(c, result);
@@ -296,6 +297,8 @@ static int core_restore(void *arg, const uint8_t *data, size_t len)
 	struct core *c = arg;
 	int rv = store_restore(c->store, data, len);
 
+	if (rv == 0)
+		rv = store_applied(c->store, &c->model_index);
 	c->model_dirty = true;
 	c->nodes_dirty = true;
 	return rv;

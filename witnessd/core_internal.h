@@ -102,6 +102,8 @@ struct core {
 	struct store *store;
 	struct engine *engine;
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
+	/* The last entry in the model, as store_applied says: what is raft's own does not count. */
+	uint64_t model_index;
 	bool model_dirty; /* since the last flush */
 	bool nodes_dirty;
 	bool version_told; /* the model is being told which release runs here */

@@ -156,7 +156,8 @@ static void prepared(struct host_vm *vm, const struct vm_job *j)
 static void job_done(struct host_job *job)
 {
 	struct vm_job *j = list_entry(job, struct vm_job, job);
-	struct host_vm *vm = vm_find(job->host, j->vm);
+	struct host *h = job->host; /* outlives the job */
+	struct host_vm *vm = vm_find(h, j->vm);
 	enum vm_work next;
 
 	assert(vm != NULL); /* stays while a worker is in its folder */
@@ -173,7 +174,7 @@ static void job_done(struct host_job *job)
 		vm_free(vm, j->kind == WORK_DELETE ? "the VM is deleted"
 						   : "the VM has left this board");
 	job_free(j);
-	host_maybe_stopped(job->host);
+	host_maybe_stopped(h);
 }
 
 static struct vm_job *job_new(struct host_vm *vm, enum vm_work kind)

@@ -100,7 +100,7 @@ void lead_start(struct core *c)
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_host_forget(c, 0);
-	core_host_fence(c, engine_applied(c->engine));
+	core_host_fence(c, c->model_index);
 	lead_vms_start(c);
 	core_door_ask(c);
 	core_host_ask(c);

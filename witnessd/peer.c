@@ -245,7 +245,7 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 						      renew->leader_ms, now);
 	if (lead_vms_withholds(c, p->node))
 		grant.length_ms = 0;
-	grant.applied_index = engine_applied(c->engine);
+	grant.applied_index = c->model_index;
 	lead_renewed(c, p->node, renew);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;
 	frame.lease_grant = &grant;

@@ -129,6 +129,10 @@ int vm_cgroup_begin(char ret_base[VM_CGROUP_PATH], struct problem *problem)
 	if (rv == -EBUSY)
 		return problem_set(problem, rv,
 				   "other processes are in the cgroup %.100s of this one", folder);
+	if (rv == -ENOENT)
+		return problem_set(problem, rv,
+				   "the cgroup %.100s has no controllers for memory and pids",
+				   folder);
 	return rv < 0 ? problem_set(problem, rv, "the cgroup %.100s is not for this daemon: %s",
 				    folder, strerror(-rv))
 		      : 0;

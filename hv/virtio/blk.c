@@ -683,9 +683,13 @@ static bool drain(struct blk *b, int wait_ms)
 
 static bool blk_drain(struct virtio *v, int wait_ms)
 {
-	bool drained = drain(blk_of(v), wait_ms);
+	struct blk *b = blk_of(v);
+	bool worked = b->in_flight > 0, drained = drain(b, wait_ms);
 
-	virtio_signal(v, 0);
+	/* A ring that was restored and not moved since is told nothing. */
+	if (worked) {
+		virtio_signal(v, 0);
+	}
 	return drained;
 }
 

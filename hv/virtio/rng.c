@@ -130,6 +130,7 @@ static const struct virtio_class class = {
 	.name = "rng",
 	.queues = 1,
 	.queue_size = QUEUE_SIZE,
+	.rare_kicks = 1, /* the bucket allows no more */
 	.kick = kick,
 	.reset = reset,
 };

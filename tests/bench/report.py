@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`report.py`: writes docs/BENCHMARKS.md from docs/benchmarks/*.json, the newest result of each bench: bench.json (run.py),
-scale.json (scale.py), etcd.json (etcd.py), boards.json (boards.py). Each keeps its result there and calls it;
+scale.json (scale.py), etcd.json (etcd.py), arm64.json (arm64.py). Each keeps its result there and calls it;
 nobody writes numbers into these files by hand. A result stays until the same bench has a newer one."""
 
 import datetime
@@ -144,6 +144,21 @@ def etcd_rows(result):
 def beside_etcd(result):
     """For the terminal."""
     return "\n".join(f"{row[0]:<66}{row[1]:>14}{row[2]:>14}{row[3]:>14}" for row in etcd_rows(result))
+
+
+# --- arm64 ---
+
+def arm64_rows(result):
+    rows = [("in an emulated Arm board", "ours : qnetd")]
+    for case in result["cases"]:
+        kind = f"{case['sites']} sites, {'TLS' if case['tls'] else 'in the clear'}"
+        for what, path, factor, unit in LINES:
+            pair = (at(case["boards"], path), at(case.get("corosync_qnetd") or {}, path))
+            if unit in ("s", "ms", "kB"):
+                rows.append((f"{kind}: {what}", ratio(*pair)))
+    rows.append(("witness-agent that holds a lease: memory it is resident with", number(result["agent"]["rss_kib"] * 1.024e-3, "MB")))
+    rows.append(("the same, what it shares counted in parts (PSS)", number(result["agent"]["pss_kib"] * 1.024e-3, "MB")))
+    return rows
 
 
 # --- budgets ---
@@ -313,7 +328,7 @@ def load_result(name):
 
 
 def write(document=DOCUMENT):
-    bench, scale, etcd = (load_result(name) for name in ("bench.json", "scale.json", "etcd.json"))
+    bench, scale, etcd, arm64 = (load_result(name) for name in ("bench.json", "scale.json", "etcd.json", "arm64.json"))
     rows = budgets(bench, scale)
     text = ["# Benchmarks\n", verdict(rows) + busy(bench, scale, etcd),
             "Written by the runs themselves (tests/bench/report.py).\n", markdown(budget_rows(rows)),
@@ -324,8 +339,9 @@ def write(document=DOCUMENT):
     if bench is None:
         text.append("Not measured: run `make bench`.\n")
     text += ["## Beside etcd\n", markdown(etcd_rows(etcd)) if etcd else "Not measured: run `make bench-etcd`.\n"]
+    text += ["## On arm64\n", markdown(arm64_rows(arm64)) if arm64 else "Not measured: run `make bench-arm64`.\n"]
     text += [ABOUT, "## The runs\n", machine_words("beside corosync-qnetd", bench) +
-             machine_words("ten thousand sites", scale) + machine_words("beside etcd", etcd)]
+             machine_words("ten thousand sites", scale) + machine_words("beside etcd", etcd) + machine_words("on arm64 (the emulator's host)", arm64)]
     with open(document, "w") as file:
         file.write("\n".join(text))
 

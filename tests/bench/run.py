@@ -10,7 +10,6 @@ import argparse
 import http.client
 import json
 import os
-import resource
 import ssl
 import subprocess
 import sys
@@ -22,10 +21,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import report
 from boards import Cluster, Failure, die_with_parent
-from load import Load, cpu_s, enroll, import_sites, rss_kib, run_quiet
+from load import Load, cpu_s, enroll, import_sites, raise_files_limit, rss_kib, run_quiet
 
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
 PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
+HEARTBEAT_MS = 8000
+SLOWER = 1  # of all heartbeats, on a machine that is (--slower)
 IMPORTED = 10000
 QNETD_ATTEMPTS = 2
 
@@ -64,7 +65,7 @@ def file_times(directories):
 def attach(name, pids, load, probe, limit):
     """All sites attach at once while the probes' echoes are timed."""
     probe.tell("attach")
-    if probe.settle(60) is None:
+    if probe.settle(60 * SLOWER) is None:
         raise Failure(f"{name}: the probes did not attach: {probe.trouble()}")
     time.sleep(2)
     rss, cpu = rss_kib(pids), cpu_s(pids)
@@ -186,8 +187,8 @@ def qnetd_case(cluster, db, tls, sites, limit):
         raise Failure(f"corosync-qnetd ended with {server.returncode}")
     pids = [server.pid]
     idle = idle_without_sites(pids)
-    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls)
-    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
+    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls, HEARTBEAT_MS * SLOWER)
+    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS * SLOWER)
     result = {"idle": idle}
     try:
         phases("corosync-qnetd", pids, load, probe, limit, result)
@@ -288,8 +289,8 @@ def boards_case(given, sites, with_tls, idle_s):
         listed = listing_seconds(cluster.board(3))
         tls = enroll(cluster, names) if with_tls else []
         addresses = [board.sites_address for board in cluster.boards.values()]
-        load = Load(cluster.bin, addresses, sites, "site-", tls)
-        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
+        load = Load(cluster.bin, addresses, sites, "site-", tls, HEARTBEAT_MS * SLOWER)
+        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS * SLOWER)
         result = {}
         phases("boards", pids, load, probe, given.limit, result)
         if idle_s:
@@ -307,7 +308,7 @@ def measure(given):
         if not given.only_boards:
             db, certificates = nss_database(scratch.dir)
         for with_tls in (True, False):
-            for sites in given.sizes:
+            for sites in given.sizes if with_tls or not given.clear_sizes else given.clear_sizes:
                 case = {"sites": sites, "tls": with_tls}
                 kind = "TLS" if with_tls else "in the clear"
                 if not given.only_boards:
@@ -345,23 +346,33 @@ def disk_directory():
     raise Failure("no directory on a disk: set TMPDIR")
 
 
+def numbers(text):
+    return [int(word) for word in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin")
+    parser.add_argument("--result", help="write the numbers to this file as well")
     parser.add_argument("--keep", action="store_true", help="in docs/benchmarks, and write docs/BENCHMARKS.md")
-    parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[100, 500],
-                        help="sites, separated by commas")
+    parser.add_argument("--sizes", type=numbers, default=[100, 500, 2000], help="sites over TLS, separated by commas")
+    parser.add_argument("--clear-sizes", type=numbers, help="sites in the clear; like those over TLS unless said")
     parser.add_argument("--idle", type=int, default=60, help="idle seconds")
     parser.add_argument("--limit", type=int, default=90, help="seconds for each phase")
+    parser.add_argument("--slower", type=int, default=1, help="heartbeats of so many times their length")
     parser.add_argument("--only-boards", action="store_true", help="without corosync-qnetd")
     given = parser.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    global SLOWER
+    SLOWER = given.slower
+    raise_files_limit()
     tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]
     cases = measure(given)
     result = {"cases": cases, "broken_promises": broken_promises(cases), **report.machine(load),
               "seconds": time.monotonic() - began}
+    if given.result:
+        with open(given.result, "w") as file:
+            json.dump(result, file, indent=1)
     if given.keep:
         report.keep("bench.json", result)
     print(report.side_by_side(result))

@@ -8,7 +8,6 @@ is not on a majority, sites that do not come to rest)."""
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import report
 from boards import Cluster
-from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, rss_kib, sessions_of
+from load import Fleet, Watch, cpu_s, enroll, grants, import_sites, raise_files_limit, rss_kib, sessions_of
 
 
 def say(text):
@@ -168,8 +167,7 @@ def main():
     parser.add_argument("--limit", type=int, default=600, help="seconds for each phase")
     parser.add_argument("--in-flight", type=int, default=64, help="connects under way at once of each generator; 0: all")
     given = parser.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_files_limit()
     tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]
     with Cluster(given.bin) as cluster:

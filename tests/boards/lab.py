@@ -139,8 +139,8 @@ class Result:
 
 
 class Check:
-    def __init__(self, title, script, judge, limit, files):
-        self.title, self.judge, self.limit, self.files = title, judge, limit, files
+    def __init__(self, title, script, judge, limit, files, variant):
+        self.title, self.judge, self.limit, self.files, self.variant = title, judge, limit, files, variant
         self.script = textwrap.dedent(script)
 
     def write(self, folder):
@@ -174,11 +174,12 @@ class Lab:
             self.options += [word for value in values for word in (option, value)]
         self.checks, self.local, self.bin = [], [], ""
 
-    def check(self, title, script, limit=120, files=None):
+    def check(self, title, script, limit=120, files=None, variant=None):
         """Decorates the function that judges the Result. `limit` is in seconds of the board's clock, and
-        there to end what hangs: a busy machine is ten times slower than an idle one."""
+        there to end what hangs: a busy machine is ten times slower than an idle one. `variant`: where
+        it has nothing to say on the others."""
         def add(judge):
-            self.checks.append(Check(title, script, judge, limit, files or {}))
+            self.checks.append(Check(title, script, judge, limit, files or {}, variant))
             return judge
         return add
 
@@ -252,7 +253,8 @@ class Lab:
         began = time.monotonic()
         # A board is two threads of QEMU.
         with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
-            runs = [pool.submit(self._run, variant, checks, programs, options.verbose) for variant in variants]
+            runs = [pool.submit(self._run, variant, mine, programs, options.verbose) for variant in variants
+                    if (mine := [check for check in checks if check.variant in (None, variant)])]
             verdicts = [verdict for run in runs for verdict in run.result()]
         verdicts += [(title, tried(judge)) for title, judge in self.local if options.only in title]
         for title, failure in verdicts:

@@ -46,6 +46,16 @@ def run_quiet(command, text=None, **how):
         raise Failure(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
+def raise_files_limit():
+    """As far as it goes: root may go beyond what it was given."""
+    for wanted in (65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return
+        except (ValueError, OSError):
+            pass
+
+
 # --- certificates ---
 
 def enroll(cluster, names, workers=4):

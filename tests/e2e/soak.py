@@ -16,7 +16,6 @@ import json
 import os
 import queue
 import random
-import resource
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from boards import Cluster, Failure, wait_for
 from enroll_all import request_for
-from load import Load, enroll, import_sites, rss_kib
+from load import Load, enroll, import_sites, raise_files_limit, rss_kib
 from torture import UnixConnection
 
 FIRST_USER = 59100  # of board 1; nobody's
@@ -336,8 +335,7 @@ def main():
             sys.exit("soak.py: only root can make a network name space and cut boards off: run it as root")
         os.execvpe("unshare", ["unshare", "--net", sys.executable, *sys.argv], {**os.environ, "SOAK_NET": "own"})
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_files_limit()
     say(f"seed {given.seed}")
     with Cluster(given.bin) as cluster:
         soak(cluster, given)

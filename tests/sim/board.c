@@ -127,6 +127,8 @@ void board_led(struct world *w, struct board *b)
 	b->fleet = fleet_new(&model, b->fleet_term, LEASE_WITH_MARGIN_MS, now);
 	b->fleet_due_ms = UINT64_MAX;
 	door_report(w, b);
+	if (w->vms)
+		vm_led(w, b);
 	board_flush(w, b);
 }
 
@@ -144,6 +146,7 @@ void board_deposed(struct world *w, struct board *b)
 		b->lease = (struct lease){.term = b->fleet_term, .until_ms = own};
 	fleet_free(b->fleet);
 	b->fleet = NULL;
+	vm_deposed(b);
 	for (unsigned i = 1; i <= w->pipe_count; i++) {
 		struct pipe *p = &w->pipes[i];
 
@@ -157,6 +160,7 @@ static void link_lost_by_leader(struct world *w, struct board *b, unsigned link)
 	unsigned follower = w->pipes[link].near;
 
 	pipe_close(w, link, false, true);
+	vm_forget(b, follower);
 	if (b->fleet == NULL)
 		return;
 	fleet_door_lost(b->fleet, follower, lease_table_end(&b->leases, follower),
@@ -262,6 +266,10 @@ void board_applied(struct world *w, struct board *b, const struct log_entry *e)
 	uint64_t now = clock_of_board(w, b);
 	Tb__Command *command = NULL;
 
+	if (e->vm.verb != VM_NONE) {
+		vm_applied(w, b, e);
+		return;
+	}
 	if (good) {
 		b->epoch = e->epoch;
 		b->grant = *e;
@@ -293,6 +301,21 @@ static uint64_t board_lease_until(struct world *w, struct board *b)
 	uint64_t own = b->fleet ? lease_table_self_until(&b->leases, clock_of_board(w, b)) : 0;
 
 	return own > until ? own : until;
+}
+
+uint64_t board_lease(struct world *w, struct board *b)
+{
+	return board_lease_until(w, b);
+}
+
+unsigned vm_links_up(const struct world *w, const struct board *b)
+{
+	unsigned set = 1u << b->id;
+
+	for (unsigned i = 1; i <= w->boards; i++)
+		if (link_of(w, b, i) != 0)
+			set |= 1u << i;
+	return set;
 }
 
 /* --- the door --- */
@@ -657,6 +680,7 @@ static void link_close_by_follower(struct world *w, struct board *b)
 	if (b->link != 0)
 		pipe_close(w, b->link, true, true);
 	b->link = 0;
+	vm_link_lost(b);
 	b->dial_ms = clock_of_board(w, b) + DIAL_MS;
 }
 
@@ -690,6 +714,8 @@ static void link_dial(struct world *w, struct board *b)
 	b->link = pipe_open(w, false, b->id, leader->id, b->raft.term);
 	world_note(w, "board %u: linked to leader %u", b->id, leader->id);
 	door_report(w, b);
+	if (w->vms)
+		vm_linked(w, b);
 	link_renew(w, b);
 }
 
@@ -714,13 +740,22 @@ static void link_parcel(struct world *w, struct board *b, unsigned link, struct 
 		reply->leader_ms = now;
 		reply->length_ms = lease_table_renew(&b->leases, w->pipes[link].near, p->term,
 						     p->leader_ms, now);
+		if ((b->withheld >> w->pipes[link].near & 1) != 0 && !vm_fault_no_withhold)
+			reply->length_ms = 0;
+		reply->applied = b->raft.applied;
 		pipe_send(w, link, false, reply);
 		break;
 	case LINK_ORDER:
 		if (link == b->link && p->term >= b->raft.term)
 			door_order(w, b, p->order);
 		break;
+	case LINK_REPORT:
+		if (b->fleet != NULL && w->pipes[link].term == b->fleet_term)
+			vm_reported(w, b, w->pipes[link].near, p);
+		break;
 	case LINK_GRANT:
+		if (link == b->link)
+			vm_granted(b, now >= b->lease.until_ms, p->length_ms, p->applied);
 		lease_granted(&b->lease, b->raft.term, p->term, p->number, p->leader_ms,
 			      p->length_ms);
 		break;
@@ -771,6 +806,8 @@ static void board_sleep(struct world *w, struct board *b)
 		ms = b->dial_ms;
 	if (b->fleet != NULL && b->fleet_due_ms < ms)
 		ms = b->fleet_due_ms;
+	if (w->vms && vm_due_ms(b) < ms)
+		ms = vm_due_ms(b);
 	/* The silence of followers is looked at with every heartbeat of the log. */
 	if (ms != UINT64_MAX && board_when_us(b, ms) < due)
 		due = board_when_us(b, ms);
@@ -796,6 +833,8 @@ void board_tick(struct world *w, struct board *b)
 	if (b->link != 0 && clock_of_board(w, b) >= b->renew_ms)
 		link_renew(w, b);
 	board_flush(w, b);
+	if (w->vms)
+		vm_tick(w, b);
 	board_sleep(w, b);
 }
 
@@ -822,6 +861,8 @@ void board_boot(struct world *w, struct board *b)
 	b->fleet_due_ms = UINT64_MAX;
 	b->next_session = ++b->boot * 1000;
 	raft_start(w, b);
+	if (w->vms)
+		vm_boot(w, b);
 	board_tick(w, b);
 }
 
@@ -831,6 +872,8 @@ void board_crash(struct world *w, struct board *b, bool resets)
 	if (!b->alive)
 		return;
 	b->alive = false;
+	if (w->vms)
+		vm_crash(w, b, resets);
 	proposals_drop(b);
 	fleet_free(b->fleet);
 	b->fleet = NULL;

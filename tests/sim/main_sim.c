@@ -1,11 +1,11 @@
 /* sim: many small worlds by seed, until one of them breaks a rule.
  *
- * sim [--leases] [--runs N] [--seed S] [--bug NAME] [--trace]
+ * sim [--leases | --vms] [--runs N] [--seed S] [--bug NAME] [--trace]
  *
  * Run i has the seed S + i, so a failure is repeated, and told as a story, by
  * `sim --runs 1 --seed THAT --trace`. Exit: 0 nothing found, 1 a rule was broken, 2 usage.
  * --bug makes the code under test wrong on purpose. --leases: the site's nodes run witness-agent
- * and hold a lease, else corosync and hold the vote. */
+ * and hold a lease, else corosync and hold the vote. --vms: no site, but virtual machines. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,14 +28,43 @@ static const struct {
 /* --leases only: a mistake of the agent, not of the boards. */
 static const char bug_from_arrival[] = "from-arrival";
 
+/* --vms only. */
+static const struct {
+	const char *name;
+	enum scheduler_fault scheduler;
+	enum hosting_fault hosting;
+	bool no_withhold;
+} vm_bugs[] = {
+	{"no-margin", SCHEDULER_FAULT_NO_MARGIN, HOSTING_FAULT_NONE, false},
+	{"no-release", SCHEDULER_FAULT_NO_RELEASE, HOSTING_FAULT_NONE, false},
+	{"no-fence", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_FENCE, false},
+	{"early-release", SCHEDULER_FAULT_NONE, HOSTING_FAULT_EARLY_RELEASE, false},
+	{"no-withhold", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, true},
+};
+
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: sim [--leases] [--runs N] [--seed S] [--bug NAME] [--trace]\nbugs:");
+	fprintf(stderr, "usage: sim [--leases | --vms] [--runs N] [--seed S] [--bug NAME] "
+			"[--trace]\nbugs:");
 	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++)
 		fprintf(stderr, " %s", bugs[i].name);
+	for (size_t i = 0; i < sizeof(vm_bugs) / sizeof(vm_bugs[0]); i++)
+		fprintf(stderr, " %s", vm_bugs[i].name);
 	fprintf(stderr, " %s\n", bug_from_arrival);
 	return 2;
+}
+
+static bool vm_bug_set(const char *name)
+{
+	for (size_t i = 0; i < sizeof(vm_bugs) / sizeof(vm_bugs[0]); i++) {
+		if (strcmp(vm_bugs[i].name, name) != 0)
+			continue;
+		scheduler_fault = vm_bugs[i].scheduler;
+		hosting_fault = vm_bugs[i].hosting;
+		vm_fault_no_withhold = vm_bugs[i].no_withhold;
+		return true;
+	}
+	return false;
 }
 
 static int bug_set(const char *name)
@@ -50,7 +79,7 @@ static int bug_set(const char *name)
 		fleet_fault = bugs[i].fault;
 		return 0;
 	}
-	return -1;
+	return vm_bug_set(name) ? 0 : -1;
 }
 
 int main(int argc, char **argv)
@@ -65,6 +94,8 @@ int main(int argc, char **argv)
 			options.trace = true;
 		else if (strcmp(argv[i], "--leases") == 0)
 			options.leases = true;
+		else if (strcmp(argv[i], "--vms") == 0)
+			options.vms = true;
 		else if (strcmp(argv[i], "--runs") == 0 &&
 			 text_to_u64(value, 1, UINT32_MAX, &runs) == 0)
 			i++;

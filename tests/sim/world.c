@@ -154,6 +154,8 @@ static void parcel_free(struct parcel *p)
 		tb__door_event__free_unpacked(p->event, NULL);
 	if (p->order != NULL)
 		tb__door_order__free_unpacked(p->order, NULL);
+	if (p->report != NULL)
+		tb__host_report__free_unpacked(p->report, NULL);
 	buf_free(&p->bytes);
 	free(p);
 }
@@ -589,6 +591,8 @@ static void world_heal(struct world *w)
 		if (!w->board[i].alive)
 			board_boot(w, &w->board[i]);
 	}
+	if (w->vms)
+		vm_heal(w);
 	for (unsigned i = 1; i <= w->nodes; i++) {
 		if (!w->node[i].alive)
 			world_node_boot(w, i);
@@ -602,6 +606,13 @@ static void world_fault(struct world *w)
 {
 	if (w->now_us >= w->end_of_faults_us) {
 		world_heal(w);
+		return;
+	}
+	if (w->vms) {
+		vm_fault(w);
+		world_at(w,
+			 w->now_us + 50000 + world_below(w, world_chance(w, 50) ? 600000 : 5000000),
+			 (struct moment){.kind = MOMENT_FAULT});
 		return;
 	}
 	switch (world_below(w, 8)) {
@@ -706,6 +717,9 @@ static void world_moment(struct world *w, const struct moment *m)
 	case MOMENT_FAULT:
 		world_fault(w);
 		break;
+	default:
+		vm_moment(w, m);
+		break;
 	}
 }
 
@@ -796,6 +810,8 @@ int world_run(const struct options *options, char *problem, size_t size)
 	world_init(&w, options);
 	if (options->leases)
 		world_init_leases(&w);
+	if (options->vms)
+		vm_world_init(&w);
 	world_note(&w, "%u boards, %u nodes, algorithm %u, heartbeat %u ms", w.boards, w.nodes,
 		   w.algorithm, w.heartbeat_ms);
 	for (unsigned i = 1; i <= w.boards; i++)
@@ -809,7 +825,9 @@ int world_run(const struct options *options, char *problem, size_t size)
 		if (m.at_us > w.end_us) {
 			if (m.kind == MOMENT_RAFT)
 				raft_message_free(m.data);
-			if (w.leases)
+			if (w.vms)
+				check_vm_alive(&w);
+			else if (w.leases)
 				check_lease_alive(&w);
 			else
 				check_alive(&w);
@@ -817,6 +835,8 @@ int world_run(const struct options *options, char *problem, size_t size)
 		}
 		w.now_us = m.at_us;
 		world_moment(&w, &m);
+		if (w.vms)
+			check_vm_moment(&w);
 	}
 	snprintf(problem, size, "%s", w.problem);
 	world_free(&w);

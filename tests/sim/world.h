@@ -8,8 +8,12 @@
  * With --leases the nodes run witness-agent (agent_node.c) and the boards have a door for them
  * (agent_board.c) instead.
  *
+ * With --vms there are no nodes: the boards host virtual machines (vm_board.c), which persons
+ * start, stop and move, and things of their own go wrong (vm_faults.c).
+ *
  * Real code under test: cluster/fleet, cluster/arbiter, cluster/lease; with --leases
- * cluster/candidate, witnessd/agent_session and agent/claim too. The rest are models of what
+ * cluster/candidate, witnessd/agent_session and agent/claim too; with --vms cluster/scheduler and
+ * cluster/hosting. The rest are models of what
  * surrounds them, written from the protocol's description. check.c knows none of it: it looks at
  * what nodes hold and at what the log has committed. */
 #pragma once
@@ -19,7 +23,9 @@
 
 #include "agent/claim.h"
 #include "cluster/fleet.h"
+#include "cluster/hosting.h"
 #include "cluster/lease.h"
+#include "cluster/scheduler.h"
 #include "lib/buf.h"
 #include "lib/rng.h"
 #include "witnessd/agent_session.h"
@@ -28,6 +34,8 @@ enum {
 	SIM_BOARDS = 5,
 	SIM_NODES = 5,
 	SIM_LISTS = 8,
+	SIM_VMS = 4,
+	SIM_PROCESSES = 16, /* of one board at a time */
 };
 
 struct ring {
@@ -36,6 +44,27 @@ struct ring {
 };
 
 /* --- the log --- */
+
+/* A command on a VM, as in command.proto; what persons do names no incarnation. */
+struct vm_op {
+	enum vm_verb {
+		VM_NONE,
+		VM_START,
+		VM_STOP,
+		VM_RESTART,
+		VM_MOVE,
+		VM_PLACE,
+		VM_RELEASE,
+		VM_SETTLE,
+	} verb;
+	unsigned vm;
+	uint64_t incarnation;
+	unsigned node;
+	bool hard;
+	bool failed;
+	bool well;
+	bool ended;
+};
 
 struct log_entry {
 	uint64_t term;
@@ -47,6 +76,7 @@ struct log_entry {
 	uint32_t handover_ms;
 	bool lease;
 	uint64_t generation;
+	struct vm_op vm;
 };
 
 enum raft_role { RAFT_FOLLOWER, RAFT_CANDIDATE, RAFT_LEADER };
@@ -99,6 +129,7 @@ enum parcel_kind {
 	/* link, to the leader */
 	LINK_EVENT,
 	LINK_RENEW,
+	LINK_REPORT, /* of the host */
 	/* link, to the follower */
 	LINK_ORDER,
 	LINK_GRANT,
@@ -121,6 +152,8 @@ struct parcel {
 	Tb__DoorEvent *event; /* owned */
 	Tb__DoorOrder *order; /* owned */
 	struct buf bytes; /* owned */
+	Tb__HostReport *report; /* owned */
+	uint64_t applied; /* LINK_GRANT */
 };
 
 /* An end is open until its owner closes it or its owner dies. */
@@ -174,6 +207,31 @@ struct agent_conn {
 	struct agent_session session;
 };
 
+/* --- virtual machines --- */
+
+/* A row of the model. */
+struct vm_row {
+	bool running;
+	unsigned node;
+	uint64_t incarnation;
+	bool releasing;
+	bool hard;
+	unsigned target;
+	unsigned avoid;
+	unsigned home;
+	unsigned moves;
+};
+
+/* A process of the board's kernel: it outlives the daemon, but not its deadline. */
+struct vm_process {
+	uint64_t id; /* 0: free */
+	unsigned vm;
+	uint64_t incarnation;
+	uint64_t deadline_ms; /* own clock */
+	bool runs; /* its guest */
+	uint64_t daemon; /* whose child it is */
+};
+
 struct board {
 	unsigned id;
 	bool alive;
@@ -207,6 +265,24 @@ struct board {
 	struct agent_conn *agents;
 	uint64_t next_session;
 	const Tb__SitePolicy *policy; /* of the site */
+	/* virtual machines */
+	struct vm_row vms[SIM_VMS + 1]; /* the model */
+	struct hosting *hosting;
+	uint64_t fence;
+	uint64_t host_applied; /* of what the hosting was told */
+	uint64_t host_due_ms;
+	struct vm_process processes[SIM_PROCESSES];
+	uint64_t lease_max_ms; /* the longest that this board ever had */
+	uint64_t paused_until_us; /* the whole board stands still, its processes too */
+	struct {
+		Tb__HostReport *report; /* as the leader */
+		uint64_t heard_ms;
+	} hosts[SIM_BOARDS + 1];
+	unsigned vm_on_way; /* commands of the scheduler, not applied yet */
+	bool vm_changed; /* since the last decision */
+	unsigned vm_links; /* set of boards that answered then */
+	uint64_t vm_due_ms;
+	unsigned withheld; /* set of boards */
 	uint64_t wake; /* generation of the timer that counts */
 };
 
@@ -266,6 +342,15 @@ enum moment_kind {
 	MOMENT_BREAK,
 	MOMENT_PATHS, /* node a: cut off from all boards if b, else not */
 	MOMENT_FAULT,
+	/* board a: */
+	MOMENT_VM_PREPARED, /* VM b in incarnation `number` */
+	MOMENT_VM_RUNS, /* process `number` */
+	MOMENT_VM_DEADLINE, /* process `number`: is it over? */
+	MOMENT_VM_DIES, /* process `number`; b: its guest powered off */
+	MOMENT_VM_GONE, /* daemon ring.seq hears of it: incarnation `number` of VM b; ring.node: off
+			 */
+	MOMENT_VM_PERSON, /* persons want all VMs to run again */
+	MOMENT_VM_PATHS, /* the boards reach each other again */
 };
 
 struct moment {
@@ -283,6 +368,7 @@ struct options {
 	uint64_t seed;
 	bool trace;
 	bool leases;
+	bool vms;
 };
 
 struct world {
@@ -306,6 +392,11 @@ struct world {
 	uint32_t lease_ms;
 	uint32_t stop_ms;
 	Tb__SitePolicy policy;
+	bool vms; /* the boards host VMs, and there are no nodes */
+	unsigned pinned; /* set of VMs with data disks */
+	unsigned waits; /* set of VMs that wait for their board when it is lost */
+	uint64_t processes; /* ever made */
+	uint64_t incarnation[SIM_VMS + 1]; /* the greatest that ever had a process */
 	uint64_t greatest_epoch; /* that any node ever acted by */
 	bool calm; /* nothing goes wrong any more */
 	unsigned loss; /* percent of raft messages */
@@ -397,6 +488,36 @@ void agent_break(struct world *w, struct node *n);
 /* Somebody changes what it wants, or its data. */
 void agent_whim(struct world *w, struct node *n);
 void agent_heal(struct world *w, struct node *n);
+
+/* vm_board.c: a board as a host, and the scheduler while it leads */
+extern bool vm_fault_no_withhold; /* a seeded mistake of the glue */
+void vm_boot(struct world *w, struct board *b);
+/* kept: the kernel lives on, and the processes with it, each until its deadline. */
+void vm_crash(struct world *w, struct board *b, bool kept);
+void vm_applied(struct world *w, struct board *b, const struct log_entry *e);
+void vm_led(struct world *w, struct board *b);
+void vm_deposed(struct board *b);
+void vm_linked(struct world *w, struct board *b); /* to a leader */
+void vm_link_lost(struct board *b); /* its own */
+void vm_forget(struct board *b, unsigned host); /* as the leader: that link is gone */
+void vm_granted(struct board *b, bool lapsed, uint64_t length_ms, uint64_t applied);
+void vm_reported(struct world *w, struct board *b, unsigned host, struct parcel *p);
+/* The lease as it is now; actions and reports; as the leader, decisions. */
+void vm_tick(struct world *w, struct board *b);
+uint64_t vm_due_ms(const struct board *b); /* UINT64_MAX: nothing */
+void vm_moment(struct world *w, const struct moment *m);
+unsigned vm_links_up(const struct world *w, const struct board *b); /* board.c: set of boards */
+uint64_t board_lease(struct world *w, struct board *b); /* board.c: until when */
+
+/* vm_faults.c */
+void vm_world_init(struct world *w);
+void vm_fault(struct world *w);
+void vm_heal(struct world *w);
+
+/* check_vm.c */
+void check_vm_started(struct world *w, const struct board *b, const struct vm_process *p);
+void check_vm_moment(struct world *w); /* after each moment */
+void check_vm_alive(struct world *w); /* at the end */
 
 /* check.c */
 void check_lease(struct world *w);

@@ -864,6 +864,27 @@ static void test_rest_waits_for_nobody(void **state)
 	world_close(w);
 }
 
+/* Restored and not begun: the state of the interrupt controller has what the driver was told. */
+static void test_rest_tells_nothing_new(void **state)
+{
+	struct world *w = world_plain(DOUBLE);
+	struct virtio *v = blk_virtio(w->b);
+	struct virtio_state s;
+
+	(void)state;
+	assert_int_equal(request(w, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), 0);
+	virtio_pause(v);
+	virtio_save(v, &s);
+	virtio_set_status(v, 0);
+	assert_int_equal(virtio_load(v, &s), 0);
+	(void)hv_driver_interrupts(&w->d);
+	assert_true(virtio_rest(v));
+	assert_int_equal(hv_driver_interrupts(&w->d), 0);
+	virtio_resume(v);
+	mmio_refresh(&w->d.mmio);
+	world_close(w);
+}
+
 /* Held with three reads at the host, the first two of which would be asked for again. */
 static struct world *world_reset_in_flight(struct ask a[3])
 {
@@ -1411,6 +1432,7 @@ int main(void)
 		cmocka_unit_test(test_one_interrupt_for_many),
 		cmocka_unit_test(test_pause_drains),
 		cmocka_unit_test(test_rest_waits_for_nobody),
+		cmocka_unit_test(test_rest_tells_nothing_new),
 		cmocka_unit_test(test_reset_waits),
 		cmocka_unit_test(test_rest_ends_a_reset),
 		cmocka_unit_test(test_failure_in_flight),

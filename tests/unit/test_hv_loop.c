@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -180,6 +181,90 @@ static void test_lock(void **state)
 	loop_close(&loop);
 }
 
+/* What is called out of turn: how often, and after how many calls of the watcher. */
+static struct {
+	struct loop *loop;
+	const struct probe *probe;
+	unsigned firsts, quiets, probe_calls;
+	bool ends;
+} turn;
+
+static void first(void *arg)
+{
+	assert_ptr_equal(arg, &turn);
+	assert_int_not_equal(pthread_mutex_trylock(&turn.loop->lock), 0);
+	turn.firsts++;
+	turn.probe_calls = turn.probe != NULL ? turn.probe->calls : 0;
+	if (turn.ends) {
+		loop_stop(turn.loop);
+	}
+}
+
+static void quiet(void)
+{
+	assert_int_equal(pthread_mutex_trylock(&turn.loop->lock), 0);
+	pthread_mutex_unlock(&turn.loop->lock);
+	assert_int_equal(turn.firsts, 1);
+	turn.quiets++;
+	loop_stop(turn.loop);
+}
+
+/* Before the first watcher, under the lock, once. */
+static void test_first(void **state)
+{
+	struct probe a = {.ends = true};
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	memset(&turn, 0, sizeof(turn));
+	turn.loop = &loop;
+	turn.probe = &a;
+	probe_add(&loop, &a);
+	probe_signal(&a);
+	loop_first(&loop, first, &turn);
+	loop_run(&loop);
+	assert_int_equal(turn.firsts, 1);
+	assert_int_equal(turn.probe_calls, 0);
+	assert_int_equal(a.calls, 1);
+	loop.stop = false;
+	probe_signal(&a);
+	loop_run(&loop);
+	assert_int_equal(turn.firsts, 1);
+	assert_int_equal(a.calls, 2);
+	loop_remove(&a.watch);
+	close(a.watch.fd);
+	loop_close(&loop);
+}
+
+/* And if nothing comes; what waits for a quiet moment comes later, once, without the lock. */
+static void test_first_and_quiet_without_events(void **state)
+{
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	memset(&turn, 0, sizeof(turn));
+	turn.loop = &loop;
+	turn.ends = true;
+	loop_first(&loop, first, &turn);
+	loop_when_quiet(&loop, quiet);
+	loop_run(&loop);
+	assert_int_equal(turn.firsts, 1);
+	assert_int_equal(turn.quiets, 0);
+	loop_close(&loop);
+	assert_int_equal(loop_init(&loop), 0);
+	loop_first(&loop, first, &turn);
+	loop_when_quiet(&loop, quiet);
+	turn.ends = false;
+	turn.firsts = 0;
+	loop_run(&loop);
+	assert_int_equal(turn.firsts, 1);
+	assert_int_equal(turn.quiets, 1);
+	assert_null(loop.quiet);
+	loop_close(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +272,8 @@ int main(void)
 		cmocka_unit_test(test_paused),
 		cmocka_unit_test(test_stop_from_another_thread),
 		cmocka_unit_test(test_lock),
+		cmocka_unit_test(test_first),
+		cmocka_unit_test(test_first_and_quiet_without_events),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

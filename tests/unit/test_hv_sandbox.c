@@ -220,8 +220,13 @@ static void life_limits(void *arg)
 	struct rlimit now;
 	struct sandbox s;
 	int inherited = fcntl(0, F_DUPFD, 500);
+	const rlim_t *few = arg;
 
-	(void)arg;
+	if (few != NULL) {
+		must(getrlimit(RLIMIT_NOFILE, &now) == 0, "the limit of descriptors");
+		now.rlim_cur = *few;
+		must(setrlimit(RLIMIT_NOFILE, &now) == 0, "a low limit of descriptors");
+	}
 	log.log = true;
 	s = enter(&log);
 	seal(&log, &s);
@@ -245,11 +250,14 @@ static void life_limits_of_a_person(void *arg)
 
 static void test_limits(void **state)
 {
+	rlim_t few = 40; /* fewer than are looked at in one go */
+
 	(void)state;
 	if (SANITIZED) {
 		skip();
 	}
 	assert_int_equal(child_run(life_limits, NULL), 0);
+	assert_int_equal(child_run(life_limits, &few), 0);
 	assert_int_equal(child_run(life_limits_of_a_person, NULL), 0);
 }
 
