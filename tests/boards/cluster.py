@@ -12,8 +12,8 @@
     cluster.py unplug N, plug N    its network cable
     cluster.py down                ends all and removes their disks
 
-On the boards' network board N is 10.77.0.N, on its bridge br0. No root needed. Times are told; on two idle cores a
-board is up in half a minute."""
+On the boards' network board N is 10.77.0.N, on its bridge br0. No root needed. Times are told:
+a board takes a minute of processor time until it is up."""
 
 import argparse
 import concurrent.futures

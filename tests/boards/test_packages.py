@@ -32,7 +32,7 @@ getent passwd; getent group
 VM_UNIT = r"""
 sed -e '/^\(Type\|Restart\|RestartSec\|ExecStartPre\|StateDirectory.*\|RuntimeDirectory.*\)=/d' \
 	-e 's|^ExecStart=.*|ExecStart=/usr/bin/witness-vm run /var/lib/lab/spec.json\nType=exec\nReadWritePaths=/var/lib/lab\nStandardInput=null\n\
-StandardOutput=file:/var/lib/lab/said\nStandardError=file:/var/lib/lab/said|' \
+StandardOutput=truncate:/var/lib/lab/said\nStandardError=append:/var/lib/lab/said|' \
 	/lib/systemd/system/witnessd.service >/run/systemd/system/vm-check.service
 grep -c '^\(Protect\|Restrict\|SystemCall\|Device\|Capab\)' /run/systemd/system/vm-check.service
 truncate -s 4M /var/lib/lab/disk.img
@@ -139,7 +139,7 @@ class Story:
         script = "".join(f"if {attempt} >/dev/null 2>&1; then echo 'DONE {attempt}'; else echo NOT; fi\n"
                          for attempt in attempts)
         self.shell("sed -e '/^\\(Restart\\|RestartSec\\|ExecStartPre\\|StateDirectory.*\\|RuntimeDirectory.*\\)=/d' "
-                   "-e 's|^Type=.*|Type=oneshot\\nStandardOutput=file:/var/lib/lab/tried|' "
+                   "-e 's|^Type=.*|Type=oneshot\\nStandardOutput=truncate:/var/lib/lab/tried|' "
                    "-e 's|^ExecStart=.*|ExecStart=/bin/sh /run/attempts|' "
                    "/lib/systemd/system/witnessd.service >/run/systemd/system/attempts.service\n"
                    f"cat >/run/attempts <<'END'\n{script}END\n"
