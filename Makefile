@@ -47,6 +47,9 @@ bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as
 soak: build ## an hour of everything at random: 2,000 sites, boards killed, cut off, frozen, slowed
 	@python3 tests/e2e/soak.py build/$(PRESET)/bin
 
+placement: build ## virtual machines on three boards of this machine: lost, frozen, drained, never twice (two minutes)
+	@python3 tests/e2e/test_placement.py build/$(PRESET)/bin --long
+
 years: build ## all that befalls a cluster: upgrade, lost majority, renewals, alarms (about six minutes)
 	@python3 tests/e2e/test_years.py build/$(PRESET)/bin --long
 
@@ -82,5 +85,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd bench-arm64 sim sim-vms soak years torture two-sides fuzz board boards \
-	bench-hv small-kernel install clean
+.PHONY: help deps build demo test bench scale bench-etcd bench-arm64 sim sim-vms placement soak years torture two-sides fuzz board \
+	boards bench-hv small-kernel install clean

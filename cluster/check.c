@@ -688,7 +688,8 @@ int event_check(const Tb__Event *row, struct apply_problem *ret)
 		return problem(ret, "event.severity", "use info, warning or error");
 	if (text_check(row->actor, CHECK_ACTOR, "event.actor", ret) != 0 ||
 	    text_check(row->site, LIMIT_NAME, "event.site", ret) != 0 ||
-	    text_check(row->node, LIMIT_NAME, "event.node", ret) != 0)
+	    text_check(row->node, LIMIT_NAME, "event.node", ret) != 0 ||
+	    text_check(row->vm, LIMIT_NAME, "event.vm", ret) != 0)
 		return -EINVAL;
 	return text_check(row->message, LIMIT_MESSAGE, "event.message", ret);
 }

@@ -147,7 +147,8 @@ static void problem_set(struct hosting *h, struct hosted *e, const char *problem
 /* Also no process that a daemon of before has left behind. */
 static bool released(const struct hosting *h, const struct hosted *e, uint64_t now_ms)
 {
-	return e->releasing && ((e->process == 0 && now_ms >= h->quiet_ms) ||
+	return e->releasing && ((e->process == 0 && (now_ms >= h->quiet_ms ||
+						     HOSTING_FAULTY(HOSTING_FAULT_NO_QUIET))) ||
 				HOSTING_FAULTY(HOSTING_FAULT_EARLY_RELEASE));
 }
 

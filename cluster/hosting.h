@@ -92,6 +92,7 @@ enum hosting_fault {
 	HOSTING_FAULT_NONE,
 	HOSTING_FAULT_NO_FENCE, /* starts by an old model */
 	HOSTING_FAULT_EARLY_RELEASE, /* says released while the process is still there */
+	HOSTING_FAULT_NO_QUIET, /* or while one of a daemon of before may be */
 };
 extern enum hosting_fault hosting_fault;
 #define HOSTING_FAULTY(fault) (hosting_fault == (fault))

@@ -191,6 +191,7 @@ static void settle_away(struct decider *d, struct item *it)
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
 			"%s is lost, and the VM waits for that board, as it is set to",
 			b->node->name);
+		it->verdict->stuck = true;
 		return;
 	}
 	it->leave = LEAVE_LOST;
@@ -390,6 +391,7 @@ static void place_nowhere(struct decider *d, struct item *it, const struct choic
 {
 	struct buf boards = {0};
 
+	it->verdict->stuck = true;
 	if (storm_holds(d, it)) {
 		d->held_back++;
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
@@ -454,6 +456,7 @@ static void place_wanted(struct decider *d, struct item *it)
 	it->beginning = true;
 	if (!it->sv->images_there) {
 		it->beginning = false;
+		it->verdict->stuck = true;
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
 			"not placed: no board that answers holds all of its images whole");
 	} else if (first != NULL) {
@@ -546,6 +549,7 @@ static void clear_failed(struct decider *d, struct item *it)
 			"by a "
 			"person tries again",
 			board_name(d, it), r->problem[0] != '\0' ? ": " : "", r->problem);
+		it->verdict->stuck = true;
 		return;
 	}
 	board = other_board(d, it, &lacks);
@@ -553,6 +557,7 @@ static void clear_failed(struct decider *d, struct item *it)
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
 			"it failed on %s, and no other board can take it: %s", board_name(d, it),
 			buf_string(&lacks));
+		it->verdict->stuck = true;
 	} else if (emit_release(d, it, true, r->problem)) {
 		room_take(&d->room, board, it->vm);
 	}
@@ -678,6 +683,7 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 
 	*ret = (struct scheduler_plan){.due_ms = UINT64_MAX};
 	ret->verdicts = mem_array(view->vm_count, sizeof(ret->verdicts[0]));
+	memset(ret->verdicts, 0, view->vm_count * sizeof(ret->verdicts[0]));
 	d->view = view;
 	d->now_ms = now_ms;
 	d->max = max;

@@ -61,6 +61,8 @@ struct scheduler_view {
 
 struct scheduler_verdict {
 	Tb__VmCondition condition;
+	bool stuck; /* it is wanted, does not run, and nothing is under way: somebody should hear of
+		       it */
 	char reason[LIMIT_MESSAGE + 1]; /* "not placed: 3 boards, 2 lack memory, 1 is drained" */
 };
 

@@ -255,6 +255,7 @@ static void images_tell(struct host *h, const struct model_read *m)
 		.boards = m->boards,
 		.board_count = m->board_count,
 		.hosts = h->facts_now != NULL && h->facts_now->hosts,
+		.newest = model_is_new(h),
 	};
 
 	image_keeper_model(h->keeper, &model);

@@ -43,6 +43,7 @@ struct image {
 	char sha256[IMAGE_NAME + 1];
 	uint64_t size; /* as the model or the upload says; 0: not known */
 	bool listed;
+	bool was_listed; /* before this reading of the model */
 	bool asked; /* a VM waits for it: it is checked first */
 	bool dropping; /* a worker takes its files away */
 	enum keep_state state;
@@ -87,6 +88,7 @@ struct image_keeper {
 	uint64_t boards[KEEPER_BOARDS];
 	size_t board_count;
 	bool modelled; /* the model has spoken */
+	bool newest; /* and what it did not list is not there for certain */
 	bool hosts;
 	bool checking; /* a worker has a check */
 	bool progress; /* bytes came since the last report */
@@ -545,7 +547,7 @@ void image_keeper_tick(struct image_keeper *k, uint64_t now_ms)
 		struct image *image = list_entry(at, struct image, link);
 
 		image_tick(image, now_ms);
-		if (k->modelled && image_due(image, now_ms))
+		if (k->newest && image_due(image, now_ms))
 			image_drop(image);
 	}
 	keeper_go(k);
@@ -561,10 +563,12 @@ static void keeper_timer(uv_timer_t *timer)
 void image_keeper_model(struct image_keeper *k, const struct image_keeper_model *m)
 {
 	uint64_t now = uv_now(k->config.loop);
+	bool changed = false;
 
 	if (k->closing)
 		return;
 	k->modelled = true;
+	k->newest = m->newest;
 	k->hosts = m->hosts;
 	k->board_count = m->board_count < KEEPER_BOARDS ? m->board_count : KEEPER_BOARDS;
 	memcpy(k->boards, m->boards, k->board_count * sizeof(k->boards[0]));
@@ -573,6 +577,7 @@ void image_keeper_model(struct image_keeper *k, const struct image_keeper_model 
 
 		if (image->listed)
 			image->touched_ms = now;
+		image->was_listed = image->listed;
 		image->listed = false;
 	}
 	for (size_t i = 0; i < m->image_count; i++) {
@@ -584,6 +589,14 @@ void image_keeper_model(struct image_keeper *k, const struct image_keeper_model 
 		image->listed = true;
 		image->size = m->images[i]->size;
 	}
+	/* Those that are listed are reported. */
+	list_for_each (at, &k->images) {
+		const struct image *image = list_entry(at, struct image, link);
+
+		changed |= image->listed != image->was_listed;
+	}
+	if (changed)
+		keeper_changed(k);
 	keeper_go(k);
 }
 

@@ -56,6 +56,9 @@ struct image_keeper_model {
 	const uint64_t *boards; /* the others; those that host first */
 	size_t board_count;
 	bool hosts;
+	/* It is as new as the leader's (hosting_fence): what it does not list may be dropped. A
+	 * board that starts alone reads an empty model, or one of long ago. */
+	bool newest;
 };
 void image_keeper_model(struct image_keeper *k, const struct image_keeper_model *m);
 /* Tries again what failed, drops what is due. The keeper has a timer of its own; tests call it. */

@@ -16,12 +16,14 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/query.h"
 
 enum {
 	VMS_BATCH = 64, /* commands in one entry */
 	VMS_REACH_MS = LEASE_RENEW_MS, /* who answers is looked at again */
+	VMS_STUCK_MS = 5000, /* after so long it is told in the event log */
 };
 
 /* Since when a VM is in its condition. */
@@ -29,6 +31,8 @@ struct vm_since {
 	uint64_t vm;
 	Tb__VmCondition condition;
 	int64_t since_ms;
+	uint64_t stuck_ms; /* boot clock: stuck since then; 0: it is not */
+	char told[LIMIT_MESSAGE + 1]; /* why, as the event log has it */
 };
 
 struct lead_vms {
@@ -323,29 +327,38 @@ static void vms_propose(struct core *c, const struct vms_view *v, struct schedul
 	proposal_add_once(c, commands, count, vms_decided, batch_new(c));
 }
 
-/* S8 in the event log: when it begins to hold something back, when that is other, and when it is
- * over. */
-static void vms_tell_storm(struct core *c, const struct scheduler_plan *plan)
+/* A sentence of the scheduler's in the event log; `vm` may be empty. */
+static void vms_tell(struct core *c, const char *type, Tb__Severity severity, const char *vm,
+		     const char *message)
 {
-	Tb__Command *command;
-	Tb__Event *event;
+	Tb__Command *command = proposal_command(mem_strdup("scheduler"));
+	Tb__Event *event = mem_alloc(sizeof(*event));
 
-	if (strcmp(plan->storm, c->vms->storm) == 0)
-		return;
-	snprintf(c->vms->storm, sizeof(c->vms->storm), "%s", plan->storm);
-	event = mem_alloc(sizeof(*event));
 	tb__event__init(event);
-	event->type = mem_strdup(plan->storm[0] != '\0' ? "vm.storm" : "vm.storm-over");
-	event->severity = plan->storm[0] != '\0' ? TB__SEVERITY__SEVERITY_WARNING
-						 : TB__SEVERITY__SEVERITY_INFO;
-	event->message = mem_strdup(
-		plan->storm[0] != '\0' ? plan->storm : "no virtual machine is held back any more");
-	command = proposal_command(mem_strdup("scheduler"));
+	event->type = mem_strdup(type);
+	event->severity = severity;
+	event->vm = mem_strdup(vm);
+	event->message = mem_strdup(message);
+	text_tame(event->message, LIMIT_MESSAGE);
 	command->op_case = TB__COMMAND__OP_EVENT_ADD;
 	command->event_add = mem_alloc(sizeof(Tb__EventAdd));
 	tb__event_add__init(command->event_add);
 	command->event_add->event = event;
 	proposal_one(c, command, NULL, NULL);
+}
+
+/* S8 in the event log: when it begins to hold something back, when that is other, and when it is
+ * over. */
+static void vms_tell_storm(struct core *c, const struct scheduler_plan *plan)
+{
+	if (strcmp(plan->storm, c->vms->storm) == 0)
+		return;
+	snprintf(c->vms->storm, sizeof(c->vms->storm), "%s", plan->storm);
+	if (plan->storm[0] != '\0')
+		vms_tell(c, "vm.storm", TB__SEVERITY__SEVERITY_WARNING, "", plan->storm);
+	else
+		vms_tell(c, "vm.storm-over", TB__SEVERITY__SEVERITY_INFO, "",
+			 "no virtual machine is held back any more");
 }
 
 static struct vm_since *since_of(struct lead_vms *l, uint64_t vm)
@@ -356,6 +369,26 @@ static struct vm_since *since_of(struct lead_vms *l, uint64_t vm)
 	return NULL;
 }
 
+/* It is told once for each reason, if it lasts. */
+static void vms_stuck(struct core *c, const struct vms_view *v, size_t i,
+		      const struct vm_since *old, const struct scheduler_verdict *verdict,
+		      struct vm_since *ret)
+{
+	char message[LIMIT_VM_NAME + LIMIT_MESSAGE + 8];
+
+	ret->stuck_ms = old != NULL && old->stuck_ms != 0 ? old->stuck_ms : v->now_ms;
+	if (old != NULL)
+		memcpy(ret->told, old->told, sizeof(ret->told));
+	if (v->now_ms < ret->stuck_ms + VMS_STUCK_MS) {
+		if (ret->stuck_ms + VMS_STUCK_MS < c->vms->due_ms)
+			c->vms->due_ms = ret->stuck_ms + VMS_STUCK_MS;
+	} else if (strcmp(ret->told, verdict->reason) != 0) {
+		memcpy(ret->told, verdict->reason, sizeof(ret->told));
+		snprintf(message, sizeof(message), "VM %s: %s", v->rows[i]->name, verdict->reason);
+		vms_tell(c, "vm.waits", TB__SEVERITY__SEVERITY_WARNING, v->rows[i]->name, message);
+	}
+}
+
 /* What is gone goes, what is new is noted. */
 static void vms_note(struct core *c, const struct vms_view *v, const struct scheduler_plan *plan)
 {
@@ -364,10 +397,13 @@ static void vms_note(struct core *c, const struct vms_view *v, const struct sche
 	for (size_t i = 0; i < v->view.vm_count; i++) {
 		const struct vm_since *old = since_of(c->vms, v->rows[i]->id);
 
-		next[i] = (struct vm_since){v->rows[i]->id, plan->verdicts[i].condition,
-					    core_now_ms(c)};
+		next[i] = (struct vm_since){.vm = v->rows[i]->id,
+					    .condition = plan->verdicts[i].condition,
+					    .since_ms = core_now_ms(c)};
 		if (old != NULL && old->condition == next[i].condition)
 			next[i].since_ms = old->since_ms;
+		if (plan->verdicts[i].stuck)
+			vms_stuck(c, v, i, old, &plan->verdicts[i], &next[i]);
 	}
 	memcpy(c->vms->since, next, v->view.vm_count * sizeof(*next));
 	c->vms->since_count = v->view.vm_count;
@@ -380,7 +416,6 @@ static void vms_decide(struct core *c, uint64_t now_ms)
 	struct scheduler_plan plan;
 
 	scheduler_decide(&v->view, now_ms, VMS_BATCH, &plan);
-	c->vms->changed = false;
 	c->vms->due_ms = plan.due_ms;
 	vms_note(c, v, &plan);
 	vms_tell_storm(c, &plan);
@@ -418,10 +453,13 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 		vms_flush_log(c);
 		return UINT64_MAX;
 	}
-	if (core_level(c) < LEVEL_VMS || store_count(c->store, "vm", &vms) != 0 || vms == 0)
-		return UINT64_MAX;
 	vms_reach(c, now_ms);
-	if (l->changed || now_ms >= l->due_ms)
+	/* Most turns of the loop have nothing to do with virtual machines. */
+	if (!l->changed && now_ms < l->due_ms)
+		return l->due_ms;
+	l->changed = false;
+	l->due_ms = UINT64_MAX;
+	if (core_level(c) >= LEVEL_VMS && store_count(c->store, "vm", &vms) == 0 && vms > 0)
 		vms_decide(c, now_ms);
 	return l->on_way ? UINT64_MAX : l->due_ms;
 }

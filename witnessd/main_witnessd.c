@@ -201,8 +201,11 @@ static void config_print(const struct config *c)
 	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
 	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
 	       (unsigned long long)c->pending_per_address_max);
-	printf("\n[vms]\nprogram = %s\nuid-base = %llu\nmemory-reserve-mib = %llu\n", c->vm_program,
-	       (unsigned long long)c->vm_uid_base, (unsigned long long)c->vm_memory_reserve_mib);
+	printf("\n[vms]\nprogram = %s\nuid-base = %llu\nmemory-reserve-mib = %llu\n"
+	       "image-space-mib = %llu\n",
+	       c->vm_program, (unsigned long long)c->vm_uid_base,
+	       (unsigned long long)c->vm_memory_reserve_mib,
+	       (unsigned long long)c->image_space_mib);
 }
 
 /* --- the parts of the daemon, and who tells whom --- */

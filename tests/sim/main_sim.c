@@ -39,6 +39,7 @@ static const struct {
 	{"no-release", SCHEDULER_FAULT_NO_RELEASE, HOSTING_FAULT_NONE, false},
 	{"no-fence", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_FENCE, false},
 	{"early-release", SCHEDULER_FAULT_NONE, HOSTING_FAULT_EARLY_RELEASE, false},
+	{"no-quiet", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_QUIET, false},
 	{"no-withhold", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, true},
 };
 

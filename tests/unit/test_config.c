@@ -41,7 +41,9 @@ static void test_whole_file(void **state)
 				   "[sites]\n"
 				   "tls = required\n"
 				   "client-certificate = off\n"
-				   "sessions-max = 100";
+				   "sessions-max = 100\n"
+				   "[vms]\n"
+				   "image-space-mib = 4096";
 	struct config c;
 	char *message = NULL;
 
@@ -56,6 +58,7 @@ static void test_whole_file(void **state)
 	assert_int_equal(c.tls, CONFIG_TLS_REQUIRED);
 	assert_false(c.client_certificate);
 	assert_int_equal(c.sessions_max, 100);
+	assert_int_equal(c.image_space_mib, 4096);
 	config_free(&c);
 }
 
@@ -70,7 +73,9 @@ static void test_refused(void **state)
 		{"[nodes]\nname = x\n",
 		 "f:2: unknown setting \"nodes.name\"; did you mean \"node.name\"?"},
 		{"name = x\n", "f:1: a setting before any [section]"},
-		{"[node\n", "f:1: a section is one of [node], [api], [sites]"},
+		{"[node\n", "f:1: a section is one of [node], [api], [sites], [vms]"},
+		{"[vms]\nimage-space-mib = 4G\n",
+		 "f:2: vms.image-space-mib \"4G\" is not a whole number from 0 to 1048576"},
 		{"[node]\nname\n", "f:2: expected \"key = value\", \"[section]\" or \"# comment\""},
 		{"[node]\nname =\n", "f:2: node.name is empty; leave the line out for the default"},
 		{"[node]\nname = a\nname = b\n", "f:3: node.name is set twice in this file"},

@@ -273,7 +273,7 @@ static int teardown(void **state)
 /* --- what a test does and asks --- */
 
 /* The model as board b sees it: with the image or without. */
-static void model(struct board *b, bool listed, bool hosts)
+static void model_of(struct board *b, bool listed, bool hosts, bool newest)
 {
 	const Tb__Image *images[] = {&b->world->image};
 	uint64_t others[BOARDS];
@@ -286,7 +286,13 @@ static void model(struct board *b, bool listed, bool hosts)
 								   .image_count = listed,
 								   .boards = others,
 								   .board_count = count,
-								   .hosts = hosts});
+								   .hosts = hosts,
+								   .newest = newest});
+}
+
+static void model(struct board *b, bool listed, bool hosts)
+{
+	model_of(b, listed, hosts, true);
 }
 
 static Tb__ImageReport *row(struct board *b)
@@ -417,6 +423,7 @@ static void test_upload(void **state)
 {
 	struct world *w = *state;
 	struct board *b = &w->boards[0];
+	unsigned changes;
 
 	assert_int_equal(upload(b, 0, 0), 0);
 	assert_int_equal(w->have, 0);
@@ -431,9 +438,15 @@ static void test_upload(void **state)
 	/* Once more is as good as done. */
 	assert_int_equal(upload(b, 0, PIECE), 0);
 	assert_true(w->done);
+	/* It is told now that the model has it. */
+	changes = b->changes;
 	model(b, true, true);
+	assert_true(b->changes > changes);
 	assert_true(row_is(b, HELD));
 	assert_file(b);
+	changes = b->changes;
+	model(b, true, true);
+	assert_int_equal(b->changes, changes);
 }
 
 static void test_upload_refused(void **state)
@@ -651,7 +664,8 @@ static void test_copy_full(void **state)
 	one = row(b);
 	assert_int_equal(one->state, MISSING);
 	assert_non_null(strstr(one->problem, "vms.image-space-mib"));
-	assert_null(strstr(one->problem, "board 1"));
+	assert_null(strstr(one->problem, "board 1:"));
+	assert_null(strstr(one->problem, "board 3:"));
 	tb__image_report__free_unpacked(one, NULL);
 	b->space = 0;
 }
@@ -786,6 +800,11 @@ static void test_not_dropped_without_model(void **state)
 
 	upload_all(b);
 	reopen(b);
+	image_keeper_tick(b->keeper, uv_now(&w->loop) + 100 * IMAGE_GRACE_MS);
+	steps(w, 200);
+	assert_true(file_there(b, "images", ""));
+	/* All boards were without power, and this one is up alone: its model is still empty. */
+	model_of(b, false, true, false);
 	image_keeper_tick(b->keeper, uv_now(&w->loop) + 100 * IMAGE_GRACE_MS);
 	steps(w, 200);
 	assert_true(file_there(b, "images", ""));

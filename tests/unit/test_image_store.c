@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lib/hex.h"
@@ -252,17 +253,26 @@ static void test_resumed_damaged(void **state)
 	assert_int_equal(check(l), 0);
 }
 
+/* Nothing of the longer one stays behind the end. */
 static void test_part_of_another_size(void **state)
 {
 	struct lab *l = *state;
-	struct image_part *p = part(l);
+	size_t size = l->size;
+	struct image_part *p;
+	uint8_t junk[100] = {0};
+	bool again;
 
-	assert_int_equal(fill(l, p), 0);
+	l->size = size + sizeof(junk);
+	p = part(l);
+	assert_int_equal(image_part_write(p, 0, l->bytes, size), 0);
+	assert_int_equal(image_part_write(p, size, junk, sizeof(junk)), 0);
 	image_part_close(p);
-	l->size -= 1;
+	l->size = size;
 	p = part(l);
 	assert_int_equal(image_part_have(p), 0);
-	image_part_close(p);
+	assert_int_equal(fill(l, p), 0);
+	assert_int_equal(finish(l, p, &again), 0);
+	assert_int_equal(check(l), 0);
 }
 
 static void test_every_byte_counts(void **state)
@@ -309,6 +319,21 @@ static void test_cut_during_check(void **state)
 	free(path);
 }
 
+static void test_identity_fields(void **state)
+{
+	const struct image_identity one = {1, 2, 3, {4, 5}};
+	const struct image_identity others[] = {{9, 2, 3, {4, 5}},
+						{1, 9, 3, {4, 5}},
+						{1, 2, 9, {4, 5}},
+						{1, 2, 3, {9, 5}},
+						{1, 2, 3, {4, 9}}};
+
+	(void)state;
+	assert_true(image_identity_same(&one, &one));
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		assert_false(image_identity_same(&one, &others[i]));
+}
+
 static void test_identity(void **state)
 {
 	struct lab *l = *state;
@@ -340,9 +365,10 @@ static void test_budget(void **state)
 	put(l);
 	lab_bytes(l, 3 << 20);
 	assert_int_equal(image_part_open(l->store, l->name, l->size, &p, l->message), -ENOSPC);
-	assert_string_equal(l->message,
-			    "the image store of this board is full: of 8 MiB (vms.image-space-mib) 6 "
-			    "MiB are taken, and 3 MiB more are needed; remove images or raise it");
+	assert_string_equal(
+		l->message,
+		"the image store of this board is full: of 8 MiB (vms.image-space-mib) 6 "
+		"MiB are taken, and 3 MiB more are needed; remove images or raise it");
 	assert_counts(l, 0, 1);
 	lab_bytes(l, 2 << 20);
 	put(l);
@@ -368,10 +394,20 @@ static void test_reserve(void **state)
 {
 	struct lab *l = *state;
 	char message[IMAGE_PROBLEM];
+	struct statvfs fs;
+	uint64_t reserve;
 
 	assert_int_equal(image_store_room(l->store, UINT64_C(1) << 60, message), -ENOSPC);
 	assert_non_null(strstr(message, "are kept for the board itself"));
 	assert_int_equal(image_store_room(l->store, 1, message), 0);
+	/* All but a piece of the reserve. */
+	assert_int_equal(statvfs(l->dir, &fs), 0);
+	reserve = (uint64_t)fs.f_blocks * fs.f_frsize / 10;
+	reserve = reserve < (512 << 20) ? reserve : 512 << 20;
+	assert_int_equal(
+		image_store_room(l->store, (uint64_t)fs.f_bavail * fs.f_frsize - reserve / 2,
+				 message),
+		-ENOSPC);
 }
 
 /* A disk that takes no more in the middle: what was acknowledged is still there. */
@@ -478,6 +514,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_part_of_another_size, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_every_byte_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_during_check, setup, teardown),
+		cmocka_unit_test(test_identity_fields),
 		cmocka_unit_test_setup_teardown(test_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_taken_at_once, setup, teardown),

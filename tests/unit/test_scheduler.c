@@ -327,6 +327,19 @@ static void plan_write(const struct scene *s, const struct scheduler_plan *plan,
 		buf_printf(out, "due: %" PRId64 "\n", (int64_t)(plan->due_ms - NOW));
 }
 
+/* It says so where nothing is under way for a VM that should run, and nowhere else. */
+static bool stuck_as_said(const struct scheduler_verdict *v)
+{
+	static const char *const words[] = {"not placed: ", "held back: ", "waits for that board",
+					    "it failed on every board",
+					    ", and no other board can take it"};
+	bool said = false;
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		said |= strstr(v->reason, words[i]) != NULL;
+	return said == v->stuck;
+}
+
 struct scheduler_case {
 	const char *what;
 	const char *boards;
@@ -351,6 +364,13 @@ static int cases_run(const struct scheduler_case *cases, size_t count)
 		if (strcmp(buf_string(&text), cases[i].plan) != 0) {
 			print_message("%s:\n%s--- expected:\n%s\n", cases[i].what,
 				      buf_string(&text), cases[i].plan);
+			bad++;
+		}
+		for (size_t v = 0; v < s.view.vm_count; v++) {
+			if (stuck_as_said(&plan.verdicts[v]))
+				continue;
+			print_message("%s: stuck %d: %s\n", cases[i].what, plan.verdicts[v].stuck,
+				      plan.verdicts[v].reason);
 			bad++;
 		}
 		buf_free(&text);

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Virtual machines on three boards of this machine: started, moved, drained, and made good when a board
+is lost; never two processes of one VM, and none that outlives its board's lease. witness-vm is played by
+the program of tests/unit/test_host.c, so that this runs where there is no KVM for arm64; the deadline and
+the process's end with its daemon are the real ones (hv/lease.h, VmStart.with_parent).
+
+A watcher looks at the processes of all boards every few milliseconds, whatever the boards believe."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+from boards import Failure, main, wait_for
+
+VMS = ("web", "db")
+
+
+def processes():
+    """(pid, parent, VM) of each that plays a VM and is not a zombie."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as file:
+                words = file.read().split("\0")
+            if len(words) < 2 or words[1] != "supervised":
+                continue
+            with open(f"/proc/{pid}/stat") as file:
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+            with open(f"/proc/{pid}/comm") as file:
+                name = file.read().strip()
+        except OSError:
+            continue
+        if state not in "ZX":
+            found.append((int(pid), int(parent), name))
+    return found
+
+
+class Watcher(threading.Thread):
+    """Counts the VMs' processes of these boards, and notes when there were too many of them."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.cluster = cluster
+        self.limit = 0
+        self.problem = None
+        self.ended = False
+
+    def own(self):
+        parents = {board.process.pid for board in self.cluster.boards.values() if board.process}
+        return [pid for pid, parent, _ in processes() if parent in parents]
+
+    def run(self):
+        while not self.ended:
+            own = self.own()
+            # Two looks: between the first and the last process that is read another may have ended.
+            if len(own) > self.limit and len(self.own()) > self.limit and not self.problem:
+                self.problem = f"{len(own)} processes for {self.limit} virtual machines: {own}"
+            time.sleep(0.01)
+
+    def check(self):
+        if self.problem:
+            raise Failure(self.problem)
+
+
+def begin(cluster):
+    program = os.path.join(cluster.bin, "..", "tests", "unit", "test_host")
+    for number in (1, 2, 3):
+        cluster.board(number).options = ["--set", f"vms.program={os.path.realpath(program)}"]
+    cluster.make(3)
+    board = cluster.board(1)
+    wait_for(30, "the boards do not say what they can give to VMs",
+             lambda: all(node.get("host", {}).get("hosts") for node in board.json("node", "list")["items"]))
+    kernel = os.path.join(cluster.dir, "kernel")
+    with open(kernel, "wb") as file:
+        file.write(os.urandom(100000))
+    board.ctl("image", "push", kernel, "--name", "linux", "--kind", "kernel", "--wait")
+    return board
+
+
+def view(board, vm):
+    done = board.ctl("vm", "show", vm, "-o", "json", check=False)
+    if done.returncode != 0:
+        return {}
+    return json.loads(done.stdout)
+
+
+def runs_on(board, vm):
+    status = view(board, vm).get("status", {})
+    return status.get("board") if status.get("condition") == "running" else None
+
+
+def by_name(cluster, name):
+    return cluster.boards[int(name.removeprefix("board"))]
+
+
+def events(board):
+    return [(event["type"], event.get("message", "")) for event in board.json("event", "list")["items"]]
+
+
+def other(cluster, *boards):
+    return next(board for board in cluster.boards.values() if board not in boards and board.running())
+
+
+def lost(cluster, watcher, vm, how):
+    """Its board goes: the VM runs on another one, once; the board comes back and changes nothing."""
+    here = by_name(cluster, runs_on(cluster.any(), vm))
+    asked = other(cluster, here)
+    began = time.monotonic()
+    how(here)
+    there = wait_for(40, f"{vm} does not run elsewhere after its board was lost",
+                     lambda: runs_on(asked, vm) not in (None, here.name) and runs_on(asked, vm))
+    print(f"  {vm} is on {there} {time.monotonic() - began:.1f} s after {here.name} was lost")
+    if here.running():
+        here.signal(signal.SIGCONT)
+    else:
+        here.start()
+    wait_for(20, f"{here.name} does not come back", here.status)
+    time.sleep(4)  # longer than a lease: what was to happen has
+    if runs_on(asked, vm) != there or view(asked, vm)["placement"]["node"] == str(here.number):
+        raise Failure(f"{vm} has moved when {here.name} came back")
+    watcher.check()
+
+
+def start(cluster):
+    """One VM that runs, and its watcher."""
+    board = begin(cluster)
+    watcher = Watcher(cluster)
+    watcher.limit = 1
+    watcher.start()
+    board.ctl("vm", "create", "web", "--kernel", "linux", "--memory", "16M", "--start", "--wait")
+    if len(watcher.own()) != 1:
+        raise Failure(f"web is said to run: {watcher.own()}")
+    return watcher
+
+
+def plug(cluster):
+    lost(cluster, start(cluster), "web", lambda here: here.kill())
+
+
+def frozen(cluster):
+    """The daemon is: its VM ends all the same, and does not go on when the daemon does."""
+    lost(cluster, start(cluster), "web", lambda here: here.signal(signal.SIGSTOP))
+
+
+def persons(cluster):
+    watcher = start(cluster)
+    board = cluster.any()
+    here = runs_on(board, "web")
+    there = other(cluster, by_name(cluster, here)).name
+    board.ctl("vm", "move", "web", there, "--yes", "--wait")
+    if runs_on(board, "web") != there:
+        raise Failure(f"web is not on {there}: {view(board, 'web')}")
+    board.ctl("vm", "restart", "web", "--wait")
+    if runs_on(board, "web") != there:
+        raise Failure(f"web was restarted elsewhere: {view(board, 'web')}")
+    watcher.check()
+    # A guest that crashes comes back on its board.
+    os.kill(watcher.own()[0], signal.SIGKILL)
+    wait_for(20, "web does not come back after its guest's end",
+             lambda: view(board, "web").get("status", {}).get("restarts") == 1 and runs_on(board, "web") == there)
+    # Drained: it leaves.
+    board.ctl("node", "drain", there)
+    elsewhere = wait_for(40, f"web does not leave {there}",
+                         lambda: runs_on(board, "web") not in (None, there) and runs_on(board, "web"))
+    board.ctl("node", "undrain", there)
+    if not any(kind == "vm.moved" and f"from {there} to {elsewhere}" in text and f"{there} is drained" in text
+               for kind, text in events(board)):
+        raise Failure(f"the events do not say why it moved: {events(board)[-8:]}")
+    # Stopped: nothing is left.
+    board.ctl("vm", "stop", "web", "--wait")
+    wait_for(10, "a process is left of a VM that was stopped", lambda: not watcher.own())
+    board.ctl("vm", "delete", "web", "--yes")
+    watcher.check()
+
+
+def majority(cluster):
+    """Two of three boards die: the third ends its VMs when its lease is over, and starts none; with the
+    others it goes on."""
+    board = begin(cluster)
+    watcher = Watcher(cluster)
+    watcher.limit = 2
+    watcher.start()
+    for vm in VMS:
+        board.ctl("vm", "create", vm, "--kernel", "linux", "--memory", "16M", "--start", "--wait")
+    here = by_name(cluster, runs_on(board, "web"))
+    gone = [each for each in cluster.boards.values() if each is not here]
+    for each in gone:
+        each.kill()
+    wait_for(10, "a process outlives its board's lease", lambda: not watcher.own())
+    time.sleep(5)
+    if watcher.own():
+        raise Failure("a VM runs without a majority")
+    for each in gone:
+        each.start()
+    for vm in VMS:
+        wait_for(40, f"{vm} does not run again", lambda: runs_on(here, vm))
+    if len(watcher.own()) != 2:
+        raise Failure(f"two VMs are said to run: {watcher.own()}")
+    watcher.check()
+
+
+main([plug, frozen, persons, majority], long=[frozen, persons, majority])
