@@ -67,8 +67,13 @@ board: deps ## a command on an emulated Arm board with KVM: make board ARGS="-- 
 
 boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
-	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target board-programs -- --quiet
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target board-programs witnessd witnessctl -- --quiet
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/run.sh build/arm64/bin
+
+virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
+	@tests/boards/cluster.py up
 
 bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
@@ -78,6 +83,9 @@ bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BEN
 small-kernel: deps ## the small purpose-built kernel, kept in the cache (about fifteen minutes, once)
 	@tests/boards/board --prepare -G small
 
+packages: deps ## Debian packages for amd64 and arm64, looked at by lintian, into build/packages
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages amd64 arm64
+
 install: ## install into DESTDIR (packagers)
 	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS)
 	@cmake --install build/release --prefix $(DESTDIR)/usr
@@ -85,5 +93,5 @@ install: ## install into DESTDIR (packagers)
 clean: ## remove everything that was built
 	rm -rf build
 
-.PHONY: help deps build demo test bench scale bench-etcd bench-arm64 sim sim-vms placement soak years torture two-sides fuzz board \
-	boards bench-hv small-kernel install clean
+.PHONY: help deps build demo test bench scale bench-etcd sim sim-vms bench-arm64 soak placement years torture \
+	two-sides fuzz board boards virtual-boards bench-hv small-kernel packages install clean

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/api.h"
+#include "cli/board.h"
 #include "cli/grid.h"
 #include "cli/human.h"
 #include "cli/run.h"
@@ -302,6 +303,9 @@ static void view_print(const struct view *v, bool wide)
 		field_print("Leader", "%s", s->leader_name[0] != '\0' ? s->leader_name : "none");
 		boards_line(s);
 		sites_line(s);
+		if (s->addresses > 0)
+			field_print("Addresses", "%" PRIu32 " of %" PRIu32 " at a board",
+				    s->addresses_held, s->addresses);
 		field_print("Asked", "%s, version %s", s->node, s->version);
 	}
 	if (v->local->detail[0] != '\0')
@@ -659,8 +663,14 @@ static void node_print(const Tb__Node *n)
 		    n->status->applied_index, n->status->disk_ms);
 	field_print("Round trip", "to the leader, longest lately %" PRIu32 " ms",
 		    n->status->rtt_ms);
+	for (size_t i = 0; i < n->status->n_addresses; i++)
+		field_print(i == 0 ? "Addresses" : "", "%s", n->status->addresses[i]);
+	if (n->status->address_problem[0] != '\0')
+		field_print("Addresses", "none: %s", n->status->address_problem);
 	if (n->status->wear_percent != 0)
 		field_print("Card", "%" PRIu32 " %% of its life used", n->status->wear_percent);
+	if (n->status->board != NULL)
+		board_print(n->status->board);
 }
 
 static int node_show(struct invocation *inv, const Tb__Node *node)

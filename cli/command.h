@@ -33,6 +33,7 @@ enum complete {
 	COMPLETE_TOKEN,
 	COMPLETE_IMAGE,
 	COMPLETE_VM,
+	COMPLETE_ADDRESS,
 };
 
 struct option_spec {

@@ -594,6 +594,29 @@ static const struct option_spec node_set_options[] = {
 	 .help = "Its failure domain: a building, a provider. \"\" takes it away."},
 	{.name = NULL},
 };
+static const struct option_spec address_options[] = {
+	{.name = "interface",
+	 .type = OPTION_TEXT,
+	 .value = "NAME",
+	 .help = "The boards' interface, the same name on each (ip link)."},
+	{.name = "board",
+	 .type = OPTION_TEXT,
+	 .repeat = true,
+	 .value = "NAME",
+	 .help = "Only this board may have it (repeatable); any if not given.",
+	 .complete = COMPLETE_NODE},
+	{0},
+};
+
+static const char *const address_examples[] = {
+	EXAMPLE("witnessctl address add 10.0.0.5/24 --interface eth0",
+		"One address for all sites, which does not die with a board"),
+	EXAMPLE("witnessctl address add fd00::5/64 --interface eth0 --board board-1 --board "
+		"board-2",
+		"Only these two boards are in that network"),
+	NULL,
+};
+
 static const struct option_spec tenant_options[] = {
 	{.name = "max-sites",
 	 .type = OPTION_NUMBER,
@@ -726,6 +749,7 @@ const struct command_group command_groups[] = {
 	{"tenant", "Whose sites are whose"},
 	{"image", "What virtual machines are made of"},
 	{"vm", "Virtual machines"},
+	{"address", "Service addresses, which move between the boards"},
 	{"event", "What happened"},
 	{"token", "Tokens"},
 	{"cert", "Certificates"},
@@ -874,7 +898,11 @@ const struct command commands[] = {
 	 .max_args = 1,
 	 .complete = COMPLETE_NODE,
 	 .summary = "Shows one board",
-	 .description = "NODE is its name or id.",
+	 .description =
+		 "NODE is its name or id. Ends with the board itself, as it says: model, "
+		 "processor, "
+		 "memory, storage, network, temperature, watchdog, and whether it can host virtual "
+		 "machines.",
 	 .run = run_node_show},
 	{.path = "node set",
 	 .args = "NODE",
@@ -1216,6 +1244,35 @@ const struct command commands[] = {
 	 .options = vm_logs_options,
 	 .examples = vm_logs_examples,
 	 .run = run_vm_logs},
+	{.path = "address add",
+	 .args = "ADDRESS/LENGTH",
+	 .min_args = 1,
+	 .max_args = 1,
+	 .summary = "Adds a service address: one that moves between the boards",
+	 .description =
+		 "One live board has it at a time; when that board dies, is drained or is stopped, "
+		 "another takes it and its clients are made to come back at once. Several are "
+		 "spread evenly. It must be an address that no machine has, of the network at the "
+		 "interface. Given again, it changes the interface, the length and the boards.",
+	 .options = address_options,
+	 .examples = address_examples,
+	 .run = run_address_add},
+	{.path = "address list",
+	 .args = "",
+	 .summary = "Lists the service addresses and who has them",
+	 .description =
+		 "States: held; taking (a board is on it); leaving (its board was told to let it "
+		 "go); waiting (a board that is away may still have it, until its lease is over); "
+		 "nobody (no board can have it); taken (another machine has it).",
+	 .run = run_address_list},
+	{.path = "address remove",
+	 .args = "ADDRESS...",
+	 .min_args = 1,
+	 .max_args = 64,
+	 .complete = COMPLETE_ADDRESS,
+	 .summary = "Takes service addresses out of the pool",
+	 .description = "The sessions at them end.",
+	 .run = run_address_remove},
 	{.path = "event list",
 	 .args = "",
 	 .summary = "Shows who did what, when and why",

@@ -116,6 +116,11 @@ static void offer_from_server(struct invocation *inv, const char *path, const ch
 
 			for (size_t i = 0; i < vms->n_items; i++)
 				offer(vms->items[i]->name, word);
+		} else if (type == &tb__address_list__descriptor) {
+			const Tb__AddressList *addresses = (const Tb__AddressList *)list;
+
+			for (size_t i = 0; i < addresses->n_items; i++)
+				offer(addresses->items[i]->address, word);
 		} else {
 			const Tb__TokenList *tokens = (const Tb__TokenList *)list;
 
@@ -151,6 +156,9 @@ static void offer_kind(struct invocation *inv, enum complete kind, const char *w
 		break;
 	case COMPLETE_VM:
 		offer_from_server(inv, "/v1/vms", word, &tb__vm_list__descriptor);
+		break;
+	case COMPLETE_ADDRESS:
+		offer_from_server(inv, "/v1/addresses", word, &tb__address_list__descriptor);
 		break;
 	case COMPLETE_NONE:
 		break;

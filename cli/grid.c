@@ -85,7 +85,8 @@ void field_print(const char *label, const char *format, ...)
 	if (text.len > 0) {
 		safe = mem_strdup(buf_string(&text));
 		human_safe(safe);
-		printf("%s:%*s%s\n", label, (int)(LABEL_WIDTH - strlen(label)), "", safe);
+		printf("%s%s%*s%s\n", label, *label != '\0' ? ":" : " ",
+		       (int)(LABEL_WIDTH - strlen(label)), "", safe);
 		free(safe);
 	}
 	buf_free(&text);

@@ -13,7 +13,8 @@ void grid_row(struct grid *g, const char *const *cells);
 /* Prints it to stdout and frees it. `empty`: the sentence if there are no rows, NULL: nothing. */
 void grid_print(struct grid *g, const char *empty);
 
-/* "Label:   value" with all values in one column; an empty value is left out. */
+/* "Label:   value" with all values in one column; an empty value is left out. An empty label goes
+ * on with the one before. */
 void field_print(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The same for a word that tells a state, in its colour. */

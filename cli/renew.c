@@ -91,12 +91,21 @@ int run_cert_renew(struct invocation *inv)
 	return rv;
 }
 
+/* One that somebody else has made, within the hour, begins when it was made. */
+static int64_t issued_ms(int64_t from_ms, int64_t now_ms)
+{
+	int64_t issued = from_ms + RENEWAL_BACKDATE_MS;
+
+	return issued > now_ms && from_ms <= now_ms ? from_ms : issued;
+}
+
 void renew_if_due(struct invocation *inv)
 {
 	const char *cert = option_text(inv, "cert");
 	const char *key = option_text(inv, "key");
 	Tb__CertificateCreated *created;
 	struct buf body = {0};
+	int64_t now_ms = clock_realtime_ms();
 	int64_t from_ms, until_ms;
 	size_t len;
 	char *pem;
@@ -106,7 +115,7 @@ void renew_if_due(struct invocation *inv)
 	    outfile_read(cert, PEM_MAX, &pem, &len) != 0)
 		return;
 	if (certificate_life(pem, &from_ms, &until_ms) == 0 &&
-	    renewal_is_due(from_ms + RENEWAL_BACKDATE_MS, until_ms, clock_realtime_ms()) &&
+	    renewal_is_due(issued_ms(from_ms, now_ms), until_ms, now_ms) &&
 	    renew(inv, cert, key, &created, &body) == EXIT_OK)
 		tb__certificate_created__free_unpacked(created, NULL);
 	buf_free(&body);

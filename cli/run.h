@@ -41,6 +41,10 @@ int run_site_enroll(struct invocation *inv);
 int run_tenant_list(struct invocation *inv);
 int run_tenant_set(struct invocation *inv);
 
+int run_address_add(struct invocation *inv);
+int run_address_list(struct invocation *inv);
+int run_address_remove(struct invocation *inv);
+
 int run_event_list(struct invocation *inv);
 
 int run_cert_create(struct invocation *inv);

@@ -220,11 +220,12 @@ static void state_print(const Tb__Vm *vm)
 {
 	char word[64], since[64] = "";
 	const Tb__VmView *view = vm->status;
+	int64_t now = clock_realtime_ms();
 
 	condition_word(vm, word);
-	if (view != NULL && view->since_ms != 0)
-		human_relative(view->since_ms, clock_realtime_ms(), since);
-	field_print("State", "%s%s%s%s%s", word, since[0] != '\0' ? ", since " : "", since,
+	if (view != NULL && view->since_ms != 0 && view->since_ms <= now)
+		human_duration((uint64_t)(now - view->since_ms), since);
+	field_print("State", "%s%s%s%s%s", word, since[0] != '\0' ? " for " : "", since,
 		    reason_of(vm)[0] != '\0' ? ": " : "", reason_of(vm));
 	field_print("Wanted", "%s", vm->running ? "running" : "stopped");
 	if (view == NULL)
@@ -563,7 +564,21 @@ struct verb {
 	bool running; /* what is waited for */
 	const char *done; /* "started" */
 	const char *begun;
+	const char *stopped; /* what else it means for one that is not to run; NULL: nothing else */
 };
+
+/* Of the VM in the answer: is it to run? */
+static bool answer_running(const struct buf *body)
+{
+	bool running = true;
+	Tb__Vm *vm;
+
+	if (api_decode(&tb__vm__descriptor, (const char *)body->data, body->len, &vm) == EXIT_OK) {
+		running = vm->running;
+		tb__vm__free_unpacked(vm, NULL);
+	}
+	return running;
+}
 
 static int vm_verb(struct invocation *inv, const char *name, const struct verb *verb)
 {
@@ -577,10 +592,16 @@ static int vm_verb(struct invocation *inv, const char *name, const struct verb *
 			.method = "POST", .path = path, .message = verb->message, .retry_ms = 0},
 		&body);
 
-	if (rv == EXIT_OK && wait)
+	bool stopped = rv == EXIT_OK && verb->stopped != NULL && !answer_running(&body);
+
+	if (rv == EXIT_OK && wait && !stopped)
 		rv = vm_wait(inv, name, verb->running);
 	if (rv == EXIT_OK)
-		rv = vm_told(inv, name, wait || dry_run(inv) ? verb->done : verb->begun, &body);
+		rv = vm_told(inv, name,
+			     stopped		    ? verb->stopped
+			     : wait || dry_run(inv) ? verb->done
+						    : verb->begun,
+			     &body);
 	buf_free(&body);
 	free(suffix);
 	free(path);
@@ -598,7 +619,8 @@ static int vms_verb(struct invocation *inv, const struct verb *verb)
 
 int run_vm_start(struct invocation *inv)
 {
-	return vms_verb(inv, &(struct verb){":start", NULL, true, "started", "being started"});
+	return vms_verb(inv,
+			&(struct verb){":start", NULL, true, "started", "being started", NULL});
 }
 
 int run_vm_stop(struct invocation *inv)
@@ -616,7 +638,7 @@ int run_vm_restart(struct invocation *inv)
 
 	request.now = option_given(inv, "now");
 	return vms_verb(inv, &(struct verb){":restart", &request.base, true, "restarted",
-					    "being restarted"});
+					    "being restarted", NULL});
 }
 
 int run_vm_move(struct invocation *inv)
@@ -634,5 +656,7 @@ int run_vm_move(struct invocation *inv)
 	return rv != EXIT_OK ? rv
 			     : vm_verb(inv, inv->args[0],
 				       &(struct verb){":move", &request.base, true, "moved",
-						      "being moved"});
+						      "being moved",
+						      "stopped, and starts on another board next "
+						      "time"});
 }

@@ -164,6 +164,35 @@ void alarm_site_check(struct alarm_set *set, const struct alarm_site *site)
 
 /* --- boards --- */
 
+static int32_t board_hot_limit(const Tb__BoardFacts *f)
+{
+	int32_t critical = f->critical < INT32_MAX ? (int32_t)f->critical : 0;
+
+	return critical != 0 && critical - ALARM_HOT_MARGIN < ALARM_HOT
+		       ? critical - ALARM_HOT_MARGIN
+		       : ALARM_HOT;
+}
+
+static void board_strain(struct alarm_set *set, const char *name, const Tb__BoardFacts *f)
+{
+	if (f->temperature_known && f->hottest >= board_hot_limit(f))
+		alarm_found(set, "board-hot", name,
+			    "board %s is at %" PRId32 " degrees Celsius: it slows down, and may "
+			    "switch itself off; give it air or a heat sink",
+			    name, f->hottest);
+	if (f->under_voltage)
+		alarm_found(set, "board-under-voltage", name,
+			    "board %s gets too little voltage: it may lose what it writes, or "
+			    "restart; use its maker's power supply and a short cable",
+			    name);
+	if (f->throttled)
+		alarm_found(set, "board-throttled", name,
+			    "the processor of board %s is being slowed down, for heat or want of "
+			    "power: it may be late for its leases; look at its cooling and its "
+			    "power supply",
+			    name);
+}
+
 void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 {
 	if (!b->reachable)
@@ -191,6 +220,8 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 			    " %% of its life: replace it (witnessctl node drain %s, then node "
 			    "replace)",
 			    b->name, b->wear_percent, b->name);
+	if (b->facts != NULL)
+		board_strain(set, b->name, b->facts);
 }
 
 /* --- certificates --- */
@@ -225,4 +256,9 @@ void alarm_certificate_check(struct alarm_set *set, const struct alarm_certifica
 			    "the %s certificate of %s%s ends in %" PRId64 " h; %s", c->kind,
 			    c->subject, node, left_ms / 3600000,
 			    certificate_remedy(c->kind, false));
+}
+
+void alarm_address_check(struct alarm_set *set, const char *address, const char *problem)
+{
+	alarm_found(set, "address", address, "nobody has service address %s: %s", address, problem);
 }

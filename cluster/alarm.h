@@ -17,6 +17,8 @@ enum {
 	ALARM_SKEW_MS = 30000, /* of a board's clock against the leader's */
 	ALARM_DISK_MS = 500, /* a write of the log; elections begin after 800 ms */
 	ALARM_WEAR_PERCENT = 80, /* of the card's life */
+	ALARM_HOT = 80, /* degrees Celsius; a Raspberry Pi begins to slow down */
+	ALARM_HOT_MARGIN = 10, /* degrees below those at which a board switches itself off */
 	ALARM_EXPIRY_PART = 6, /* the last sixth of a certificate's life */
 };
 
@@ -46,6 +48,7 @@ struct alarm_board {
 	uint32_t rtt_ms; /* of the newest lease renewals, the longest */
 	uint32_t disk_ms; /* of the newest writes of the log, the longest */
 	uint32_t wear_percent; /* 0: not known */
+	const Tb__BoardFacts *facts; /* NULL: not known */
 };
 
 struct alarm_certificate {
@@ -68,6 +71,9 @@ void alarm_site_check(struct alarm_set *set, const struct alarm_site *site);
 void alarm_board_check(struct alarm_set *set, const struct alarm_board *board);
 void alarm_certificate_check(struct alarm_set *set, const struct alarm_certificate *certificate,
 			     int64_t now_ms);
+
+/* A service address that no board has. */
+void alarm_address_check(struct alarm_set *set, const char *address, const char *problem);
 
 /* Compares with the alarms of the model (sorted as the set). `each` hears of those to be raised and
  * those to be cleared, at most `max` of them: the rest comes with the next pass. An alarm whose

@@ -20,6 +20,7 @@
 #include "cluster/alarm.h"
 #include "cluster/check.h"
 #include "cluster/limits.h"
+#include "lib/ip.h"
 #include "lib/mem.h"
 #include "proto/json.h"
 
@@ -2019,6 +2020,181 @@ static int apply_lease_note(struct applier *a, const Tb__LeaseNote *op)
 	return rv;
 }
 
+/* --- service addresses ----------------------------------------------------------------------- */
+
+struct address_fit {
+	struct ip ip;
+	const Tb__ServiceAddress *row;
+	char owner[LIMIT_NAME + 1]; /* the board whose own address it is; "" none */
+	unsigned named; /* boards of the row that are in the cluster */
+};
+
+static bool is_host_of(const char *host_port, const struct ip *ip)
+{
+	struct ip own;
+	uint16_t port;
+
+	return ip_of_text(host_port, &own, &port) == 0 && ip_equal(&own, ip);
+}
+
+static int address_fit_visit(void *arg, const Tb__Node *node)
+{
+	struct address_fit *fit = arg;
+
+	if (is_host_of(node->address, &fit->ip) || is_host_of(node->qnet_address, &fit->ip))
+		snprintf(fit->owner, sizeof(fit->owner), "%s", node->name);
+	for (size_t i = 0; i < fit->row->n_boards; i++)
+		fit->named += strcmp(fit->row->boards[i], node->name) == 0;
+	return 0;
+}
+
+/* What the boards have to say about it. */
+static int address_fits(struct applier *a, const Tb__ServiceAddress *row)
+{
+	struct address_fit fit = {.row = row};
+	int rv;
+
+	ip_parse(row->address, &fit.ip);
+	rv = store_nodes(a->s, address_fit_visit, &fit);
+	if (rv != 0)
+		return rv;
+	if (fit.owner[0] != '\0')
+		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "address",
+			      "%s is the own address of board %s; a service address is one that "
+			      "no machine has",
+			      row->address, fit.owner);
+	if (fit.named != row->n_boards)
+		return refuse(
+			a, TB__REFUSAL__REFUSAL_INVALID, "boards",
+			"not all of them are boards of the cluster; see witnessctl node list");
+	return 0;
+}
+
+/* Where the address of this number is, or would be. */
+static size_t address_place(const Tb__Cluster *cluster, const struct ip *ip, bool *ret_there)
+{
+	size_t at = 0;
+	int order = 1;
+
+	for (; at < cluster->n_addresses; at++) {
+		struct ip other = {0};
+
+		ip_parse(cluster->addresses[at]->address, &other);
+		order = ip_order(&other, ip);
+		if (order >= 0)
+			break;
+	}
+	*ret_there = order == 0;
+	return at;
+}
+
+static int address_insert(struct applier *a, Tb__Cluster *cluster, size_t at,
+			  const Tb__ServiceAddress *row)
+{
+	if (cluster->n_addresses >= LIMIT_ADDRESSES)
+		return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "address",
+			      "a cluster has at most %d service addresses; remove one with "
+			      "witnessctl address remove",
+			      LIMIT_ADDRESSES);
+	cluster->addresses = mem_realloc(
+		cluster->addresses, (cluster->n_addresses + 1) * sizeof(cluster->addresses[0]));
+	memmove(&cluster->addresses[at + 1], &cluster->addresses[at],
+		(cluster->n_addresses - at) * sizeof(cluster->addresses[0]));
+	cluster->addresses[at] = (Tb__ServiceAddress *)message_copy(&row->base);
+	cluster->n_addresses++;
+	a->result->created = 1;
+	return 0;
+}
+
+static int address_put(struct applier *a, Tb__Cluster *cluster, const Tb__ServiceAddress *wanted)
+{
+	Tb__ServiceAddress row = *wanted;
+	struct ip ip = {0};
+	bool there;
+	size_t at;
+	int rv = 0;
+
+	ip_parse(row.address, &ip);
+	at = address_place(cluster, &ip, &there);
+	row.status = NULL;
+	row.added_ms = there ? cluster->addresses[at]->added_ms : a->command->time_ms;
+	if (there && message_equal(&cluster->addresses[at]->base, &row.base)) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	if (there) {
+		tb__service_address__free_unpacked(cluster->addresses[at], NULL);
+		cluster->addresses[at] = (Tb__ServiceAddress *)message_copy(&row.base);
+		a->result->changed = 1;
+	} else {
+		rv = address_insert(a, cluster, at, &row);
+	}
+	if (rv != 0)
+		return rv;
+	a->out->cluster_changed = true;
+	rv = store_cluster_put(a->s, cluster);
+	if (rv != 0)
+		return rv;
+	return audit(a, there ? "address.changed" : "address.added", INFO, (struct subject){0},
+		     "service address %s/%" PRIu32 " at interface %s", row.address, row.prefix,
+		     row.interface);
+}
+
+static int apply_address_set(struct applier *a, const Tb__AddressSet *op)
+{
+	struct apply_problem problem;
+	Tb__Cluster *cluster;
+	int rv;
+
+	if (op->address == NULL)
+		return refuse_missing(a, "address");
+	if (service_address_check(op->address, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	rv = address_fits(a, op->address);
+	if (rv == 0)
+		rv = store_cluster_get(a->s, &cluster);
+	if (rv != 0)
+		return rv;
+	rv = address_put(a, cluster, op->address);
+	tb__cluster__free_unpacked(cluster, NULL);
+	return rv;
+}
+
+static int address_drop(struct applier *a, Tb__Cluster *cluster, size_t at)
+{
+	tb__service_address__free_unpacked(cluster->addresses[at], NULL);
+	cluster->n_addresses--;
+	memmove(&cluster->addresses[at], &cluster->addresses[at + 1],
+		(cluster->n_addresses - at) * sizeof(cluster->addresses[0]));
+	a->result->deleted = 1;
+	a->out->cluster_changed = true;
+	return store_cluster_put(a->s, cluster);
+}
+
+static int apply_address_remove(struct applier *a, const Tb__AddressRemove *op)
+{
+	Tb__Cluster *cluster;
+	bool there = false;
+	struct ip ip;
+	size_t at = 0;
+	int rv = store_cluster_get(a->s, &cluster);
+
+	if (rv != 0)
+		return rv;
+	if (ip_parse(op->address, &ip) == 0)
+		at = address_place(cluster, &ip, &there);
+	if (there)
+		rv = address_drop(a, cluster, at);
+	else
+		rv = refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "address",
+			    "no service address has that number; see witnessctl address list");
+	tb__cluster__free_unpacked(cluster, NULL);
+	if (rv != 0)
+		return rv;
+	return audit(a, "address.removed", INFO, (struct subject){0}, "service address %s removed",
+		     op->address);
+}
+
 /* --- events ---------------------------------------------------------------------------------- */
 
 static int apply_event_add(struct applier *a, const Tb__EventAdd *op)
@@ -2092,6 +2268,10 @@ static int command_dispatch(struct applier *a)
 		return apply_ca(a);
 	case TB__COMMAND__OP_LEASE_NOTE:
 		return apply_lease_note(a, c->lease_note);
+	case TB__COMMAND__OP_ADDRESS_SET:
+		return apply_address_set(a, c->address_set);
+	case TB__COMMAND__OP_ADDRESS_REMOVE:
+		return apply_address_remove(a, c->address_remove);
 	case TB__COMMAND__OP_IMAGE_ADD:
 	case TB__COMMAND__OP_IMAGE_REMOVE:
 	case TB__COMMAND__OP_VM_PUT:
@@ -2254,7 +2434,7 @@ static bool command_for_agents(const Tb__Command *command)
 
 unsigned command_level(const Tb__Command *command)
 {
-	if (command->op_case >= TB__COMMAND__OP_IMAGE_ADD ||
+	if (command->op_case >= TB__COMMAND__OP_ADDRESS_SET ||
 	    (command->op_case == TB__COMMAND__OP_CLUSTER_SET &&
 	     command->cluster_set->keep_room != 0))
 		return 3;

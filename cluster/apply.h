@@ -65,6 +65,7 @@ struct apply_problem {
 };
 int site_check(const Tb__Site *site, struct apply_problem *ret);
 int name_check(const char *name, const char *field, struct apply_problem *ret);
+int service_address_check(const Tb__ServiceAddress *row, struct apply_problem *ret);
 /* Where an image is named its SHA-256 or its name will do; whether it is there and of the right
  * kind is the model's to say. Fields as in the JSON of the row: "config.disks[1].sizeMib". */
 int vm_check(const Tb__Vm *vm, struct apply_problem *ret);

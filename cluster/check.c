@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cluster/limits.h"
+#include "lib/ip.h"
 #include "lib/text.h"
 
 __attribute__((format(printf, 3, 4))) static int problem(struct apply_problem *ret,
@@ -692,4 +693,90 @@ int event_check(const Tb__Event *row, struct apply_problem *ret)
 	    text_check(row->vm, LIMIT_NAME, "event.vm", ret) != 0)
 		return -EINVAL;
 	return text_check(row->message, LIMIT_MESSAGE, "event.message", ret);
+}
+
+/* Addresses that no site could reach a board by, or that are not one machine's. */
+static int service_ip_check(const struct ip *ip, struct apply_problem *ret)
+{
+	static const uint8_t loopback[16] = {[15] = 1};
+	static const uint8_t none[16] = {0};
+	const uint8_t *b = ip->bytes;
+	bool v4 = ip->len == 4;
+
+	if (v4 ? b[0] == 0 : memcmp(b, none, 16) == 0)
+		return problem(ret, "address", "%s is no address of a machine",
+			       v4 ? "0.0.0.0/8" : "::");
+	if (v4 ? b[0] == 127 : memcmp(b, loopback, 16) == 0)
+		return problem(ret, "address",
+			       "it is a loopback address, which no other machine can reach");
+	if (v4 ? (b[0] & 0xf0) == 0xe0 : b[0] == 0xff)
+		return problem(ret, "address", "it is a multicast address; use one of a machine");
+	if (v4 && b[0] >= 0xf0)
+		return problem(ret, "address", "240.0.0.0/4 is reserved; use one of a machine");
+	if (!v4 && b[0] == 0xfe && (b[1] & 0xc0) == 0x80)
+		return problem(ret, "address",
+			       "it is a link-local address, which a site cannot name; use a "
+			       "global or unique local one (fd00::/8)");
+	return 0;
+}
+
+static int interface_check(const char *name, struct apply_problem *ret)
+{
+	if (name[0] == '\0')
+		return problem(ret, "interface",
+			       "it is missing; name one of the boards (ip link): eth0");
+	if (strnlen(name, LIMIT_INTERFACE + 1) > LIMIT_INTERFACE)
+		return problem(ret, "interface",
+			       "it is longer than %d bytes, so it is no name of an interface",
+			       LIMIT_INTERFACE);
+	for (const char *c = name; *c != '\0'; c++)
+		if (*c <= ' ' || *c == 0x7f || strchr("/:%", *c) != NULL)
+			return problem(ret, "interface",
+				       "an interface's name has letters, digits, dots, dashes and "
+				       "underscores");
+	if (strcmp(name, "lo") == 0)
+		return problem(ret, "interface", "lo is the loopback, where no site can reach it");
+	return 0;
+}
+
+static int address_boards_check(const Tb__ServiceAddress *row, struct apply_problem *ret)
+{
+	if (row->n_boards > LIMIT_NODES)
+		return problem(ret, "boards", "a cluster has at most %d boards", LIMIT_NODES);
+	for (size_t i = 0; i < row->n_boards; i++) {
+		if (name_check(row->boards[i], "boards", ret) != 0)
+			return -EINVAL;
+		if (i > 0 && strcmp(row->boards[i - 1], row->boards[i]) >= 0)
+			return problem(ret, "boards", "name each board once, sorted");
+	}
+	return 0;
+}
+
+int service_address_check(const Tb__ServiceAddress *row, struct apply_problem *ret)
+{
+	char text[IP_TEXT];
+	struct ip ip;
+
+	if (ip_parse(row->address, &ip) != 0)
+		return problem(ret, "address",
+			       "it is no address; write it as in 10.0.0.5 or fd00::5");
+	ip_format(&ip, text);
+	if (strcmp(text, row->address) != 0)
+		return problem(ret, "address", "write it as %s", text);
+	if (service_ip_check(&ip, ret) != 0)
+		return -EINVAL;
+	if (row->prefix == 0 || row->prefix > 8u * ip.len)
+		return problem(ret, "prefix",
+			       "the prefix length is missing or wrong: 1 to %u, that of the "
+			       "network at the interface",
+			       8u * ip.len);
+	/* Networks of two or one have neither (RFC 3021). */
+	if (ip.len == 4 && row->prefix < 31 &&
+	    (ip_host_is(&ip, row->prefix, false) || ip_host_is(&ip, row->prefix, true)))
+		return problem(ret, "address",
+			       "with prefix length %u it is the network itself or its broadcast",
+			       row->prefix);
+	if (interface_check(row->interface, ret) != 0)
+		return -EINVAL;
+	return address_boards_check(row, ret);
 }

@@ -1,5 +1,5 @@
 /* check.h: what a single object of the model must look like, for apply.c. Pure. The two that
- * others use as well (site_check, name_check) are in apply.h.
+ * others use as well (site_check, name_check, service_address_check) are in apply.h.
  *
  * All: 0, or -EINVAL with the field's JSON path and a sentence with the remedy. */
 #pragma once

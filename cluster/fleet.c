@@ -323,9 +323,13 @@ static struct session *session_new(struct fleet *f, uint64_t door, uint64_t id, 
  * not told. */
 static void session_describe(struct session *s, const Tb__SiteNode *n, const struct fleet *f)
 {
+	uint16_t port;
+
 	s->attached_at_ms = f->now_ms;
 	s->attached_ms = n->attached_ms;
 	s->address = mem_strdup(n->address);
+	if (ip_of_text(n->local, &s->local, &port) != 0)
+		s->local = (struct ip){0};
 	s->node_id = n->node_id;
 	s->heartbeat_ms = n->heartbeat_ms;
 	s->rtt_ms = n->rtt_ms;
@@ -1035,6 +1039,47 @@ static bool session_may_leave(const struct fleet *f, const struct session *s, bo
 		       !site_is_moving(f, s->site, s->configured.count));
 }
 
+/* The service address of a session, as a set; empty: it came by another one. */
+static uint64_t fleet_address_of(const struct fleet *f, const struct session *s)
+{
+	for (unsigned i = 0; i < f->address_count && s->local.len != 0; i++)
+		if (ip_equal(&f->addresses[i], &s->local))
+			return (uint64_t)1 << i;
+	return 0;
+}
+
+void fleet_addresses(struct fleet *f, const struct ip *addresses, unsigned count)
+{
+	f->address_count = count < LIMIT_ADDRESSES ? count : LIMIT_ADDRESSES;
+	memcpy(f->addresses, addresses, f->address_count * sizeof(f->addresses[0]));
+}
+
+struct busy {
+	const struct fleet *f;
+	uint64_t set;
+};
+
+static void busy_visit(struct hash_node *at, void *arg)
+{
+	const struct session *s = list_entry(at, struct session, by_id);
+	struct busy *busy = arg;
+
+	if (s->held == NULL && !session_can_spare_vote(s))
+		busy->set |= fleet_address_of(busy->f, s);
+}
+
+uint64_t fleet_address_busy(struct fleet *f, uint64_t now_ms)
+{
+	struct busy busy = {.f = f};
+
+	fleet_now(f, now_ms);
+	/* A new leader does not yet know who is where. */
+	if (f->now_ms < f->unknown_until_ms)
+		return UINT64_MAX;
+	hash_each(&f->sessions, busy_visit, &busy);
+	return busy.set;
+}
+
 unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms)
 {
 	struct door *d = door_find(f, door);
@@ -1049,7 +1094,8 @@ unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uin
 
 		if (sent == max)
 			break;
-		if (s->held != NULL || !session_may_leave(f, s, now))
+		/* It leaves with its address, and would only come back to it now. */
+		if (s->held != NULL || fleet_address_of(f, s) != 0 || !session_may_leave(f, s, now))
 			continue;
 		/* It stays a session, and a holder, until the door says that it is closed. */
 		order_close(f, s, "the board is drained");

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "cluster/alarm.h"
+#include "lib/ip.h"
 #include "proto/command.pb-c.h"
 #include "proto/door.pb-c.h"
 
@@ -56,6 +57,13 @@ void fleet_site_changed(struct fleet *f, const char *name, uint64_t now_ms);
  * are quorate without the vote, which a client gives up while it changes its board. `now` sends
  * those as well whose site needs the vote. Called again until no session is left. */
 unsigned fleet_drain(struct fleet *f, uint64_t door, bool now, unsigned max, uint64_t now_ms);
+
+/* The pool of service addresses, of which sessions are not sent away: they go with the address. At
+ * most LIMIT_ADDRESSES; copied. */
+void fleet_addresses(struct fleet *f, const struct ip *addresses, unsigned count);
+/* Those of them (bit n: address n) by which a site is attached that needs the vote now: its
+ * sessions should not end for a mere wish. All of them until the leader knows who is where. */
+uint64_t fleet_address_busy(struct fleet *f, uint64_t now_ms);
 
 /* Does what is due at now_ms; returns when to call again (UINT64_MAX: only on an event). */
 uint64_t fleet_tick(struct fleet *f, uint64_t now_ms);

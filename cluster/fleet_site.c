@@ -869,6 +869,10 @@ static Tb__SiteNode *session_message(const struct session *x)
 	tb__site_node__init(n);
 	n->node_id = x->node_id;
 	n->address = mem_strdup(x->address);
+	if (x->local.len != 0) {
+		n->local = mem_alloc(IP_TEXT);
+		ip_format(&x->local, n->local);
+	}
 	n->board = x->door;
 	n->tls = x->tls;
 	n->certificate = x->certificate;

@@ -71,6 +71,7 @@ struct session {
 	uint64_t attached_at_ms; /* leader's clock */
 	int64_t attached_ms;
 	char *address;
+	struct ip local; /* the service address that it came to, or another of the board */
 	uint32_t node_id;
 	uint32_t heartbeat_ms;
 	uint32_t rtt_ms; /* if near the heartbeat */
@@ -185,6 +186,8 @@ struct fleet {
 	unsigned states[TB__SITE_STATE__SITE_STATE_UNDECIDED + 1];
 	unsigned session_count;
 	uint64_t nonsense; /* events that made no sense */
+	struct ip addresses[LIMIT_ADDRESSES]; /* the pool */
+	unsigned address_count;
 };
 
 /* --- fleet.c, for fleet_site.c --- */

@@ -35,6 +35,8 @@ enum {
 	LIMIT_TOKENS = 1000,
 	LIMIT_TENANTS = 1000, /* with a quota */
 	LIMIT_ALARMS = 200,
+	LIMIT_ADDRESSES = 64, /* service addresses of the pool; as many as bits of a set */
+	LIMIT_INTERFACE = 15, /* bytes of an interface's name (IFNAMSIZ) */
 	LIMIT_CERTIFICATES = 50000,
 	LIMIT_EVENTS = 10000, /* kept in the ring */
 	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */

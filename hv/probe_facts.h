@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "hv/board_tree.h"
+#include "board/tree.h"
 
 /* From files below a root. */
 struct probe_board {
@@ -20,8 +20,8 @@ struct probe_board {
 	unsigned core_kinds; /* different MIDR_EL1 among the cores; 0: unknown */
 };
 
-/* `root` "" or a folder: <root>/proc and so on. */
-void probe_board_read(const char *root, struct probe_board *ret);
+/* `path` "" or a folder: <path>/proc and so on. */
+void probe_board_read(const char *path, struct probe_board *ret);
 
 /* From KVM. Errors are positive errnos, 0: it works. */
 struct probe_kvm {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "board/ability.h"
 #include "lib/mem.h"
 
 enum { KVM_VERSION = 12, PAGE = 4096, IPA_ENOUGH = 36 };
@@ -49,10 +50,7 @@ static void judge_kvm(Tb__HostProbe *p, const struct probe_kvm *kvm)
 	case 0:
 		break;
 	case ENOENT:
-		find(p, OBSTACLE, "kvm",
-		     "there is no /dev/kvm: the kernel was built without KVM, or the firmware did "
-		     "not start the processor in EL2 (Raspberry Pi: use the 64-bit kernel; in a "
-		     "virtual machine: its host must offer nested virtualization)");
+		find(p, OBSTACLE, "kvm", "%s", ability_no_kvm());
 		return;
 	case EACCES:
 	case EPERM:
@@ -77,22 +75,10 @@ static void judge_kvm(Tb__HostProbe *p, const struct probe_kvm *kvm)
 /* Why KVM makes no virtual GIC, as far as the device tree tells. */
 static void judge_no_gic(Tb__HostProbe *p, const struct board_tree *t, const struct probe_kvm *kvm)
 {
-	if (t->controller == BOARD_CONTROLLER_BCM2836) {
-		find(p, OBSTACLE, "gic",
-		     "its processor (BCM2836/BCM2837: Raspberry Pi 2, 3, Zero 2) has no Arm "
-		     "interrupt controller (GIC), so KVM has no virtual one to offer");
-	} else if (t->controller == BOARD_CONTROLLER_GICV2 && t->ranges < 4) {
-		find(p, OBSTACLE, "gic",
-		     "the device tree's %s has %u of 4 register ranges: without the "
-		     "hypervisor's (GICH, GICV) KVM cannot make a virtual GICv2; use a newer "
-		     "device tree or kernel",
-		     t->node, t->ranges);
-	} else if (t->controller != BOARD_CONTROLLER_NONE && !t->maintenance) {
-		find(p, OBSTACLE, "gic",
-		     "the device tree's %s has no interrupt of its own (the maintenance "
-		     "interrupt, PPI 9): KVM cannot make a virtual GIC; use a newer device tree "
-		     "or kernel",
-		     t->node);
+	char why[320];
+
+	if (ability_tree_obstacle(t, why, sizeof(why))) {
+		find(p, OBSTACLE, "gic", "%s", why);
 	} else {
 		find(p, OBSTACLE, "gic",
 		     "KVM makes no virtual interrupt controller (GICv2: %s; GICv3: %s), though "
@@ -292,7 +278,7 @@ void probe_text(const Tb__HostProbe *p, struct buf *out)
 	put_fact(out, "cgroup memory limit", yes(p->cgroup_memory));
 	put_fact(out, "user namespaces", yes(p->user_namespaces));
 	if (p->host_class != NULL) {
-		buf_printf(out, "  %-22s %s (%zu parts: --json)\n", "compatibility class",
+		buf_printf(out, "  %-22s %s (%zu parts: -o json)\n", "compatibility class",
 			   p->host_class->id, p->host_class->n_parts);
 	}
 }

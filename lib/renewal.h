@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* This cluster's certificates begin so long before they are made, for clocks that are behind. Who has
- * only the certificate adds it to the begin to know when it was issued. */
+/* This cluster's certificates begin so long before they are made, for clocks that are behind. Who
+ * has only the certificate adds it to the begin to know when it was issued. */
 enum { RENEWAL_BACKDATE_MS = 3600 * 1000 };
 
 /* Times in milliseconds since 1970. */

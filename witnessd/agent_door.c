@@ -290,6 +290,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	const char *why;
 	char *site = NULL;
 	uint32_t node = 0;
+	char local[ADDRESS_TEXT];
 	struct conn *c;
 
 	tls_session_peer(stream_tls(s), &peer);
@@ -310,6 +311,8 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	c->stream = s;
 	agent_session_init(&c->session, d->next_id++, site, node, peer.serial,
 			   stream_peer_address(s), now_ms(d));
+	stream_local_address(s, local);
+	c->session.local = mem_strdup(local);
 	free(site);
 	hash_insert(&d->by_id, &c->by_id, hash_u64(c->session.id));
 	list_append(&d->conns, &c->link);
@@ -321,7 +324,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 
 /* --- letters --- */
 
-enum letter_kind { LETTER_ORDERS, LETTER_REPORT, LETTER_SERVE };
+enum letter_kind { LETTER_ORDERS, LETTER_REPORT, LETTER_SERVE, LETTER_LEAVE };
 
 struct door_letter {
 	struct letter letter;
@@ -330,6 +333,7 @@ struct door_letter {
 	bool on;
 	Tb__DoorOrder **orders;
 	size_t count;
+	struct ip ip;
 };
 
 static int id_match(const struct hash_node *node, const void *key)
@@ -365,6 +369,18 @@ static void do_report(struct agent_door *d)
 	events_flush(d);
 }
 
+static void do_leave(struct agent_door *d, const struct ip *ip)
+{
+	list_for_each_safe (at, &d->conns) {
+		struct conn *c = list_entry(at, struct conn, link);
+		struct ip local;
+		uint16_t port;
+
+		if (ip_of_text(c->session.local, &local, &port) == 0 && ip_equal(&local, ip))
+			conn_abort(c, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	}
+}
+
 static void letter_free(struct door_letter *l)
 {
 	door_orders_free(l->orders, l->count);
@@ -383,6 +399,9 @@ static void letter_open(struct letter *letter)
 		break;
 	case LETTER_REPORT:
 		do_report(d);
+		break;
+	case LETTER_LEAVE:
+		do_leave(d, &l->ip);
 		break;
 	case LETTER_SERVE:
 		d->held = !l->on;
@@ -407,6 +426,11 @@ static void post(struct agent_door *d, struct door_letter what)
 void agent_door_orders(struct agent_door *d, Tb__DoorOrder **orders, size_t count)
 {
 	post(d, (struct door_letter){.kind = LETTER_ORDERS, .orders = orders, .count = count});
+}
+
+void agent_door_leave(struct agent_door *d, const struct ip *ip)
+{
+	post(d, (struct door_letter){.kind = LETTER_LEAVE, .ip = *ip});
 }
 
 void agent_door_report(struct agent_door *d)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lib/ip.h"
 #include "witnessd/agent_session.h"
 #include "witnessd/mailbox.h"
 #include "witnessd/stream.h"
@@ -47,6 +48,7 @@ void agent_door_model_changed(struct agent_door *d);
 void agent_door_orders(struct agent_door *d, Tb__DoorOrder **orders, size_t count); /* taken over */
 void agent_door_report(struct agent_door *d);
 void agent_door_serve(struct agent_door *d, bool on);
+void agent_door_leave(struct agent_door *d, const struct ip *ip);
 
 struct agent_door_stats {
 	uint64_t sessions; /* open now */

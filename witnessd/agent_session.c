@@ -51,6 +51,8 @@ static Tb__SiteNode *session_node(const struct agent_session *s, const struct ag
 	tb__site_node__init(n);
 	n->node_id = s->node;
 	n->address = mem_strdup(s->address);
+	if (s->local != NULL)
+		n->local = mem_strdup(s->local);
 	n->board = w->board;
 	n->tls = true;
 	n->certificate = true;
@@ -184,6 +186,7 @@ void agent_session_free(struct agent_session *s)
 	free(s->site);
 	free(s->serial);
 	free(s->address);
+	free(s->local);
 	free(s->name);
 }
 

@@ -34,6 +34,7 @@ struct agent_session {
 	char *site;
 	uint32_t node;
 	char *address;
+	char *local; /* the board's end; NULL: not told */
 	char *serial;
 	struct buf partial; /* of a frame */
 	uint64_t deadline_ms; /* give the agent up at this time */

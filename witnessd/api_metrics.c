@@ -129,6 +129,41 @@ static void boards_write(const Tb__PeerAnswer *answer, bool open, struct buf *ou
 	}
 }
 
+/* What the boards say of themselves; nothing of those that do not. */
+static void strain_write(const Tb__PeerAnswer *answer, bool open, struct buf *out)
+{
+	static const struct {
+		const char *name, *help;
+	} gauges[] = {
+		{"tiebreak_node_temperature_celsius", "Of a board's processor."},
+		{"tiebreak_node_under_voltage", "1: too little voltage in the last two minutes."},
+		{"tiebreak_node_throttled", "1: slowed down in the last two minutes."},
+		{"tiebreak_node_can_host", "1: virtual machines can run on the board."},
+		{"tiebreak_node_watchdog_armed", "1: the board is reset when witnessd hangs."},
+	};
+
+	for (size_t g = 0; g < sizeof(gauges) / sizeof(gauges[0]); g++) {
+		metrics_head(out, open, METRIC_GAUGE, gauges[g].name, gauges[g].help);
+		for (size_t i = 0; i < answer->n_nodes; i++) {
+			const Tb__BoardFacts *f = answer->nodes[i]->status->board;
+			char label[48];
+
+			if (f == NULL || (g == 0 && !f->temperature_known))
+				continue;
+			snprintf(label, sizeof(label), "node=\"%llu\"",
+				 (unsigned long long)answer->nodes[i]->node_id);
+			metrics_sample(out, open, METRIC_GAUGE, gauges[g].name, label,
+				       (const double[]){
+					       f->temperature,
+					       f->under_voltage,
+					       f->throttled,
+					       f->hosting == TB__HOSTING__HOSTING_YES,
+					       f->watchdog != NULL && f->watchdog->armed,
+				       }[g]);
+		}
+	}
+}
+
 static void metrics_answered(struct api_call *call, int error, const Tb__PeerAnswer *answer)
 {
 	static const char open_type[] =
@@ -140,8 +175,10 @@ static void metrics_answered(struct api_call *call, int error, const Tb__PeerAns
 	board_write(config->backend->view(config->core), open, &text);
 	if (error == 0 && answer->cluster != NULL)
 		sites_write(answer->cluster, open, &text);
-	if (error == 0)
+	if (error == 0) {
 		boards_write(answer, open, &text);
+		strain_write(answer, open, &text);
+	}
 	alarms_write(call->api, open, &text);
 	gauge(&text, open, "tiebreak_api_streams", "Open watches of this board.",
 	      (double)api_watch_count(call->api->watch));

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "board/watchdog.h"
 #include "lib/buf.h"
 #include "lib/ini.h"
 #include "lib/mem.h"
@@ -41,6 +42,35 @@ static int set_path(struct config *c, const struct config_key *key, const char *
 		return -EINVAL;
 	}
 	return set_text(c, key, value, why);
+}
+
+static int set_watchdog(struct config *c, const struct config_key *key, const char *value,
+			char **why)
+{
+	(void)key;
+	if (strcmp(value, "off") != 0 && value[0] != '/') {
+		*why = mem_strdup("must be off or the path of a watchdog such as /dev/watchdog");
+		return -EINVAL;
+	}
+	free(c->watchdog);
+	c->watchdog = value[0] == '/' ? mem_strdup(value) : NULL;
+	return 0;
+}
+
+/* Whole seconds. */
+static int set_seconds(struct config *c, const struct config_key *key, const char *value,
+		       char **why)
+{
+	uint64_t ms;
+
+	if (text_to_duration_ms(value, &ms) == 0 && ms >= key->min * 1000 &&
+	    ms <= key->max * 1000 && ms % 1000 == 0) {
+		*(uint64_t *)((char *)c + key->offset) = ms;
+		return 0;
+	}
+	*why = mem_printf("\"%s\" is not a time in whole seconds from %llus to %llus, such as 15s",
+			  value, (unsigned long long)key->min, (unsigned long long)key->max);
+	return -EINVAL;
 }
 
 static int set_number(struct config *c, const struct config_key *key, const char *value, char **why)
@@ -111,6 +141,10 @@ static const struct config_key config_keys[] = {
 	{"node.data-dir", set_path, FIELD(data_dir)},
 	{"node.run-dir", set_path, FIELD(run_dir)},
 	{"node.log-level", set_level, 0},
+	{"node.watchdog", set_watchdog, 0},
+	{"node.watchdog-timeout", set_seconds, FIELD(watchdog_timeout_ms), WATCHDOG_TIMEOUT_MIN,
+	 WATCHDOG_TIMEOUT_MAX},
+	{"node.watchdog-keep", set_switch, FIELD(watchdog_keep)},
 	{"api.listen", set_text, FIELD(listen)},
 	{"api.advertise", set_text, FIELD(advertise)},
 	{"api.connections-max", set_number, FIELD(connections_max), 8, 10000},
@@ -126,6 +160,7 @@ static const struct config_key config_keys[] = {
 	{"vms.uid-base", set_number, FIELD(vm_uid_base), 1000, 4294900000},
 	{"vms.image-space-mib", set_number, FIELD(image_space_mib), 0, 1048576},
 	{"vms.memory-reserve-mib", set_number, FIELD(vm_memory_reserve_mib), 0, 1048576},
+	{"addresses.tickle", set_switch, FIELD(tickle)},
 };
 
 enum { CONFIG_KEYS = sizeof(config_keys) / sizeof(config_keys[0]) };
@@ -136,6 +171,7 @@ void config_init(struct config *c)
 		.data_dir = mem_strdup("/var/lib/tiebreak"),
 		.run_dir = mem_strdup("/run/tiebreak"),
 		.log_level = 6,
+		.watchdog_timeout_ms = WATCHDOG_TIMEOUT_DEFAULT * 1000,
 		.listen = mem_strdup("*:7443"),
 		.connections_max = 256,
 		.sites_listen = mem_strdup("*:5403"),
@@ -144,6 +180,7 @@ void config_init(struct config *c)
 		.pending_per_address_max = 2048,
 		.vm_program = mem_strdup("/usr/bin/witness-vm"),
 		.vm_uid_base = 90000,
+		.tickle = true,
 	};
 }
 
@@ -152,6 +189,7 @@ void config_free(struct config *c)
 	free(c->name);
 	free(c->data_dir);
 	free(c->run_dir);
+	free(c->watchdog);
 	free(c->listen);
 	free(c->advertise);
 	free(c->sites_listen);

@@ -19,6 +19,9 @@ struct config {
 	char *data_dir; /* /var/lib/tiebreak */
 	char *run_dir; /* /run/tiebreak */
 	unsigned log_level; /* 3 error .. 7 debug; default 6 */
+	char *watchdog; /* its device; NULL: off (default) */
+	uint64_t watchdog_timeout_ms; /* whole seconds; 15 s */
+	bool watchdog_keep; /* off: disarmed when witnessd is stopped */
 	/* [api] */
 	char *listen; /* *:7443 */
 	char *advertise; /* host:port that others reach; default: the first address of this host */
@@ -43,6 +46,8 @@ struct config {
 	uint64_t vm_uid_base;
 	uint64_t image_space_mib; /* for images; 0: what the card has, less a reserve */
 	uint64_t vm_memory_reserve_mib; /* kept from VMs; 0: the larger of 384 and a quarter */
+	/* [addresses] */
+	bool tickle; /* on: clients of a dead board are told by the heir of its address */
 };
 
 /* All defaults; strings are owned by the config. */

@@ -15,6 +15,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 
 uint64_t core_next_id(struct core *c)
@@ -231,7 +232,18 @@ static void core_drained_check(struct core *c, const Tb__Node *self)
 	atomic_store(&c->view.drained, drained);
 	log_notice(drained ? "drained" : "undrained", "this board takes %s site nodes",
 		   drained ? "no more" : "new");
-	c->listeners.door_admit(c->listeners.arg, !drained);
+	core_admit_sites(c);
+}
+
+/* While a drained board still has a service address, its clients have no other to go to. */
+void core_admit_sites(struct core *c)
+{
+	bool admitting = !atomic_load(&c->view.drained) || addresses_wanted(c);
+
+	if (admitting == c->admitting)
+		return;
+	c->admitting = admitting;
+	c->listeners.door_admit(c->listeners.arg, admitting);
 }
 
 /* A board that was removed must stop, not linger as a voter in its own eyes. */
@@ -500,6 +512,7 @@ static void core_flush(uv_prepare_t *handle)
 		c->listeners.model_changed(c->listeners.arg, engine_applied(c->engine));
 	}
 	lead_flush(c);
+	addresses_flush(c);
 }
 
 static void core_tick(uv_timer_t *timer)
@@ -507,6 +520,7 @@ static void core_tick(uv_timer_t *timer)
 	struct core *c = timer->data;
 	uint64_t now = clock_boottime_ms();
 
+	guard_tick(c, now);
 	admit_tick(c, now);
 	proposals_tick(c, now);
 	if (c->engine == NULL || c->stopping || c->retiring)
@@ -587,6 +601,8 @@ static void core_door_open(struct letter *letter)
 	struct core *c = l->core;
 	bool was_due = core_reports_due(c);
 
+	for (size_t i = 0; i < l->count; i++)
+		addresses_event(c, l->events[i]);
 	l->count = core_door_filter(c, l->events, l->count);
 	if (c->fleet != NULL) {
 		for (size_t i = 0; i < l->count; i++)
@@ -622,6 +638,35 @@ void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count)
 		free(events);
 		free(l);
 	}
+}
+
+struct report_letter {
+	struct letter letter;
+	struct core *core;
+	uint64_t number;
+	Tb__PeerAddressReport *report;
+};
+
+static void core_report_open(struct letter *letter)
+{
+	struct report_letter *l = list_entry(letter, struct report_letter, letter);
+
+	addresses_report(l->core, l->number, l->report);
+	free(l);
+}
+
+void core_address_report(struct core *c, uint64_t letter, Tb__PeerAddressReport *report)
+{
+	struct report_letter *l = mem_zalloc(sizeof(*l));
+
+	l->letter.open = core_report_open;
+	l->core = c;
+	l->number = letter;
+	l->report = report;
+	if (mailbox_answer(&c->mailbox, &l->letter) == 0)
+		return;
+	tb__peer_address_report__free_unpacked(report, NULL);
+	free(l);
 }
 
 struct link_letter {
@@ -826,6 +871,7 @@ static void *core_run(void *arg)
 		core_shut(c);
 	}
 	uv_run(&c->loop, UV_RUN_DEFAULT);
+	guard_end(c);
 	store_close(c->store);
 	c->store = NULL;
 	return NULL;
@@ -864,8 +910,11 @@ struct core *core_new(const struct core_config *config, const struct core_listen
 	list_init(&c->dials);
 	list_init(&c->proposals);
 	list_init(&c->queries);
+	c->addresses = addresses_new();
+	c->admitting = true;
 	uv_sem_init(&c->started, 0);
 	core_init_handles(c);
+	guard_new(c, config);
 	return c;
 }
 
@@ -921,7 +970,9 @@ void core_free(struct core *c)
 	uv_sem_destroy(&c->started);
 	pthread_mutex_destroy(&c->detail_lock);
 	core_host_forget(c, 0);
+	addresses_free(c->addresses);
 	identity_free(&c->identity);
+	guard_free(c);
 	free(c->data_dir);
 	free(c->run_dir);
 	free(c->raft_dir);

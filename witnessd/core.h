@@ -15,6 +15,7 @@
 #include "witnessd/mailbox.h"
 
 struct core;
+struct roll_ends;
 
 enum { CORE_CA_DAYS = 36500 }; /* life of a CA */
 
@@ -93,6 +94,9 @@ void core_host_report(struct core *c, Tb__HostReport *report);
 /* A door's events, in order. Taken over. */
 void core_door_events(struct core *c, Tb__DoorEvent **events, size_t count);
 
+/* What the holder of this board's service addresses says (holder.h). Taken over. */
+void core_address_report(struct core *c, uint64_t letter, Tb__PeerAddressReport *report);
+
 /* What the core calls in other threads (each posts a letter to its own mailbox); set before start.
  */
 struct core_listeners {
@@ -111,6 +115,11 @@ struct core_listeners {
 	void (*door_serve)(void *arg, bool on);
 	/* The board was drained (refuse new sessions, keep those that are there) or undrained. */
 	void (*door_admit)(void *arg, bool on);
+	/* All service addresses that this board is to have, as holder_hold. Copied. */
+	void (*address_hold)(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order,
+			     uint64_t until_ms);
+	/* Clients of a board that died, whose address this board has now. Taken over. */
+	void (*address_tickle)(void *arg, struct roll_ends *ends, size_t count);
 	/* Ask a board of another cluster for admission: pin is the SHA-256 (hex) of its cluster CA.
 	 * `request` is taken over; answered by core_join_answered with the same id. */
 	void (*join_dial)(void *arg, uint64_t dial_id, const char *address, const char *pin,
@@ -133,6 +142,9 @@ struct core_config {
 	const char *node_name; /* default name of this board */
 	const char *address; /* default host:port that other boards and clients reach us by */
 	const char *qnet_address;
+	const char *watchdog; /* its device; NULL: none is armed */
+	unsigned watchdog_timeout_s;
+	bool watchdog_keep; /* it stays armed when witnessd ends */
 };
 /* Made before the doors, which need it; nothing runs yet. `listeners` is copied; its functions are
  * called from the core's thread only, from core_start on. Strings are copied. */

@@ -79,7 +79,8 @@ void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report)
 		text_tame(report->vms[i]->problem, LIMIT_MESSAGE);
 	for (size_t i = 0; i < report->n_images; i++)
 		text_tame(report->images[i]->problem, LIMIT_MESSAGE);
-	qsort(report->images, report->n_images, sizeof(report->images[0]), image_order);
+	if (report->n_images > 0)
+		qsort(report->images, report->n_images, sizeof(report->images[0]), image_order);
 	slot->node = node;
 	slot->heard_ms = clock_boottime_ms();
 	slot->report = report;

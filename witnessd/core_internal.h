@@ -36,6 +36,7 @@ enum {
 };
 
 struct lead_vms;
+struct addresses;
 struct peer;
 struct proposal;
 struct query;
@@ -48,6 +49,7 @@ struct board_soft {
 	uint64_t certified_index;
 	int64_t skew_ms; /* of its clock against ours */
 	uint32_t rtt_ms, disk_ms, wear_percent;
+	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
 /* What a board's host has said on its link to this leader. */
@@ -64,6 +66,7 @@ struct board_health {
 	uint32_t rtt_ms;
 	uint32_t disk_ms;
 	uint32_t wear_percent;
+	const Tb__BoardFacts *facts; /* the core's, until its next turn; NULL: not known */
 };
 
 /* One outgoing link that the front is making for us. */
@@ -156,9 +159,10 @@ struct core {
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
 	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
 	uint64_t rtt_window_ms;
-	uint32_t wear_percent;
-	uint64_t wear_ms; /* boot clock: looked at again; 0: never yet */
+	struct guard *guard; /* what this board is, and its watchdog */
 	struct watch *watch; /* as the leader */
+	struct addresses *addresses; /* addresses.h */
+	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
 	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
@@ -170,6 +174,8 @@ void core_set_state(struct core *c, enum core_state state, const char *detail, .
 bool core_leading(const struct core *c);
 /* Opens model and log for the identity in `c`; makes the log if `bootstrap`. */
 int core_serve(struct core *c, bool bootstrap, const char **ret_message);
+/* Takes new site nodes, or not: the board was drained, or service addresses came or went. */
+void core_admit_sites(struct core *c);
 /* Asks the own doors for a report: a new leader, or a new link to it. */
 void core_door_ask(struct core *c);
 bool core_reports_due(const struct core *c);
@@ -217,6 +223,7 @@ bool lead_has_others(struct core *c); /* another voter is reachable */
 void lead_flush(struct core *c); /* commands and orders of the fleet */
 void lead_applied(struct core *c, const struct apply_result *result);
 void lead_lease_changed(struct core *c); /* serve or stop serving */
+bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 
@@ -238,7 +245,6 @@ struct vm_counts {
 };
 void lead_vms_count(struct core *c, const uint64_t *nodes, size_t count, struct vm_counts *ret_all,
 		    struct vm_counts *ret_nodes);
-bool lead_reaches(const struct core *c, uint64_t node, uint64_t now); /* lead.c: it renews */
 
 /* What every board understands; of a log that makes no cluster yet, what this board does. */
 unsigned core_level(struct core *c);
@@ -252,6 +258,17 @@ void watch_tick(struct core *c, uint64_t now_ms); /* every tick while leading */
 void watch_stop(struct core *c);
 void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms); /* as a follower */
 void watch_self(struct core *c, struct board_health *ret);
+
+/* --- guard.c --- */
+void guard_new(struct core *c, const struct core_config *config);
+void guard_tick(struct core *c, uint64_t now_ms);
+void guard_end(struct core *c); /* the loop has ended in order */
+void guard_free(struct core *c);
+const Tb__BoardFacts *guard_facts(const struct core *c); /* NULL: not read yet */
+uint32_t guard_wear(const struct core *c); /* percent; 0: not known */
+/* What the leader is to be told with this renewal; NULL: it knows. Stays the guard's. */
+Tb__BoardFacts *guard_news(struct core *c, uint64_t now_ms);
+void guard_link_changed(struct core *c); /* another leader, or a new link: it knows nothing */
 
 /* --- certify.c --- */
 void certify_tick(struct core *c, uint64_t now_ms);

@@ -9,6 +9,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/door_events.h"
 #include "witnessd/query.h"
@@ -85,6 +86,15 @@ static void lead_settle(struct core *c)
 	proposal_one(c, command, NULL, NULL);
 }
 
+/* What the boards said to an earlier leadership of this one. */
+static void lead_forget(struct core *c)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->boards[i].facts != NULL)
+			tb__board_facts__free_unpacked(c->boards[i].facts, NULL);
+	memset(c->boards, 0, sizeof(c->boards));
+}
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -96,7 +106,7 @@ void lead_start(struct core *c)
 	c->fleet = fleet_new(&model, c->fleet_term, LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10, now);
 	c->hold_until_ms = 0;
 	lead_hold(c, now);
-	memset(c->boards, 0, sizeof(c->boards));
+	lead_forget(c);
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_host_forget(c, 0);
@@ -104,6 +114,7 @@ void lead_start(struct core *c)
 	lead_vms_start(c);
 	core_door_ask(c);
 	core_host_ask(c);
+	addresses_lead(c);
 	peer_greet_waiting(c);
 	lead_lease_changed(c);
 	proposals_kick(c);
@@ -115,8 +126,10 @@ void lead_stop(struct core *c)
 	if (c->fleet == NULL)
 		return;
 	watch_stop(c);
+	addresses_lead_end(c);
 	log_notice("not-leading", "this board no longer leads");
 	fleet_free(c->fleet);
+	lead_forget(c);
 	c->fleet = NULL;
 	c->fleet_term = 0;
 	lead_vms_stop(c);
@@ -175,6 +188,12 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->rtt_ms = renew->rtt_ms;
 		board->disk_ms = renew->disk_ms;
 		board->wear_percent = renew->wear_percent;
+		/* Only when they have changed. */
+		if (renew->board != NULL) {
+			if (board->facts != NULL)
+				tb__board_facts__free_unpacked(board->facts, NULL);
+			board->facts = (Tb__BoardFacts *)message_copy(&renew->board->base);
+		}
 	}
 	lead_lease_changed(c);
 }
@@ -204,6 +223,8 @@ void lead_lease_changed(struct core *c)
 	if (valid == c->serving)
 		return;
 	c->serving = valid;
+	if (!valid)
+		addresses_void(c);
 	if (valid) {
 		log_notice("lease-gained", "this board may serve sites");
 		core_set_state(c, CORE_SERVING, "%s", "");
@@ -394,6 +415,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 		ret->rtt_ms = board->rtt_ms;
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
+		ret->facts = board->facts;
 	}
 	return lead_reaches(c, node, clock_boottime_ms());
 }
@@ -632,6 +654,7 @@ void lead_tick(struct core *c)
 	lead_settle(c);
 	lead_level(c);
 	certify_lead(c, clock_boottime_ms());
+	addresses_tick(c);
 	watch_tick(c, clock_boottime_ms());
 	lead_lease_changed(c);
 }
@@ -695,7 +718,9 @@ static int node_rows_visit(void *arg, const Tb__Node *node)
 	status->rtt_ms = health.rtt_ms;
 	status->disk_ms = health.disk_ms;
 	status->wear_percent = health.wear_percent;
+	status->board = (Tb__BoardFacts *)health.facts;
 	status->level = node->id == c->identity.node_id ? LEVEL_HERE : peer_level(c, node->id);
+	addresses_node(c, node->id, status);
 	if (node->id == c->identity.node_id) {
 		status->leader = true;
 		status->reachable = true;
@@ -768,7 +793,13 @@ static void answer_cluster(struct core *c, struct query *q)
 	answer.cluster = &status;
 	answer.n_nodes = rows.count;
 	answer.nodes = rows.pointers;
+	addresses_answer(c, &answer, &status);
 	query_finish(q, 0, &answer);
+	for (size_t i = 0; i < answer.n_addresses; i++)
+		tb__service_address__free_unpacked(answer.addresses[i], NULL);
+	free(answer.addresses);
+	for (unsigned i = 0; i < rows.count; i++)
+		free(rows.statuses[i].addresses);
 	free(rows.leader_name);
 }
 

@@ -21,6 +21,7 @@
 #include "witnessd/door_metrics.h"
 #include "witnessd/front.h"
 #include "witnessd/host.h"
+#include "witnessd/holder.h"
 #include "lib/notify.h"
 #include "witnessd/qnet_door.h"
 
@@ -190,17 +191,20 @@ static void config_print(const struct config *c)
 	static const char *const tls[] = {"off", "on", "required"};
 	static const char *const levels[] = {"error", "warning", "notice", "info", "debug"};
 
-	printf("[node]\nname = %s\ndata-dir = %s\nrun-dir = %s\nlog-level = %s\n\n", c->name,
+	printf("[node]\nname = %s\ndata-dir = %s\nrun-dir = %s\nlog-level = %s\n", c->name,
 	       c->data_dir, c->run_dir, levels[c->log_level - 3]);
+	printf("watchdog = %s\nwatchdog-timeout = %llus\nwatchdog-keep = %s\n\n",
+	       c->watchdog != NULL ? c->watchdog : "off",
+	       (unsigned long long)c->watchdog_timeout_ms / 1000, c->watchdog_keep ? "on" : "off");
 	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
 	       c->advertise, (unsigned long long)c->connections_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
 	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
-	       "pending-per-address-max = %llu\n",
+	       "pending-per-address-max = %llu\n\n[addresses]\ntickle = %s\n",
 	       c->sites_listen, c->sites_advertise, tls[c->tls],
 	       c->client_certificate ? "on" : "off", (unsigned long long)c->threads,
 	       (unsigned long long)c->sessions_max, (unsigned long long)c->sessions_per_address_max,
-	       (unsigned long long)c->pending_per_address_max);
+	       (unsigned long long)c->pending_per_address_max, c->tickle ? "on" : "off");
 	printf("\n[vms]\nprogram = %s\nuid-base = %llu\nmemory-reserve-mib = %llu\n"
 	       "image-space-mib = %llu\n",
 	       c->vm_program, (unsigned long long)c->vm_uid_base,
@@ -215,6 +219,7 @@ struct daemon {
 	struct front *front;
 	struct qnet_door *door;
 	struct host *host;
+	struct holder *holder;
 	_Atomic bool failed;
 	int data_lock, run_lock; /* held until the process ends */
 };
@@ -287,6 +292,30 @@ static void on_door_admit(void *arg, bool on)
 	qnet_door_admit(((struct daemon *)arg)->door, on);
 }
 
+static void on_address_hold(void *arg, uint64_t letter, const Tb__PeerAddressOrder *order,
+			    uint64_t until_ms)
+{
+	holder_hold(((struct daemon *)arg)->holder, letter, order, until_ms);
+}
+
+static void on_address_tickle(void *arg, struct roll_ends *ends, size_t count)
+{
+	holder_tickle(((struct daemon *)arg)->holder, ends, count);
+}
+
+static void on_holder_report(void *arg, uint64_t letter, Tb__PeerAddressReport *report)
+{
+	core_address_report(((struct daemon *)arg)->core, letter, report);
+}
+
+static void on_address_leaving(void *arg, const struct ip *ip)
+{
+	struct daemon *d = arg;
+
+	qnet_door_leave(d->door, ip);
+	agent_door_leave(front_agents(d->front), ip);
+}
+
 static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const char *pin,
 			 Tb__JoinRequest *request)
 {
@@ -325,6 +354,9 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.node_name = config->name,
 		.address = config->advertise,
 		.qnet_address = config->sites_advertise,
+		.watchdog = config->watchdog,
+		.watchdog_timeout_s = (unsigned)(config->watchdog_timeout_ms / 1000),
+		.watchdog_keep = config->watchdog_keep,
 	};
 	const struct core_listeners listeners = {
 		.arg = d,
@@ -335,11 +367,15 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.door_sessions = on_door_sessions,
 		.door_serve = on_door_serve,
 		.door_admit = on_door_admit,
+		.address_hold = on_address_hold,
+		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
 		.host_lease = on_host_lease,
 		.host_report = on_host_report,
 	};
+	const struct holder_options addresses = {.sites_listen = config->sites_listen,
+						 .tickle = config->tickle};
 	int rv;
 
 	rv = directory_claim(config->data_dir, 0700, "--data-dir", &d->data_lock, ret_message);
@@ -347,6 +383,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		rv = directory_claim(config->run_dir, 0755, "--run-dir", &d->run_lock, ret_message);
 	if (rv != 0)
 		return rv;
+	d->holder = holder_start(&addresses);
 	d->core = core_new(&core_config, &listeners);
 	core_on_failure(d->core, on_core_failed, d);
 	rv = front_start(config, d->core, &d->front, ret_message);
@@ -355,9 +392,16 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 	if (rv == 0)
 		rv = host_start(config, d->core, d->front, &d->host, ret_message);
 	if (rv == 0) {
-		front_host_set(d->front, d->host);
+		const struct holder_upcalls upcalls = {.arg = d,
+						       .view = core_view(d->core),
+						       .report = on_holder_report,
+						       .leaving = on_address_leaving};
+
 		metrics_collect(front_metrics(d->front), door_metrics_write, d->door);
 		metrics_collect(front_metrics(d->front), host_metrics, d->host);
+		metrics_collect(front_metrics(d->front), holder_metrics, d->holder);
+		front_host_set(d->front, d->host);
+		holder_begin(d->holder, &upcalls);
 		rv = core_start(d->core, ret_message);
 	}
 	return rv;
@@ -369,10 +413,14 @@ static void daemon_stop(struct daemon *d)
 		return;
 	/* While the lease is still renewed: VMs shut down in their own time. */
 	host_stop(d->host);
+	/* While this board is still one of the cluster: the addresses move at once. */
+	holder_retire(d->holder);
 	core_stop(d->core);
 	/* Before the door and the host, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
+	/* It speaks to the door and the core. */
+	holder_stop(d->holder);
 	if (d->door != NULL)
 		qnet_door_stop(d->door);
 	host_free(d->host);

@@ -22,6 +22,7 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "proto/frame.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 #include "witnessd/query.h"
 
@@ -206,6 +207,7 @@ static void peer_greet(struct peer *p)
 	p->term = c->fleet_term;
 	peer_hello(p, c->fleet_term);
 	lead_vms_changed(c);
+	addresses_greeted(c, p->node);
 }
 
 /* The newest link whose greeting is owed, NULL none. */
@@ -289,6 +291,12 @@ static void peer_leader_frame(struct peer *p, const Tb__PeerFrame *frame)
 		core_host_reported(c, p->node,
 				   (Tb__HostReport *)message_copy(&frame->host_report->base));
 		break;
+	case TB__PEER_FRAME__WHAT_ADDRESS_REPORT:
+		addresses_reported(c, p->node, frame->address_report);
+		break;
+	case TB__PEER_FRAME__WHAT_ROLL:
+		addresses_rolled(c, p->node, frame->roll);
+		break;
 	default:
 		break; /* a later release may say more */
 	}
@@ -306,8 +314,10 @@ static void peer_greeted_by_leader(struct peer *p, const Tb__PeerHello *hello)
 	}
 	p->term = hello->term;
 	c->up = p;
+	guard_link_changed(c);
 	core_door_ask(c);
 	core_host_ask(c);
+	addresses_link_up(c);
 	peer_renew(c);
 	proposals_kick(c);
 }
@@ -363,6 +373,13 @@ static void peer_follower_frame(struct peer *p, const Tb__PeerFrame *frame)
 		break;
 	case TB__PEER_FRAME__WHAT_ORDERS:
 		peer_orders(p, frame->orders);
+		break;
+	case TB__PEER_FRAME__WHAT_ADDRESS_ORDER:
+		if (frame->address_order->term == p->term && p->term >= engine_term(c->engine))
+			addresses_order(c, frame->address_order);
+		break;
+	case TB__PEER_FRAME__WHAT_ROLL:
+		addresses_rolled(c, p->node, frame->roll);
 		break;
 	case TB__PEER_FRAME__WHAT_RESULT:
 		proposal_result(c, frame->result);
@@ -547,6 +564,7 @@ void peer_renew(struct core *c)
 	renew.rtt_ms = health.rtt_ms;
 	renew.disk_ms = health.disk_ms;
 	renew.wear_percent = health.wear_percent;
+	renew.board = guard_news(c, renew.sent_ms);
 	renew.sessions = c->listeners.door_sessions(c->listeners.arg);
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_RENEW;
 	frame.lease_renew = &renew;

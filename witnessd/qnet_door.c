@@ -78,6 +78,12 @@ void qnet_door_admit(struct qnet_door *door, bool on)
 		qnet_loop_admit(door->loops[i], on);
 }
 
+void qnet_door_leave(struct qnet_door *door, const struct ip *ip)
+{
+	for (unsigned i = door->count; i-- > 0;)
+		qnet_loop_leave(door->loops[i], ip);
+}
+
 void qnet_door_identity(struct qnet_door *door)
 {
 	for (unsigned i = door->count; i-- > 0;)

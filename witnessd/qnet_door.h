@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/ip.h"
 #include "proto/door.pb-c.h"
 #include "proto/model.pb-c.h"
 #include "witnessd/qnet_session.h"
@@ -35,6 +36,8 @@ void qnet_door_report(struct qnet_door *door);
 void qnet_door_serve(struct qnet_door *door, bool on);
 /* Off: new connects are refused, as without a lease; the sessions that are there go on. */
 void qnet_door_admit(struct qnet_door *door, bool on);
+/* A service address is about to leave this board: its sessions end. */
+void qnet_door_leave(struct qnet_door *door, const struct ip *ip);
 void qnet_door_identity(struct qnet_door *door);
 void qnet_door_model_changed(struct qnet_door *door, uint64_t applied_index);
 

@@ -736,11 +736,14 @@ static const struct stream_events site_events = {
 static void conn_new(struct qnet_loop *d, int fd, struct place *place)
 {
 	struct conn *c = pool_get(&d->conn_pool);
+	char local[ADDRESS_TEXT];
 
 	c->loop = d;
 	c->place = place;
 	c->stream = stream_adopt(d->streams, fd, &site_events, c);
 	qnet_session_init(&c->session, d->next_id, stream_peer_address(c->stream), now_ms(d));
+	stream_local_address(c->stream, local);
+	c->session.local = mem_strdup(local);
 	d->next_id += QNET_LOOPS_MAX;
 	hash_insert(&d->by_id, &c->by_id, hash_u64(c->session.id));
 	list_append(&d->conns, &c->link);
@@ -902,6 +905,7 @@ enum letter_kind {
 	LETTER_ADMIT,
 	LETTER_IDENTITY,
 	LETTER_MODEL,
+	LETTER_LEAVE,
 	LETTER_TAKE,
 	LETTER_STOP
 };
@@ -915,6 +919,7 @@ struct door_letter {
 	size_t count;
 	int fd;
 	struct place *place;
+	struct ip ip;
 };
 
 static int id_match(const struct hash_node *node, const void *key)
@@ -1034,6 +1039,21 @@ static void do_model(struct qnet_loop *d)
 		d->sweep_left = d->by_id.count;
 }
 
+/* Its clients are told by a reset that the address goes. Those in the lobby have said nothing yet.
+ */
+static void do_leave(struct qnet_loop *d, const struct ip *ip)
+{
+	list_for_each_safe (at, &d->conns) {
+		struct conn *c = list_entry(at, struct conn, link);
+		struct ip local;
+		uint16_t port;
+
+		if (c->session.state != QNET_CLOSED &&
+		    ip_of_text(c->session.local, &local, &port) == 0 && ip_equal(&local, ip))
+			conn_abort(c, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	}
+}
+
 static void do_serve(struct qnet_loop *d, bool on)
 {
 	d->held = !on;
@@ -1109,6 +1129,9 @@ static void letter_open(struct letter *letter)
 	case LETTER_MODEL:
 		do_model(d);
 		break;
+	case LETTER_LEAVE:
+		do_leave(d, &l->ip);
+		break;
 	case LETTER_TAKE:
 		do_take(d, l->fd, l->place);
 		break;
@@ -1152,6 +1175,11 @@ void qnet_loop_serve(struct qnet_loop *loop, bool on)
 void qnet_loop_admit(struct qnet_loop *loop, bool on)
 {
 	post(loop, (struct door_letter){.kind = LETTER_ADMIT, .on = on});
+}
+
+void qnet_loop_leave(struct qnet_loop *loop, const struct ip *ip)
+{
+	post(loop, (struct door_letter){.kind = LETTER_LEAVE, .ip = *ip});
 }
 
 void qnet_loop_identity(struct qnet_loop *loop)

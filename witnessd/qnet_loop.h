@@ -44,6 +44,7 @@ void qnet_loop_orders(struct qnet_loop *loop, Tb__DoorOrder **orders, size_t cou
 void qnet_loop_report(struct qnet_loop *loop);
 void qnet_loop_serve(struct qnet_loop *loop, bool on);
 void qnet_loop_admit(struct qnet_loop *loop, bool on);
+void qnet_loop_leave(struct qnet_loop *loop, const struct ip *ip);
 void qnet_loop_identity(struct qnet_loop *loop);
 void qnet_loop_model_changed(struct qnet_loop *loop);
 /* A connection; both taken over. */

@@ -58,6 +58,7 @@ void qnet_session_free(struct qnet_session *s)
 {
 	free(s->site);
 	free(s->address);
+	free(s->local);
 	free(s->serial);
 	free(s->configured.ids);
 	free(s->members.ids);
@@ -114,6 +115,8 @@ static Tb__SiteNode *site_node_new(const struct qnet_session *s, const struct qn
 	tb__site_node__init(node);
 	node->node_id = s->node_id;
 	node->address = mem_strdup(s->address);
+	if (s->local != NULL)
+		node->local = mem_strdup(s->local);
 	node->board = w->board;
 	node->tls = s->tls;
 	node->certificate = s->serial != NULL;

@@ -77,6 +77,7 @@ struct qnet_session {
 	 * and a '?' marks a name that was cut, so that it can never be taken for another site's. */
 	char *site;
 	char *address;
+	char *local; /* the board's end, "10.0.0.5:5403"; NULL: not told */
 	struct qnet_site policy;
 	struct buf partial; /* of a message; empty between messages */
 	uint32_t skip; /* bytes of a body still to be dropped */

@@ -1100,6 +1100,18 @@ const char *stream_peer_address(const struct stream *s)
 	return s->peer_address;
 }
 
+void stream_local_address(const struct stream *s, char text[ADDRESS_TEXT])
+{
+	struct sockaddr_storage name = {0};
+	socklen_t len = sizeof(name);
+	uv_os_fd_t fd;
+
+	text[0] = '\0';
+	if (uv_fileno(&s->uv.handle, &fd) == 0 &&
+	    getsockname(fd, (struct sockaddr *)&name, &len) == 0)
+		address_format((struct sockaddr *)&name, text);
+}
+
 struct tls_session *stream_tls(struct stream *s)
 {
 	return s->tls;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "lib/address.h"
 #include "witnessd/tls.h"
 
 struct stream;
@@ -88,6 +89,8 @@ void *stream_arg(const struct stream *s);
 struct stream_group *stream_group_of(const struct stream *s);
 /* "10.0.0.1:34346", "[::1]:5", "unix" */
 const char *stream_peer_address(const struct stream *s);
+/* The address of this end, as address_format writes it; "" if it cannot be told. */
+void stream_local_address(const struct stream *s, char text[ADDRESS_TEXT]);
 /* NULL while in the clear. */
 struct tls_session *stream_tls(struct stream *s);
 /* The kernel's estimate of the longest usual round trip (mean and four deviations); 0: not TCP. */

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "board/storage.h"
 #include "cluster/alarm.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "witnessd/addresses.h"
 #include "witnessd/core_internal.h"
 
 enum {
@@ -17,7 +17,7 @@ enum {
 	PASS_MS = 10000, /* at least, from one pass to the next */
 	CHANGES_MAX = 20, /* of one pass */
 	RTT_WINDOW_MS = 60000,
-	WEAR_MS = 3600000,
+	ALARMS_LEVEL = 2, /* of AlarmSet: an upgrade under way silences no alarm */
 };
 
 struct watch {
@@ -44,17 +44,12 @@ void watch_renewed(struct core *c, uint64_t rtt_ms, uint64_t now_ms)
 
 void watch_self(struct core *c, struct board_health *ret)
 {
-	uint64_t now = clock_boottime_ms();
-
-	if (c->wear_ms == 0 || now >= c->wear_ms) {
-		c->wear_percent = storage_wear("/sys", c->data_dir);
-		c->wear_ms = now + WEAR_MS;
-	}
 	*ret = (struct board_health){
 		.real_ms = clock_realtime_ms(),
 		.rtt_ms = c->rtt_ms[0] > c->rtt_ms[1] ? c->rtt_ms[0] : c->rtt_ms[1],
 		.disk_ms = (uint32_t)engine_disk_ms(c->engine),
-		.wear_percent = c->wear_percent,
+		.wear_percent = guard_wear(c),
+		.facts = guard_facts(c),
 	};
 }
 
@@ -140,6 +135,7 @@ static int boards_visit(void *arg, const Tb__Node *node)
 	board.rtt_ms = health.rtt_ms;
 	board.disk_ms = health.disk_ms;
 	board.wear_percent = health.wear_percent;
+	board.facts = health.facts;
 	alarm_board_check(&c->watch->set, &board);
 	return 0;
 }
@@ -195,6 +191,13 @@ static bool watch_certificates(struct core *c)
 	       slice.count < CERTIFICATES_PER_TICK;
 }
 
+static void address_visit(void *arg, const char *address, const char *problem)
+{
+	struct core *c = arg;
+
+	alarm_address_check(&c->watch->set, address, problem);
+}
+
 static Tb__Alarm **alarms_add(Tb__Alarm **list, size_t *count, const Tb__Alarm *alarm)
 {
 	list = mem_realloc(list, (*count + 1) * sizeof(*list));
@@ -244,7 +247,7 @@ void watch_tick(struct core *c, uint64_t now_ms)
 		w->next_ms = now_ms + PASS_MS;
 		c->watch = w;
 	}
-	if (!w->running && (now_ms < w->next_ms || core_level(c) < LEVEL_HERE))
+	if (!w->running && (now_ms < w->next_ms || core_level(c) < ALARMS_LEVEL))
 		return;
 	if (!w->running) {
 		w->running = true;
@@ -261,6 +264,7 @@ void watch_tick(struct core *c, uint64_t now_ms)
 	if (!watch_certificates(c))
 		return;
 	store_nodes(c->store, boards_visit, c);
+	addresses_watch(c, address_visit, c);
 	watch_end(c);
 	alarm_set_clear(&w->set);
 	w->running = false;

@@ -156,6 +156,19 @@ class Kernel:
 
         return cache.made(f"debian/modules-{cache.digest(self.version, *names)}", make) / "cpio"
 
+    def module_tree(self, names, tree):
+        """Puts the modules `names` and those they need below tree/lib/modules, for modprobe."""
+        base = pathlib.Path("lib/modules") / self.version
+        whole, chosen = self.directory / "tree/usr" / base, tree / base
+        for path in self.module_files(names):
+            target = chosen / path.relative_to(whole)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        chosen.mkdir(parents=True, exist_ok=True)
+        for name in ("modules.builtin", "modules.order"):
+            shutil.copyfile(whole / name, chosen / name)
+        _depmod(tree, self.version)
+
     def module_files(self, names):
         """The paths of the modules `names` and of those they need, in the order to load them."""
         base = self.directory / "tree/usr/lib/modules" / self.version
@@ -197,17 +210,7 @@ def _kernel(directory, flavour):
 
 
 def _pack_modules(kernel, names, directory, archive_):
-    base = pathlib.Path("lib/modules") / kernel.version
-    whole = kernel.directory / "tree/usr" / base
-    chosen = directory / "tree" / base
-    for path in kernel.module_files(names):
-        target = chosen / path.relative_to(whole)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    chosen.mkdir(parents=True, exist_ok=True)
-    for name in ("modules.builtin", "modules.order"):
-        shutil.copyfile(whole / name, chosen / name)
-    _depmod(directory / "tree", kernel.version)
+    kernel.module_tree(names, directory / "tree")
     archive_.copy(directory / "tree/lib", "lib")
     archive_.end()
     shutil.rmtree(directory / "tree")

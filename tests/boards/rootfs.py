@@ -21,7 +21,7 @@ PACKAGES = ("?essential", "usr-is-merged", "systemd-sysv", "udev", "dbus", "logi
             "iputils-ping", "kmod", "e2fsprogs", "procps")
 SCRIPT = HERE / "rootfs.sh"
 MIB = 600
-LIMIT_S = 900
+LIMIT_S = 1800
 
 
 class Tree:
@@ -47,6 +47,11 @@ class Tree:
         member = tarfile.TarInfo(f"./{name}")
         member.size, member.mode = len(text), mode
         self._add(member, io.BytesIO(text))
+
+    def link(self, name, target):
+        member = tarfile.TarInfo(f"./{name}")
+        member.type, member.linkname, member.mode = tarfile.SYMTYPE, target, 0o777
+        self._add(member)
 
     def _files(self, deb):
         """Adds the package's files; returns the text of its .list."""
@@ -89,17 +94,22 @@ def _merged(name):
     return f"./usr/{name}" if slash and first in cpio.MERGED else f"./{name}"
 
 
-def _make(directory):
-    image = directory / "image"
+def _make(directory, debs, mib, files):
+    image_ = directory / "image"
     with tempfile.NamedTemporaryFile(prefix="board-packages-") as packed:
         tree = Tree(packed)
-        for deb in debian.packages(PACKAGES):
+        for deb in debs:
             tree.package(deb)
+        for name, content in files.items():
+            if isinstance(content, str):
+                tree.link(name, content)
+            else:
+                tree.text(name, content, 0o755 if content.startswith(b"#!") else 0o644)
         tree.end()
         packed.truncate(-(-packed.tell() // 4096) * 4096)
-        with open(image, "wb") as file:
-            file.truncate(MIB << 20)
-        done = subprocess.run([sys.executable, HERE / "board", "-b", image, "-b", packed.name, "-p", "e2fsprogs",
+        with open(image_, "wb") as file:
+            file.truncate(mib << 20)
+        done = subprocess.run([sys.executable, HERE / "board", "-b", image_, "-b", packed.name, "-p", "e2fsprogs",
                                "-f", f"{SCRIPT}:/", "-t", str(LIMIT_S), "--", "sh", "/rootfs.sh"],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
@@ -107,7 +117,10 @@ def _make(directory):
     (directory / "log").write_text(done.stdout)
 
 
-def image():
-    """The disk, a sparse file: never to be written to, boards use it through a snapshot."""
-    key = cache.digest(*[deb.name for deb in debian.packages(PACKAGES)], SCRIPT, MIB)
-    return cache.made(f"rootfs/{key}", _make) / "image"
+def image(packages=PACKAGES, mib=MIB, files=None):
+    """The disk, a sparse file, never to be written to. `files`: more of its own, name to bytes (executable if they
+    begin with "#!") or to the text of a link."""
+    files = files or {}
+    debs = debian.packages(packages)
+    key = cache.digest(*[deb.name for deb in debs], SCRIPT, mib, *[word for pair in files.items() for word in pair])
+    return cache.made(f"rootfs/{key}", lambda directory: _make(directory, debs, mib, files)) / "image"

@@ -24,6 +24,24 @@ def grow_one_to_five(cluster):
                          lambda: voters(board) if len(voters(board)) == 5 else None)
         if names != [f"board{n}" for n in range(1, 6)]:
             raise Failure(f"{board.name} sees {names}")
+    facts_of_all(cluster)
+
+
+def facts_of_all(cluster):
+    """Every board says what it is, to whoever asks whichever of them; the leader after it has changed, too."""
+    def missing(board):
+        return [node["name"] for node in board.json("node", "list")["items"]
+                if "witness but not host" not in node["status"].get("board", {}).get("hostingReason", "")]
+
+    asked = cluster.board(4)
+    # This is no Arm board.
+    if os.uname().machine == "x86_64":
+        wait_for(30, "not every board has said what it is", lambda: not missing(asked))
+        asked.ctl("cluster", "transfer")
+        wait_for(30, "not every board has told the new leader", lambda: not missing(asked))
+    shown = asked.ctl("node", "show", "board5").stdout
+    if "Hosting: " not in shown or "Kernel:  " not in shown:
+        raise Failure(f"node show says: {shown}")
 
 
 def remove_the_leader(cluster):

@@ -146,6 +146,22 @@ def frozen(cluster):
     lost(cluster, start(cluster), "web", lambda here: here.signal(signal.SIGSTOP))
 
 
+def removed(cluster):
+    """Its board dies and is taken out of the cluster at once: the VM still waits for that board's lease."""
+    watcher = start(cluster)
+    here = by_name(cluster, runs_on(cluster.any(), "web"))
+    asked = other(cluster, here)
+    here.signal(signal.SIGSTOP)
+    wait_for(20, "nobody else leads", lambda: cluster.leader(asked) is not here)
+    asked.ctl("cluster", "remove", here.name, "--yes")
+    wait_for(30, "web does not run elsewhere", lambda: runs_on(asked, "web") not in (None, here.name))
+    here.signal(signal.SIGCONT)
+    time.sleep(4)
+    if len(watcher.own()) != 1:
+        raise Failure(f"web should run once: {watcher.own()}")
+    watcher.check()
+
+
 def persons(cluster):
     watcher = start(cluster)
     board = cluster.any()
@@ -203,4 +219,4 @@ def majority(cluster):
     watcher.check()
 
 
-main([plug, frozen, persons, majority], long=[frozen, persons, majority])
+main([plug, frozen, removed, persons, majority], long=[frozen, removed, persons, majority])

@@ -160,6 +160,19 @@ static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
 	answer->nodes[0]->status = mem_alloc(sizeof(Tb__NodeStatus));
 	tb__node_status__init(answer->nodes[0]->status);
 	answer->nodes[0]->status->leader = true;
+	answer->nodes[0]->status->reachable = true;
+	answer->nodes[0]->status->n_interfaces = 1;
+	answer->nodes[0]->status->interfaces = mem_array(1, sizeof(char *));
+	answer->nodes[0]->status->interfaces[0] = mem_strdup("eth0");
+	answer->n_addresses = 1;
+	answer->addresses = mem_array(1, sizeof(answer->addresses[0]));
+	answer->addresses[0] = mem_alloc(sizeof(*answer->addresses[0]));
+	tb__service_address__init(answer->addresses[0]);
+	answer->addresses[0]->address = mem_strdup("fd00::5");
+	answer->addresses[0]->status = mem_alloc(sizeof(Tb__AddressStatus));
+	tb__address_status__init(answer->addresses[0]->status);
+	answer->addresses[0]->status->state = TB__ADDRESS_STATE__ADDRESS_STATE_HELD;
+	answer->addresses[0]->status->board = mem_strdup("one");
 }
 
 static void answer_vms(const Tb__VmQuery *query, Tb__PeerAnswer *answer)

@@ -7,11 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
 
-#include "board/storage.h"
 #include "cluster/alarm.h"
 #include "lib/buf.h"
 #include "lib/mem.h"
@@ -111,6 +107,52 @@ static void test_boards(void **state)
 	}
 }
 
+static void test_board_facts(void **state)
+{
+	static const struct {
+		bool known;
+		int32_t hottest;
+		uint32_t critical;
+		bool under_voltage, throttled;
+		const char *kinds;
+	} cases[] = {
+		{false, 0, 0, false, false, ""},
+		{false, 99, 0, false, false, ""}, /* not known */
+		{true, ALARM_HOT - 1, 0, false, false, ""},
+		{true, ALARM_HOT, 0, false, false, "board-hot"},
+		{true, -40, 0, false, false, ""},
+		/* A board that switches itself off early is hot early; one that bears much is not
+		 * hot late: its neighbours may bear less. */
+		{true, 74, 85, false, false, ""},
+		{true, 75, 85, false, false, "board-hot"},
+		{true, ALARM_HOT - 1, 125, false, false, ""},
+		{true, ALARM_HOT, 125, false, false, "board-hot"},
+		{true, ALARM_HOT - 1, UINT32_MAX, false, false, ""}, /* nonsense */
+		{false, 0, 0, true, false, "board-under-voltage"},
+		{false, 0, 0, false, true, "board-throttled"},
+		{true, 90, 90, true, true, "board-hot board-throttled board-under-voltage"},
+	};
+	struct alarm_set set = {0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__BoardFacts facts = TB__BOARD_FACTS__INIT;
+		struct alarm_board board = {.name = "b", .reachable = true, .facts = &facts};
+
+		facts.temperature_known = cases[i].known;
+		facts.hottest = cases[i].hottest;
+		facts.critical = cases[i].critical;
+		facts.under_voltage = cases[i].under_voltage;
+		facts.throttled = cases[i].throttled;
+		alarm_board_check(&set, &board);
+		expect(&set, cases[i].kinds);
+		/* Away: what it said last is no news. */
+		board.reachable = false;
+		alarm_board_check(&set, &board);
+		expect(&set, "");
+	}
+}
+
 static void test_certificates(void **state)
 {
 	const struct alarm_certificate c = {"site", "a", 0, 0, 60000000};
@@ -158,6 +200,15 @@ static void compare(const struct alarm_set *set, Tb__Alarm **rows, size_t count,
 	buf_free(&text);
 }
 
+static void test_addresses(void **state)
+{
+	struct alarm_set set = {0};
+
+	(void)state;
+	alarm_address_check(&set, "10.0.0.5", "no board can have it at eth9: one has eth0");
+	expect(&set, "address");
+}
+
 static void test_compare(void **state)
 {
 	struct alarm_set old = {0};
@@ -194,63 +245,12 @@ static void test_compare(void **state)
 	alarm_set_clear(&old);
 }
 
-static void file_put(const char *dir, const char *name, const char *text)
-{
-	char *path = mem_printf("%s/%s", dir, name);
-	FILE *file = fopen(path, "w");
-
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-	free(path);
-}
-
-/* A partition, whose device's directory is the one above it. */
-static void test_wear(void **state)
-{
-	char root[] = "/tmp/test_alarm.XXXXXX";
-	char *command;
-	char *device;
-	char *dev;
-	struct stat info;
-
-	(void)state;
-	assert_non_null(mkdtemp(root));
-	assert_int_equal(stat(root, &info), 0);
-	dev = mem_printf("%s/dev/block", root);
-	device = mem_printf("%s/disk/device", root);
-	command = mem_printf("mkdir -p %s %s %s/disk/part && ln -s %s/disk/part %s/%u:%u", dev,
-			     device, root, root, dev, major(info.st_dev), minor(info.st_dev));
-	assert_int_equal(system(command), 0);
-	free(command);
-	assert_int_equal(storage_wear(root, root), 0); /* it does not say */
-	file_put(device, "life_time", "0x02 0x07\n");
-	assert_int_equal(storage_wear(root, root), 70); /* the worse of two */
-	file_put(device, "pre_eol_info", "0x01\n");
-	assert_int_equal(storage_wear(root, root), 70);
-	file_put(device, "pre_eol_info", "0x02\n");
-	assert_int_equal(storage_wear(root, root), 90);
-	file_put(device, "pre_eol_info", "0x03\n");
-	assert_int_equal(storage_wear(root, root), 100);
-	file_put(device, "life_time", "0x0b 0x01\n");
-	assert_int_equal(storage_wear(root, root), 110);
-	file_put(device, "life_time", "nonsense\n");
-	file_put(device, "pre_eol_info", "");
-	assert_int_equal(storage_wear(root, root), 0);
-	assert_int_equal(storage_wear(root, "/nowhere at all"), 0);
-	command = mem_printf("rm -r %s", root);
-	assert_int_equal(system(command), 0);
-	free(command);
-	free(device);
-	free(dev);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sites),	     cmocka_unit_test(test_boards),
-		cmocka_unit_test(test_certificates), cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_wear),
+		cmocka_unit_test(test_sites),	    cmocka_unit_test(test_boards),
+		cmocka_unit_test(test_board_facts), cmocka_unit_test(test_certificates),
+		cmocka_unit_test(test_compare),	    cmocka_unit_test(test_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

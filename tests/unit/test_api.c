@@ -685,6 +685,65 @@ static void test_tenants(void **state)
 	free(token);
 }
 
+static void test_addresses(void **state)
+{
+	struct world *w = *state;
+	struct answer a;
+
+	expect_status(w, 200, &(struct ask){"GET", "/v1/addresses"});
+	/* A colon of the path is written %3A; the answer has the usual form. */
+	expect(w, 200,
+	       &(struct ask){"PUT", "/v1/addresses/FD00%3A%3A5",
+			     "{\"prefix\":64,\"interface\":\"eth0\",\"boards\":[\"one\"]}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "address"), "fd00::5");
+	assert_string_equal(answer_text(&a, "status.state"), "held");
+	assert_string_equal(answer_text(&a, "status.board"), "one");
+	answer_clear(&a);
+	expect_status(w, 200,
+		      &(struct ask){"PUT", "/v1/addresses/10.0.0.5",
+				    "{\"prefix\":24,\"interface\":\"eth0\"}"});
+	expect(w, 200, &(struct ask){"GET", "/v1/addresses"}, &a);
+	assert_string_equal(answer_text(&a, "items.0.address"), "10.0.0.5");
+	assert_string_equal(answer_text(&a, "items.1.boards.0"), "one");
+	assert_string_equal(answer_text(&a, "items.1.status.state"), "held");
+	answer_clear(&a);
+	/* What is wrong is named. */
+	expect(w, 422,
+	       &(struct ask){"PUT", "/v1/addresses/10.0.0.6",
+			     "{\"prefix\":24,\"interface\":\"eth9\"}"},
+	       &a);
+	assert_non_null(strstr(buf_string(&a.body), "no board has an interface eth9"));
+	assert_non_null(strstr(buf_string(&a.body), "one has eth0"));
+	answer_clear(&a);
+	expect(w, 422, &(struct ask){"PUT", "/v1/addresses/10.0.0.6", "{\"interface\":\"eth0\"}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "errors.0.field"), "prefix");
+	answer_clear(&a);
+	expect_status(w, 422,
+		      &(struct ask){"PUT", "/v1/addresses/10.0.0.6",
+				    "{\"address\":\"10.0.0.7\",\"prefix\":24,\"interface\":"
+				    "\"eth0\"}"});
+	expect_status(w, 422,
+		      &(struct ask){"PUT", "/v1/addresses/10.0.0.6",
+				    "{\"prefix\":24,\"interface\":\"eth0\",\"boards\":[\"two\"]}"});
+	expect_status(w, 404,
+		      &(struct ask){"PUT", "/v1/addresses/ten",
+				    "{\"prefix\":24,\"interface\":\"eth0\"}"});
+	expect_status(w, 404, &(struct ask){"GET", "/v1/addresses/10.0.0.6"});
+	expect_status(w, 404, &(struct ask){"DELETE", "/v1/addresses/10.0.0.6"});
+	expect_status(w, 200, &(struct ask){"DELETE", "/v1/addresses/10.0.0.5"});
+	expect_status(w, 404, &(struct ask){"GET", "/v1/addresses/10.0.0.5"});
+	/* Without a leader they can be read. */
+	w->core.view.leader_id = 0;
+	expect(w, 200, &(struct ask){"GET", "/v1/addresses/fd00%3A%3A5"}, &a);
+	assert_string_equal(answer_text(&a, "status.state"), "");
+	answer_clear(&a);
+	expect_status(w, 503,
+		      &(struct ask){"PUT", "/v1/addresses/10.0.0.6",
+				    "{\"prefix\":24,\"interface\":\"eth0\"}"});
+}
+
 static void test_boards_may_link(void **state)
 {
 	struct world *w = *state;
@@ -1367,6 +1426,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_failed_attempts_are_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_client_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_boards_may_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_enroll, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_life, setup, teardown),

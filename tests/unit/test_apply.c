@@ -1200,6 +1200,12 @@ static void test_level(void **state)
 		command.op_case = (Tb__Command__OpCase)i;
 		assert_int_equal(command_level(&command), 2);
 	}
+	for (int i = TB__COMMAND__OP_ADDRESS_SET; i <= TB__COMMAND__OP_ADDRESS_REMOVE; i++) {
+		Tb__Command command = TB__COMMAND__INIT;
+
+		command.op_case = (Tb__Command__OpCase)i;
+		assert_int_equal(command_level(&command), 3);
+	}
 	Tb__Command command = TB__COMMAND__INIT;
 
 	command.op_case = TB__COMMAND__OP_TOKEN_ADD;
@@ -2196,6 +2202,156 @@ static void test_speed(void **state)
 	free(path);
 }
 
+/* --- service addresses --- */
+
+static struct command address_command(struct model *m, Tb__AddressSet *op, Tb__ServiceAddress *row,
+				      const char *address, unsigned prefix, const char *interface)
+{
+	struct command c;
+
+	tb__service_address__init(row);
+	tb__address_set__init(op);
+	row->address = TEXT(address);
+	row->prefix = prefix;
+	row->interface = TEXT(interface);
+	op->address = row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_ADDRESS_SET;
+	c.c.address_set = op;
+	return c;
+}
+
+static int address_set(struct model *m, const char *address, unsigned prefix, const char *interface)
+{
+	Tb__ServiceAddress row;
+	Tb__AddressSet op;
+	struct command c = address_command(m, &op, &row, address, prefix, interface);
+
+	return command_refusal(m, &c);
+}
+
+static int address_remove(struct model *m, const char *address)
+{
+	Tb__AddressRemove op = TB__ADDRESS_REMOVE__INIT;
+	struct command c;
+
+	op.address = TEXT(address);
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_ADDRESS_REMOVE;
+	c.c.address_remove = &op;
+	return command_refusal(m, &c);
+}
+
+static void test_service_address_check(void **state)
+{
+	static const struct {
+		const char *address;
+		unsigned prefix;
+		const char *interface;
+		const char *field; /* NULL: good */
+		const char *words;
+	} cases[] = {
+		{"10.0.0.5", 24, "eth0", NULL, NULL},
+		{"10.0.0.4", 31, "eth0.100", NULL, NULL},
+		{"10.0.0.255", 32, "br-lan", NULL, NULL},
+		{"fd00::5", 64, "eth0", NULL, NULL},
+		{"2001:db8::", 64, "eth0", NULL, NULL},
+		{"", 24, "eth0", "address", "no address"},
+		{"10.0.0", 24, "eth0", "address", "no address"},
+		{"name", 24, "eth0", "address", "no address"},
+		{"10.0.0.5/24", 24, "eth0", "address", "no address"},
+		{"FD00::5", 64, "eth0", "address", "write it as fd00::5"},
+		{"::ffff:10.0.0.5", 96, "eth0", "address", "write it as 10.0.0.5"},
+		{"0.0.0.0", 24, "eth0", "address", "no address of a machine"},
+		{"0.1.2.3", 24, "eth0", "address", "no address of a machine"},
+		{"::", 64, "eth0", "address", "no address of a machine"},
+		{"127.1.2.3", 8, "eth0", "address", "loopback"},
+		{"::1", 128, "eth0", "address", "loopback"},
+		{"224.0.0.1", 4, "eth0", "address", "multicast"},
+		{"ff02::1", 64, "eth0", "address", "multicast"},
+		{"240.0.0.1", 24, "eth0", "address", "reserved"},
+		{"255.255.255.255", 32, "eth0", "address", "reserved"},
+		{"fe80::5", 64, "eth0", "address", "link-local"},
+		{"10.0.0.0", 24, "eth0", "address", "network itself or its broadcast"},
+		{"10.0.0.255", 24, "eth0", "address", "network itself or its broadcast"},
+		{"10.0.0.5", 0, "eth0", "prefix", "1 to 32"},
+		{"10.0.0.5", 33, "eth0", "prefix", "1 to 32"},
+		{"fd00::5", 129, "eth0", "prefix", "1 to 128"},
+		{"10.0.0.5", 24, "", "interface", "missing"},
+		{"10.0.0.5", 24, "sixteen-bytes-ab", "interface", "longer than 15"},
+		{"10.0.0.5", 24, "eth 0", "interface", "letters"},
+		{"10.0.0.5", 24, "eth/0", "interface", "letters"},
+		{"10.0.0.5", 24, "eth0:1", "interface", "letters"},
+		{"10.0.0.5", 24, "\xc3\xa4", "interface", "letters"},
+		{"10.0.0.5", 24, "lo", "interface", "loopback"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		Tb__ServiceAddress row = TB__SERVICE_ADDRESS__INIT;
+		struct apply_problem problem = {0};
+		int rv;
+
+		row.address = TEXT(cases[i].address);
+		row.prefix = cases[i].prefix;
+		row.interface = TEXT(cases[i].interface);
+		rv = service_address_check(&row, &problem);
+		if ((rv != 0) != (cases[i].field != NULL) ||
+		    (rv != 0 && (strcmp(problem.field, cases[i].field) != 0 ||
+				 strstr(problem.message, cases[i].words) == NULL)))
+			fail_msg("%s/%u at %s: %s: %s", cases[i].address, cases[i].prefix,
+				 cases[i].interface, problem.field, problem.message);
+	}
+}
+
+static void test_service_addresses(void **state)
+{
+	static const char *const order[] = {"9.0.0.5", "10.0.0.5", "fd00::5"};
+	struct model *m = *state;
+	Tb__ServiceAddress row;
+	Tb__AddressSet op;
+	struct command c;
+	char *boards[2] = {TEXT("b1"), TEXT("b7")};
+	Tb__Cluster *cluster;
+	char text[32];
+
+	assert_int_equal(address_set(m, "fd00::5", 64, "eth0"), NONE);
+	assert_int_equal(address_set(m, "10.0.0.5", 24, "eth0"), NONE);
+	assert_int_equal(address_set(m, "9.0.0.5", 24, "eth0"), NONE);
+	assert_int_equal(address_set(m, "10.0.0.5", 24, "eth1"), NONE); /* changed */
+	assert_int_equal(address_set(m, "10.0.0.256", 24, "eth1"), INVALID);
+	/* The own address of board b1 (model_init_cluster). */
+	assert_int_equal(address_set(m, "192.0.2.1", 24, "eth0"), INVALID);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->n_addresses, 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert_string_equal(cluster->addresses[i]->address, order[i]);
+	assert_string_equal(cluster->addresses[1]->interface, "eth1");
+	assert_int_equal(cluster->addresses[1]->added_ms, TEST_TIME);
+	tb__cluster__free_unpacked(cluster, NULL);
+	/* Only boards of the cluster may be named, sorted. */
+	c = address_command(m, &op, &row, "10.0.0.6", 24, "eth0");
+	row.boards = boards;
+	row.n_boards = 2;
+	assert_int_equal(command_refusal(m, &c), INVALID);
+	c = address_command(m, &op, &row, "10.0.0.6", 24, "eth0");
+	row.boards = boards;
+	row.n_boards = 1;
+	assert_int_equal(command_refusal(m, &c), NONE);
+	assert_int_equal(address_remove(m, "10.0.0.6"), NONE);
+	assert_int_equal(address_remove(m, "10.0.0.6"), NOT_FOUND);
+	assert_int_equal(address_remove(m, "nonsense"), NOT_FOUND);
+	/* The pool's limit; what is there can still be changed. */
+	for (unsigned i = 3; i < LIMIT_ADDRESSES; i++) {
+		snprintf(text, sizeof(text), "10.1.0.%u", i);
+		assert_int_equal(address_set(m, text, 24, "eth0"), NONE);
+	}
+	assert_int_equal(address_set(m, "10.2.0.1", 24, "eth0"), LIMIT);
+	assert_int_equal(address_set(m, "10.1.0.3", 24, "eth7"), NONE);
+	assert_int_equal(address_remove(m, "9.0.0.5"), NONE);
+	assert_int_equal(address_set(m, "10.2.0.1", 24, "eth0"), NONE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -2216,6 +2372,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_zone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tenants, setup, teardown),
+		cmocka_unit_test(test_service_address_check),
+		cmocka_unit_test_setup_teardown(test_service_addresses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),

@@ -24,6 +24,9 @@ static void test_defaults_are_enough(void **state)
 	assert_string_equal(c.data_dir, "/var/lib/tiebreak");
 	assert_int_equal(c.tls, CONFIG_TLS_ON);
 	assert_true(c.client_certificate);
+	assert_null(c.watchdog);
+	assert_int_equal(c.watchdog_timeout_ms, 15000);
+	assert_false(c.watchdog_keep);
 	assert_non_null(strstr(c.advertise, ":7443"));
 	assert_non_null(strstr(c.sites_advertise, ":5403"));
 	config_free(&c);
@@ -35,6 +38,9 @@ static void test_whole_file(void **state)
 				   "[node]\n"
 				   "name = rack-7\r\n"
 				   "  log-level=debug\n"
+				   "watchdog = /dev/watchdog1\n"
+				   "watchdog-timeout = 1m\n"
+				   "watchdog-keep = on\n"
 				   "\n"
 				   "[api]\n"
 				   "listen = 10.0.0.7:7443\n"
@@ -53,6 +59,9 @@ static void test_whole_file(void **state)
 	assert_int_equal(config_finish(&c, &message), 0);
 	assert_string_equal(c.name, "rack-7");
 	assert_int_equal(c.log_level, 7);
+	assert_string_equal(c.watchdog, "/dev/watchdog1");
+	assert_int_equal(c.watchdog_timeout_ms, 60000);
+	assert_true(c.watchdog_keep);
 	assert_string_equal(c.advertise, "10.0.0.7:7443");
 	assert_string_equal(c.sites_advertise, "10.0.0.7:5403");
 	assert_int_equal(c.tls, CONFIG_TLS_REQUIRED);
@@ -73,7 +82,7 @@ static void test_refused(void **state)
 		{"[nodes]\nname = x\n",
 		 "f:2: unknown setting \"nodes.name\"; did you mean \"node.name\"?"},
 		{"name = x\n", "f:1: a setting before any [section]"},
-		{"[node\n", "f:1: a section is one of [node], [api], [sites], [vms]"},
+		{"[node\n", "f:1: a section is one of [node], [api], [sites], [vms], [addresses]"},
 		{"[vms]\nimage-space-mib = 4G\n",
 		 "f:2: vms.image-space-mib \"4G\" is not a whole number from 0 to 1048576"},
 		{"[node]\nname\n", "f:2: expected \"key = value\", \"[section]\" or \"# comment\""},
@@ -101,6 +110,43 @@ static void test_refused(void **state)
 		free(message);
 		config_free(&c);
 	}
+}
+
+static void test_watchdog(void **state)
+{
+	static const struct {
+		const char *name, *value;
+		const char *message; /* NULL: fine */
+	} cases[] = {
+		{"node.watchdog", "off", NULL},
+		{"node.watchdog", "/dev/watchdog", NULL},
+		{"node.watchdog", "on", "must be off or the path of a watchdog"},
+		{"node.watchdog", "dev/watchdog", "such as /dev/watchdog"},
+		{"node.watchdog-timeout", "5s", NULL},
+		{"node.watchdog-timeout", "5m", NULL},
+		{"node.watchdog-timeout", "4s", "from 5s to 300s"},
+		{"node.watchdog-timeout", "301s", "from 5s to 300s"},
+		{"node.watchdog-timeout", "5500ms", "whole seconds"},
+		{"node.watchdog-timeout", "15", "such as 15s"},
+		{"node.watchdog-keep", "yes", "off, on"},
+	};
+	struct config c;
+
+	(void)state;
+	config_init(&c);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *message = NULL;
+		int rv = config_set(&c, cases[i].name, cases[i].value, &message);
+
+		assert_int_equal(rv, cases[i].message == NULL ? 0 : -EINVAL);
+		if (cases[i].message != NULL && strstr(message, cases[i].message) == NULL)
+			fail_msg("case %zu: %s", i, message);
+		free(message);
+	}
+	/* "off" after a path. */
+	assert_int_equal(config_set(&c, "node.watchdog", "off", &(char *){NULL}), 0);
+	assert_null(c.watchdog);
+	config_free(&c);
 }
 
 static void test_addresses(void **state)
@@ -144,6 +190,7 @@ int main(void)
 		cmocka_unit_test(test_whole_file),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_watchdog),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -360,6 +360,28 @@ static void stage_watch(struct stage *st)
 	buf_putc(&st->out, '\n');
 }
 
+/* The addresses of the pool by which a site is attached that needs the vote, "all" before a leader
+ * knows. */
+static void stage_busy(struct stage *st)
+{
+	uint64_t busy = fleet_address_busy(st->fleet, st->now);
+
+	if (busy == UINT64_MAX)
+		buf_puts(&st->out, "> busy all\n");
+	else
+		buf_printf(&st->out, "> busy %llx\n", (unsigned long long)busy);
+}
+
+static void stage_pool(struct stage *st, char **words)
+{
+	struct ip pool[8];
+	unsigned count = 0;
+
+	for (; words[count] != NULL && count < 8; count++)
+		assert_int_equal(ip_parse(words[count], &pool[count]), 0);
+	fleet_addresses(st->fleet, pool, count);
+}
+
 /* --- what goes in --- */
 
 static void stage_commit(struct stage *st, bool good)
@@ -420,6 +442,7 @@ struct event {
 	Tb__DoorRtt rtt;
 	Tb__DoorClaim claim;
 	Tb__SiteNode node;
+	char local[64];
 	Tb__RingId ring;
 	Tb__RingId vote_ring;
 	uint32_t ids[64];
@@ -453,6 +476,11 @@ static void event_node(struct event *e, char **words)
 	n->keep_active_partition = option(words, "kap") != NULL;
 	n->tls = option(words, "tls") != NULL;
 	n->certificate = option(words, "cert") != NULL;
+	/* The service address that it came to. */
+	if ((text = option(words, "to")) != NULL) {
+		snprintf(e->local, sizeof(e->local), "%s:5403", text);
+		n->local = e->local;
+	}
 	if ((text = option(words, "attached")) != NULL)
 		n->attached_ms = (int64_t)strtoul(text, NULL, 10);
 }
@@ -708,6 +736,10 @@ static void stage_line(struct stage *st, char **words)
 		stage_watch(st);
 	} else if (strcmp(words[0], "status") == 0) {
 		stage_status(st);
+	} else if (strcmp(words[0], "busy") == 0) {
+		stage_busy(st);
+	} else if (strcmp(words[0], "pool") == 0) {
+		stage_pool(st, words + 1);
 	} else if (sscanf(words[0], "%llu.%llu", &door, &session) == 2) {
 		stage_session(st, door, session, words + 1);
 	} else {

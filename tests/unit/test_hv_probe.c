@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "board/root.h"
 #include "hv/probe_judge.h"
 #include "lib/mem.h"
 #include "proto/json.h"
@@ -165,10 +166,11 @@ static void tree_cut(size_t ranges, bool maintenance)
 static struct board_tree tree_of_root(void)
 {
 	struct board_tree t;
-	char *path = mem_printf("%s/" TREE, root);
+	int fd = root_open(root);
 
-	board_tree_read(path, &t);
-	free(path);
+	assert_true(fd >= 0);
+	board_tree_read(fd, &t);
+	close(fd);
 	return t;
 }
 

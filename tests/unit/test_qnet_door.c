@@ -574,6 +574,29 @@ static void test_drained(void **state)
 	board_free(b);
 }
 
+/* A service address leaves the board: its sessions are told by a reset, the others stay. */
+static void test_address_leaves(void **state)
+{
+	struct board *b = board_new(QNET_TLS_UNSUPPORTED, 0);
+	struct client c;
+	struct ip ip;
+
+	(void)state;
+	board_serve(b);
+	c = client_new(b);
+	client_open(b, &c);
+	ip_parse("127.0.0.2", &ip);
+	qnet_door_leave(b->door, &ip);
+	client_echo(&c, 9);
+	client_hear(&c, QNET_ECHO_REPLY);
+	ip_parse("127.0.0.1", &ip);
+	qnet_door_leave(b->door, &ip);
+	expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+	assert_int_equal(client_end(&c), -ECONNRESET);
+	client_free(&c);
+	board_free(b);
+}
+
 /* Nobody says so, but the time is over: neither a heartbeat is answered nor an ACK sent, and a
  * door that has nothing to do notices by itself. */
 static void test_lease_runs_out(void **state)
@@ -1182,6 +1205,7 @@ int main(void)
 		cmocka_unit_test(test_refused_by_the_arbiter),
 		cmocka_unit_test(test_no_lease_no_listener),
 		cmocka_unit_test(test_drained),
+		cmocka_unit_test(test_address_leaves),
 		cmocka_unit_test(test_lease_runs_out),
 		cmocka_unit_test(test_standstill),
 		cmocka_unit_test(test_silence),

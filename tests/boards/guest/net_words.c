@@ -300,6 +300,44 @@ static int tcp_echo_run(struct call *call)
 	return call_failed(call, -error, "accept");
 }
 
+/* One request: whatever it asks for, how often anything was, and for how long this guest has run.
+ */
+static void http_answer(int stream, unsigned long long count)
+{
+	char request[2048], answer[256];
+	const struct timeval patience = {.tv_sec = 5};
+	size_t length = 0;
+	ssize_t got = 1;
+
+	setsockopt(stream, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	while (got > 0 && length < sizeof request - 1) {
+		got = read(stream, request + length, sizeof request - 1 - length);
+		length += got > 0 ? (size_t)got : 0;
+		request[length] = '\0';
+		if (strstr(request, "\r\n\r\n"))
+			break;
+	}
+	int bytes = snprintf(answer, sizeof answer,
+			     "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+			     "answer %llu, running for %llu ms\n",
+			     count, (unsigned long long)(now_ns() / 1000000));
+	(void)!write(stream, answer, (size_t)bytes);
+}
+
+static int http_run(struct call *call)
+{
+	int listener = socket_bound(call, SOCK_STREAM, 0), stream;
+	if (listener < 0)
+		return listener;
+	for (unsigned long long count = 1; (stream = accept(listener, NULL, NULL)) >= 0; count++) {
+		http_answer(stream, count);
+		close(stream);
+	}
+	int error = errno;
+	close(listener);
+	return call_failed(call, error, "accept");
+}
+
 static int tcp_exercise_run(struct call *call)
 {
 	uint64_t kib = call_number(call, 2, 64);
@@ -322,5 +360,6 @@ const struct word net_words[] = {
 	{"tcp.send", tcp_send_run, "ADDRESS,PORT,MIB"},
 	{"tcp.echo", tcp_echo_run, "PORT"},
 	{"tcp.exercise", tcp_exercise_run, "ADDRESS,PORT,KIB"},
+	{"http", http_run, "PORT"},
 	{NULL, NULL, NULL},
 };

@@ -1,10 +1,12 @@
-#include "hv/board_tree.h"
+#include "board/tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "board/root.h"
 
 /* Trees of boards have 2,000 nodes, eight deep. */
 enum { DEPTH_MAX = 10, NODES_MAX = 20000, PROPERTY_MAX = 256, CELLS_MAX = 4 };
@@ -25,18 +27,10 @@ static const struct {
 	{"brcm,bcm2836-l1-intc", BOARD_CONTROLLER_BCM2836},
 };
 
-/* Bytes of a property; -1: not there. */
+/* Bytes of a property; below 0: not there. */
 static ssize_t property(int folder, const char *name, uint8_t ret[PROPERTY_MAX])
 {
-	int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	ssize_t len;
-
-	if (fd < 0) {
-		return -1;
-	}
-	len = read(fd, ret, PROPERTY_MAX);
-	close(fd);
-	return len;
+	return folder_bytes(folder, name, ret, PROPERTY_MAX);
 }
 
 static uint64_t cells(const uint8_t *at, unsigned count)
@@ -128,22 +122,44 @@ static void walk_node(struct walk *w, int folder, unsigned depth)
 	closedir(dir);
 }
 
-void board_tree_read(const char *path, struct board_tree *ret)
+static void text_property(int folder, const char *name, char *ret, size_t size)
+{
+	uint8_t value[PROPERTY_MAX];
+	ssize_t len = property(folder, name, value);
+
+	root_clean(value, len < 0 ? 0 : (size_t)len, ret, size);
+}
+
+static void compatible_read(int folder, struct board_tree *ret)
+{
+	uint8_t list[PROPERTY_MAX];
+	ssize_t len = property(folder, "compatible", list);
+	size_t left = len < 0 ? 0 : (size_t)len, at = 0;
+
+	while (at < left && ret->compatible_count < TREE_COMPATIBLE_MAX) {
+		size_t size = strnlen((char *)list + at, left - at);
+
+		root_clean(list + at, size, ret->compatible[ret->compatible_count++],
+			   sizeof(ret->compatible[0]));
+		at += size + 1;
+	}
+}
+
+void board_tree_read(int root, struct board_tree *ret)
 {
 	struct walk w = {.ret = ret};
-	uint8_t model[PROPERTY_MAX];
-	int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	ssize_t len;
+	int folder = root_at(root, "sys/firmware/devicetree/base");
 
 	memset(ret, 0, sizeof(*ret));
+	if (folder < 0) {
+		folder = root_at(root, "proc/device-tree");
+	}
 	if (folder < 0) {
 		return;
 	}
 	ret->present = true;
-	len = property(folder, "model", model);
-	if (len > 0) {
-		snprintf(ret->model, sizeof(ret->model), "%.*s", len < 95 ? (int)len : 95,
-			 (char *)model);
-	}
+	text_property(folder, "model", ret->model, sizeof(ret->model));
+	text_property(folder, "serial-number", ret->serial, sizeof(ret->serial));
+	compatible_read(folder, ret);
 	walk_node(&w, folder, 0);
 }
