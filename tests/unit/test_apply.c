@@ -2204,29 +2204,28 @@ static void test_speed(void **state)
 
 /* --- service addresses --- */
 
-static struct command address_command(struct model *m, Tb__AddressSet *op, Tb__ServiceAddress *row,
-				      const char *address, unsigned prefix, const char *interface)
+static void address_command(struct model *m, struct command *c, Tb__AddressSet *op,
+			    Tb__ServiceAddress *row, const char *address, unsigned prefix,
+			    const char *interface)
 {
-	struct command c;
-
 	tb__service_address__init(row);
 	tb__address_set__init(op);
 	row->address = TEXT(address);
 	row->prefix = prefix;
 	row->interface = TEXT(interface);
 	op->address = row;
-	command_start(m, &c);
-	c.c.op_case = TB__COMMAND__OP_ADDRESS_SET;
-	c.c.address_set = op;
-	return c;
+	command_start(m, c);
+	c->c.op_case = TB__COMMAND__OP_ADDRESS_SET;
+	c->c.address_set = op;
 }
 
 static int address_set(struct model *m, const char *address, unsigned prefix, const char *interface)
 {
 	Tb__ServiceAddress row;
 	Tb__AddressSet op;
-	struct command c = address_command(m, &op, &row, address, prefix, interface);
+	struct command c;
 
+	address_command(m, &c, &op, &row, address, prefix, interface);
 	return command_refusal(m, &c);
 }
 
@@ -2330,11 +2329,11 @@ static void test_service_addresses(void **state)
 	assert_int_equal(cluster->addresses[1]->added_ms, TEST_TIME);
 	tb__cluster__free_unpacked(cluster, NULL);
 	/* Only boards of the cluster may be named, sorted. */
-	c = address_command(m, &op, &row, "10.0.0.6", 24, "eth0");
+	address_command(m, &c, &op, &row, "10.0.0.6", 24, "eth0");
 	row.boards = boards;
 	row.n_boards = 2;
 	assert_int_equal(command_refusal(m, &c), INVALID);
-	c = address_command(m, &op, &row, "10.0.0.6", 24, "eth0");
+	address_command(m, &c, &op, &row, "10.0.0.6", 24, "eth0");
 	row.boards = boards;
 	row.n_boards = 1;
 	assert_int_equal(command_refusal(m, &c), NONE);

@@ -417,7 +417,7 @@ static void test_taken_back(void **state)
 static void test_ask(void **state)
 {
 	static char name[] = "sh", option[] = "-c";
-	char good[] = "echo hello; exit 3", slow[] = "sleep 100", loud[] = "yes";
+	char good[] = "echo hello; exit 3", slow[] = "exec sleep 100", loud[] = "yes";
 	char *args[] = {name, option, good, NULL};
 	struct buf text = {0};
 	int status = 0;
