@@ -71,6 +71,11 @@ boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/run.sh build/arm64/bin
 
+demo-vm: deps ## three emulated Arm boards host two virtual machines; the plug of one board is pulled (five minutes)
+	@packaging/arm64-sysroot.sh build/arm64-sysroot
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
+	@tests/boards/demo_vm.py
+
 virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/cluster.py up
@@ -94,4 +99,4 @@ clean: ## remove everything that was built
 	rm -rf build
 
 .PHONY: help deps build demo test bench scale bench-etcd sim sim-vms bench-arm64 soak placement years torture \
-	two-sides fuzz board boards virtual-boards bench-hv small-kernel packages install clean
+	two-sides fuzz board boards demo-vm virtual-boards bench-hv small-kernel packages install clean
