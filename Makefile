@@ -72,7 +72,6 @@ boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 	@tests/boards/run.sh build/arm64/bin
 
 demo-vm: deps ## three emulated Arm boards host two virtual machines; the plug of one board is pulled (five minutes)
-	@packaging/arm64-sysroot.sh build/arm64-sysroot
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/demo_vm.py
 
