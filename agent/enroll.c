@@ -284,12 +284,18 @@ static int config_write(const struct enroll_request *r, const Tb__AgentEnrollmen
 static int identity_write(const struct enroll_request *r, const Tb__AgentEnrollment *e,
 			  const char *key)
 {
-	int rv = store(r, "agent.key", key, 0600);
+	/* The key goes beside the old one until its certificate is there: whenever this ends, one
+	 * of the two keys fits the certificate (identity_files_read). */
+	int rv = store(r, IDENTITY_NEXT_KEY, key, 0600);
 
 	if (rv == 0)
 		rv = store(r, "agent.crt", e->certificate, 0644);
 	if (rv == 0)
 		rv = store(r, "ca.crt", e->ca_certificate, 0644);
+	if (rv == 0)
+		rv = identity_files_settle(r->state_dir);
+	if (rv != 0)
+		fail("the new key cannot be put in place: %s", strerror(-rv));
 	return rv;
 }
 

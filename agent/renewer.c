@@ -14,7 +14,7 @@
 #include "lib/renewal.h"
 #include "lib/rng.h"
 
-enum { CERTIFICATE_MAX = 64 << 10 };
+enum { CERTIFICATE_MAX = 64 << 10, RENEWER_KILLED_MS = 1000 };
 
 static void life_read(struct renewer *r)
 {
@@ -89,8 +89,10 @@ void renewer_turn(struct renewer *r, uint64_t now_ms, int64_t real_ms)
 	int status;
 
 	if (r->pid != 0) {
-		if (now_ms >= r->end_ms)
+		if (now_ms >= r->end_ms) {
 			kill(r->pid, SIGKILL);
+			r->end_ms = now_ms + RENEWER_KILLED_MS;
+		}
 		if (waitpid(r->pid, &status, WNOHANG) == r->pid)
 			renewal_ended(r, status);
 		return;

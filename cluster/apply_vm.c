@@ -550,6 +550,9 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 		a->result->unchanged = 1;
 		return 0;
 	}
+	/* Its board makes a data disk at the next start there: from now on that is its home. */
+	if (room_pins(row) && row->placement->node != 0 && row->placement->home == 0)
+		row->placement->home = row->placement->node;
 	row->revision = a->index;
 	a->result->changed = 1;
 	rv = vm_put_row(a, row);

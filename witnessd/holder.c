@@ -353,7 +353,9 @@ static unsigned lease_life_s(const struct holder *h, uint64_t now)
 static void berth_add(struct holder *h, struct berth *b, uint64_t now)
 {
 	const struct link_info *link = interface_find(h, b->interface);
-	unsigned life_s = lease_life_s(h, now);
+	/* Now, not at the turn's begin: the kernel may have kept the calls before this one waiting.
+	 */
+	unsigned life_s = lease_life_s(h, clock_boottime_ms());
 	bool fresh = b->index == 0;
 	int rv;
 
@@ -368,7 +370,8 @@ static void berth_add(struct holder *h, struct berth *b, uint64_t now)
 	b->index = link->index;
 	rv = links_address_add(h->links, link->index, &b->ip, b->prefix, life_s);
 	if (rv != 0) {
-		b->index = 0;
+		/* One that could not be prolonged may still be there. */
+		berth_undo(h, b);
 		berth_fail(h, b, BERTH_FAILED, now, "the kernel refuses it at %s: %s", b->interface,
 			   strerror(-rv));
 		return;
@@ -401,7 +404,8 @@ static bool is_own_address(struct holder *h, const struct ip *ip)
 {
 	struct own_search search = {.ip = ip};
 
-	return links_addresses(h->links, own_visit, &search) == 0 && search.found;
+	/* In doubt it is: an own address that got a life would end with it. */
+	return links_addresses(h->links, own_visit, &search) != 0 || search.found;
 }
 
 static void probe_begin(struct holder *h, struct berth *b, uint64_t now)

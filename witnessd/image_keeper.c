@@ -50,6 +50,7 @@ struct image {
 	struct image_identity identity; /* HELD: of the file that was right */
 	uint64_t part; /* bytes of a part while nothing receives */
 	char problem[IMAGE_PROBLEM];
+	uint64_t uploaded_ms; /* somebody has asked for its upload, or moved it */
 	uint64_t touched_ms; /* left the model, became whole, or its upload moved */
 	/* One at a time: */
 	struct image_receive *receive; /* NULL: nothing is on its way */
@@ -523,6 +524,8 @@ static void image_drop(struct image *image)
 
 static void keeper_go(struct image_keeper *k)
 {
+	if (k->closing)
+		return;
 	keeper_check(k);
 	if (k->modelled)
 		keeper_copy(k);
@@ -535,7 +538,8 @@ static void image_tick(struct image *image, uint64_t now_ms)
 	else if (image->dial != 0 && now_ms - image->dialed_ms > KEEPER_DIAL_MS)
 		copy_failed(image, "no answer", false);
 	else if (image->receive != NULL && image->dial == 0 &&
-		 now_ms - image->touched_ms > KEEPER_UPLOAD_MS)
+		 !image_receive_busy(image->receive) &&
+		 now_ms - image->uploaded_ms > KEEPER_UPLOAD_MS)
 		receive_end(image);
 }
 
@@ -732,7 +736,7 @@ void image_keeper_upload(struct image_keeper *k, const char *sha256, uint64_t si
 			return;
 		}
 		image->size = size;
-		image->touched_ms = uv_now(k->config.loop);
+		image->touched_ms = image->uploaded_ms = uv_now(k->config.loop);
 		if (image->receive == NULL)
 			receive_begin(image);
 		image_receive_put(image->receive, offset, bytes, len, done, arg);
@@ -845,6 +849,7 @@ int image_keeper_new(const struct image_keeper_config *config, struct image_keep
 void image_keeper_close(struct image_keeper *k, void (*closed)(void *arg), void *arg)
 {
 	k->closing = true;
+	uv_timer_stop(&k->timer);
 	k->closed = closed;
 	k->closed_arg = arg;
 	k->pending++;

@@ -286,6 +286,11 @@ void image_receive_put(struct image_receive *r, uint64_t offset, const void *byt
 	receive_next(r);
 }
 
+bool image_receive_busy(const struct image_receive *r)
+{
+	return r->step != RECEIVE_IDLE || !list_empty(&r->puts);
+}
+
 uint64_t image_receive_have(const struct image_receive *r)
 {
 	return r->have;

@@ -37,5 +37,7 @@ struct image_receive *image_receive_new(uv_loop_t *loop, const struct image_stor
 void image_receive_put(struct image_receive *r, uint64_t offset, const void *bytes, size_t len,
 		       image_received received, void *arg);
 uint64_t image_receive_have(const struct image_receive *r);
+/* A worker is at it, or puts wait for one. */
+bool image_receive_busy(const struct image_receive *r);
 /* What is there stays. Puts are answered with -ECANCELED. */
 void image_receive_close(struct image_receive *r);

@@ -43,6 +43,7 @@ struct lead_vms {
 	uint64_t reached; /* bit i: member i of the lease table answers */
 	uint64_t withheld[LIMIT_NODES]; /* boards; 0: free */
 	bool uncertain; /* what became of the last batch */
+	uint64_t retry_ms; /* boot clock: nothing is proposed before, since the log refused */
 	char storm[LIMIT_MESSAGE + 1]; /* as it was last told */
 	struct vm_since since[LIMIT_VMS];
 	size_t since_count;
@@ -255,6 +256,7 @@ static void vms_done(struct vms_batch *b, bool applied)
 		c->vms->on_way = false;
 		c->vms->changed = true;
 		c->vms->uncertain = !applied;
+		c->vms->retry_ms = applied ? 0 : clock_boottime_ms() + VMS_REACH_MS;
 		if (applied)
 			memset(c->vms->withheld, 0, sizeof(c->vms->withheld));
 	}
@@ -442,6 +444,19 @@ static void vms_reach(struct core *c, uint64_t now_ms)
 	c->vms->reached = reached;
 }
 
+/* Does the model have this board? One that was removed leads until it has handed over. Its own
+ * lease is in nobody's table, so what ran here is left to the next leader, which waits a whole
+ * lease. */
+static bool vms_of_this_cluster(struct core *c)
+{
+	Tb__Node *row;
+
+	if (store_node_get(c->store, c->identity.node_id, &row) != 0)
+		return false;
+	tb__node__free_unpacked(row, NULL);
+	return true;
+}
+
 uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 {
 	struct lead_vms *l = c->vms;
@@ -449,6 +464,8 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 
 	if (c->stopping || l->on_way)
 		return UINT64_MAX;
+	if (now_ms < l->retry_ms)
+		return l->retry_ms;
 	if (l->uncertain) {
 		vms_flush_log(c);
 		return UINT64_MAX;
@@ -459,7 +476,8 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 		return l->due_ms;
 	l->changed = false;
 	l->due_ms = UINT64_MAX;
-	if (core_level(c) >= LEVEL_VMS && store_count(c->store, "vm", &vms) == 0 && vms > 0)
+	if (core_level(c) >= LEVEL_VMS && store_count(c->store, "vm", &vms) == 0 && vms > 0 &&
+	    vms_of_this_cluster(c))
 		vms_decide(c, now_ms);
 	return l->on_way ? UINT64_MAX : l->due_ms;
 }

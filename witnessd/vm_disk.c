@@ -90,16 +90,21 @@ static bool is_any(const char *name, uint64_t incarnation)
 	return true;
 }
 
-/* By its serial number, which goes with it when disks change their order. */
+/* By its serial number, which goes with it when disks change their order. A dot would make it one
+ * of the names that are swept. */
 static void data_name(const Tb__VmDisk *disk, unsigned number, char name[64])
 {
 	static const char words[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
 
-	if (disk->id[0] != '\0' && disk->id[strspn(disk->id, words)] == '\0')
-		snprintf(name, 64, "data-%.40s", disk->id);
-	else
+	if (disk->id[0] == '\0' || disk->id[strspn(disk->id, words)] != '\0') {
 		snprintf(name, 64, "data-disk%u", number);
+		return;
+	}
+	snprintf(name, 64, "data-%.40s", disk->id);
+	for (char *at = name; *at != '\0'; at++)
+		if (*at == '.')
+			*at = '=';
 }
 
 static void disk_name(const Tb__Vm *vm, unsigned number, char name[64])
@@ -260,6 +265,11 @@ static int file_copy(int from, int to, uint64_t size, _Atomic uint64_t *progress
 		at += (uint64_t)got;
 		if (progress != NULL)
 			*progress += (uint64_t)got;
+		/* To the card piece by piece, as in image_store.c: the cluster's log is not to
+		 * wait. */
+		sync_file_range(to, (off_t)(at - (uint64_t)got), (off_t)got,
+				SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+					SYNC_FILE_RANGE_WAIT_AFTER);
 	}
 	free(piece);
 	return rv;

@@ -476,10 +476,12 @@ static void test_strangers(void **state)
 	char *link = path_of(l, "images", "");
 	char *part_link = path_of(l, "incoming", ".part");
 	char *other = mem_printf("%s/images/README", l->dir);
+	char *victim = mem_printf("%s/victim", l->dir); /* of our own: the code may be broken */
 	int fd;
 
-	assert_int_equal(symlink("/etc/passwd", link), 0);
-	assert_int_equal(symlink("/etc/passwd", part_link), 0);
+	assert_int_equal(close(open(victim, O_CREAT | O_WRONLY, 0600)), 0);
+	assert_int_equal(symlink(victim, link), 0);
+	assert_int_equal(symlink(victim, part_link), 0);
 	assert_int_equal(close(open(other, O_CREAT | O_WRONLY, 0600)), 0);
 	assert_counts(l, 0, 0);
 	assert_int_equal(image_file_open(l->store, l->name, &fd, &identity), -ELOOP);
@@ -488,6 +490,7 @@ static void test_strangers(void **state)
 	free(link);
 	free(part_link);
 	free(other);
+	free(victim);
 }
 
 static void test_folder_refused(void **state)
