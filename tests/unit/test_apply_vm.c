@@ -685,6 +685,20 @@ static void test_move(void **state)
 	assert_string_equal(last_message, "another board cannot take VM web: b3 is drained");
 }
 
+/* Its board makes the disk at its next start there. */
+static void test_data_disk_added(void **state)
+{
+	struct model *m = *state;
+
+	ok(m, PUT("db", ""));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 0, 2));
+	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\"}");
+	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
+	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\"}");
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3}}", CONFLICT, "force");
+}
+
 static void test_data_disks_pin(void **state)
 {
 	struct model *m = *state;
@@ -1039,6 +1053,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_data_disk_added, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_pin, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incarnations, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
