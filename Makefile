@@ -21,15 +21,15 @@ test: deps ## every test that CI runs (about 20 minutes on two cores)
 	@tests/run.sh
 
 bench: ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)
-	@$(MAKE) --no-print-directory build PRESET=bench
+	@cmake --preset bench >/dev/null && cmake --build --preset bench -j $(JOBS) --target witnessd witnessctl qnet_load put_load -- --quiet
 	@python3 tests/bench/run.py build/bench/bin --keep --sizes 100,500,2000 --clear-sizes 100,1000,10000
 
 scale: deps ## ten thousand sites on three boards of this machine (about ten minutes)
-	@$(MAKE) --no-print-directory build PRESET=bench
+	@cmake --preset bench >/dev/null && cmake --build --preset bench -j $(JOBS) --target witnessd witnessctl qnet_load put_load -- --quiet
 	@python3 tests/bench/scale.py build/bench/bin --keep
 
 bench-etcd: deps ## durable writes side by side with etcd (about four minutes)
-	@$(MAKE) --no-print-directory build PRESET=bench
+	@cmake --preset bench >/dev/null && cmake --build --preset bench -j $(JOBS) --target witnessd witnessctl qnet_load put_load -- --quiet
 	@python3 tests/bench/etcd.py build/bench/bin --keep
 
 sim: build ## 100,000 runs of the seeded simulator (about ten minutes)

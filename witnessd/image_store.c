@@ -565,7 +565,7 @@ int image_check_begin(const struct image_store *s, const char *sha256, struct im
 
 int image_check_step(struct image_check *c)
 {
-	struct image_identity now;
+	struct image_identity now = {0};
 	char hex[IMAGE_NAME + 1];
 	int rv = digest_file(c->digest, c->fd, &c->at, c->identity.size);
 
