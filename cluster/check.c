@@ -730,7 +730,8 @@ static int interface_check(const char *name, struct apply_problem *ret)
 			       "it is longer than %d bytes, so it is no name of an interface",
 			       LIMIT_INTERFACE);
 	for (const char *c = name; *c != '\0'; c++)
-		if (*c <= ' ' || *c == 0x7f || strchr("/:%", *c) != NULL)
+		/* char has a sign on some boards and none on others. */
+		if ((uint8_t)*c <= ' ' || (uint8_t)*c >= 0x7f || strchr("/:%", *c) != NULL)
 			return problem(ret, "interface",
 				       "an interface's name has letters, digits, dots, dashes and "
 				       "underscores");

@@ -332,11 +332,13 @@ static void test_no_watchdog(void **state)
 	int fd = mkstemp(path);
 	struct watchdog w;
 	char why[200], text[8] = "";
+	int rv;
 
 	(void)state;
 	assert_int_equal(write(fd, "text", 4), 4);
 	close(fd);
-	assert_int_equal(watchdog_open(&watchdog_kernel, path, 15, &w, why, sizeof(why)), -ENOTTY);
+	rv = watchdog_open(&watchdog_kernel, path, 15, &w, why, sizeof(why));
+	assert_true(rv == -ENOTTY || rv == -ENOSYS); /* the latter: user-mode emulation */
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	assert_int_equal(read(fd, text, sizeof(text)), 4);
 	assert_string_equal(text, "text");
