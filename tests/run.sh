@@ -86,8 +86,21 @@ run unit "gcc build, unit tests and simulator" tested dev
 run asan "clang build with address and undefined sanitizers" tested asan
 run tsan "thread sanitizer: what crosses threads" tests/tsan.sh
 run fuzz "fuzzers, briefly" tests/fuzz/run.sh 5
+e2e() {
+	"$1" e2e "test_$2" python3 "tests/e2e/test_$2.py" build/dev/bin
+}
+# The two longest wait for timeouts of real programs most of their time.
+together=" agent corosync "
+for name in $together; do
+	e2e start "$name"
+done
+finish
 for script in tests/e2e/test_*.py; do
-	run e2e "$(basename "$script" .py)" python3 "$script" build/dev/bin
+	name=$(basename "$script" .py)
+	case $together in
+	*" ${name#test_} "*) ;;
+	*) e2e run "${name#test_}" ;;
+	esac
 done
 run demo "make demo" python3 tests/e2e/demo.py build/dev/bin
 run arm64 "arm64 build, run by user-mode emulation" tests/arm64.sh
