@@ -529,6 +529,14 @@ void query_finish(struct query *q, int error, const Tb__PeerAnswer *answer)
 	free(q);
 }
 
+/* The leader was to hand over to anybody, went away before it could answer, and there is another.
+ * Asked again, that one would hand over too, and so would the next. */
+static bool query_handed_over(const struct query *q)
+{
+	return q->asked_before && q->query->what_case == TB__PEER_QUERY__WHAT_TRANSFER &&
+	       q->query->transfer->node_id == 0;
+}
+
 void query_push(struct query *q)
 {
 	struct core *c = q->core;
@@ -537,7 +545,9 @@ void query_push(struct query *q)
 
 	if (q->sent)
 		return;
-	if (core_leading(c)) {
+	if (query_handed_over(q) && (core_leading(c) || c->up != NULL)) {
+		query_finish(q, 0, &answer);
+	} else if (core_leading(c)) {
 		q->sent = true;
 		lead_answer(c, q);
 	} else if (q->remote != NULL) {
