@@ -17,7 +17,7 @@ build: deps ## compile with gcc, warnings as errors
 demo: build ## three boards on this machine: sites, a split, a leader killed
 	@python3 tests/e2e/demo.py build/$(PRESET)/bin
 
-test: deps ## every test that CI runs (about 20 minutes on two cores)
+test: deps ## every test that CI runs (about 25 minutes on two cores)
 	@tests/run.sh
 
 bench: deps ## side by side with corosync-qnetd; writes docs/BENCHMARKS.md (about ten minutes)

@@ -85,7 +85,7 @@ run format "sources are as .clang-format says" tests/format.sh
 run unit "gcc build, unit tests and simulator" tested dev
 run asan "clang build with address and undefined sanitizers" tested asan
 run tsan "thread sanitizer: what crosses threads" tests/tsan.sh
-run fuzz "fuzzers, briefly" tests/fuzz/run.sh 5
+run fuzz "fuzzers, briefly" tests/fuzz/run.sh 3
 e2e() {
 	"$1" e2e "test_$2" python3 "tests/e2e/test_$2.py" build/dev/bin
 }
