@@ -292,10 +292,11 @@ static int identity_write(const struct enroll_request *r, const Tb__AgentEnrollm
 		rv = store(r, "agent.crt", e->certificate, 0644);
 	if (rv == 0)
 		rv = store(r, "ca.crt", e->ca_certificate, 0644);
-	if (rv == 0)
-		rv = identity_files_settle(r->state_dir);
 	if (rv != 0)
-		fail("the new key cannot be put in place: %s", strerror(-rv));
+		return rv; /* told */
+	rv = identity_files_settle(r->state_dir);
+	if (rv != 0)
+		fail("cannot put the new key in place in %s: %s", r->state_dir, strerror(-rv));
 	return rv;
 }
 

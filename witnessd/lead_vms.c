@@ -444,17 +444,15 @@ static void vms_reach(struct core *c, uint64_t now_ms)
 	c->vms->reached = reached;
 }
 
-/* Does the model have this board? One that was removed leads until it has handed over. Its own
- * lease is in nobody's table, so what ran here is left to the next leader, which waits a whole
- * lease. */
-static bool vms_of_this_cluster(struct core *c)
+/* The model has had this board, and has it no more. */
+static bool vms_board_gone(struct core *c, uint64_t node)
 {
 	Tb__Node *row;
+	int rv = store_node_get(c->store, node, &row);
 
-	if (store_node_get(c->store, c->identity.node_id, &row) != 0)
-		return false;
-	tb__node__free_unpacked(row, NULL);
-	return true;
+	if (rv == 0)
+		tb__node__free_unpacked(row, NULL);
+	return rv == -ENOENT;
 }
 
 uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
@@ -476,24 +474,20 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 		return l->due_ms;
 	l->changed = false;
 	l->due_ms = UINT64_MAX;
+	/* A board that was removed leads until it has handed over. Its own lease is in nobody's
+	 * table: what ran here is left to the next leader, which waits a whole lease. */
 	if (core_level(c) >= LEVEL_VMS && store_count(c->store, "vm", &vms) == 0 && vms > 0 &&
-	    vms_of_this_cluster(c))
+	    !vms_board_gone(c, c->identity.node_id))
 		vms_decide(c, now_ms);
 	return l->on_way ? UINT64_MAX : l->due_ms;
 }
 
 bool lead_vms_withholds(struct core *c, uint64_t node)
 {
-	Tb__Node *row;
-	int rv;
-
 	for (unsigned i = 0; c->vms != NULL && i < LIMIT_NODES; i++)
 		if (c->vms->withheld[i] == node)
 			return true;
-	rv = store_node_get(c->store, node, &row);
-	if (rv == 0)
-		tb__node__free_unpacked(row, NULL);
-	return rv == -ENOENT;
+	return vms_board_gone(c, node);
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
