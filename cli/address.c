@@ -54,30 +54,21 @@ static void addresses_grid(const Tb__AddressList *list)
 	grid_print(g, "No service addresses.");
 }
 
-int run_address_list(struct invocation *inv)
+static int addresses_print(struct invocation *inv, const void *message)
 {
-	Tb__AddressList *list;
-	struct buf body = {0};
-	int rv = api_send(inv, &(struct api_request){.path = "/v1/addresses"}, &body);
+	const Tb__AddressList *list = message;
 
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-		buf_free(&body);
-		return rv;
-	}
-	if (rv == EXIT_OK)
-		rv = api_decode(&tb__address_list__descriptor, (const char *)body.data, body.len,
-				&list);
-	buf_free(&body);
-	if (rv != EXIT_OK)
-		return rv;
 	if (api_output(inv) == OUTPUT_NAME)
 		for (size_t i = 0; i < list->n_items; i++)
 			puts(list->items[i]->address);
 	else
 		addresses_grid(list);
-	tb__address_list__free_unpacked(list, NULL);
 	return EXIT_OK;
+}
+
+int run_address_list(struct invocation *inv)
+{
+	return api_show(inv, "/v1/addresses", &tb__address_list__descriptor, addresses_print);
 }
 
 /* Splits "10.0.0.5/24"; the address in its usual form. EXIT_USAGE: told. */

@@ -287,6 +287,26 @@ int api_call(struct invocation *inv, const struct api_request *request,
 	return rv;
 }
 
+int api_show(struct invocation *inv, const char *path, const ProtobufCMessageDescriptor *type,
+	     api_print print)
+{
+	ProtobufCMessage *message;
+	struct buf body = {0};
+	int rv = api_send(inv, &(struct api_request){.path = path}, &body);
+
+	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
+		api_print_json(&body);
+	} else if (rv == EXIT_OK) {
+		rv = api_decode(type, (const char *)body.data, body.len, &message);
+		if (rv == EXIT_OK) {
+			rv = print(inv, message);
+			protobuf_c_message_free_unpacked(message, NULL);
+		}
+	}
+	buf_free(&body);
+	return rv;
+}
+
 struct lister {
 	api_visit visit;
 	void *arg;

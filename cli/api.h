@@ -35,6 +35,12 @@ int api_send(struct invocation *inv, const struct api_request *request, struct b
 int api_call(struct invocation *inv, const struct api_request *request,
 	     const ProtobufCMessageDescriptor *type, void *ret);
 
+/* GET: with -o json prints the answer as it came, else reads it as `type` and has it printed; the
+ * message is freed behind that. The exit code of whatever fails first. */
+typedef int (*api_print)(struct invocation *inv, const void *message);
+int api_show(struct invocation *inv, const char *path, const ProtobufCMessageDescriptor *type,
+	     api_print print);
+
 /* All pages of a list, the JSON of each item to `visit`: 0 goes on, an exit code ends it and is
  * returned. `path` has no page or limit. */
 typedef int (*api_visit)(void *arg, const char *json, size_t len);

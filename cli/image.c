@@ -489,43 +489,31 @@ static void image_row(struct grid *g, const Tb__Image *image, bool wide)
 	buf_free(&used);
 }
 
-static void images_print(const Tb__ImageList *list, enum output output)
+static int images_print(struct invocation *inv, const void *message)
 {
 	static const char *const headers[] = {"NAME",	"KIND",	    ">SIZE", "ON BOARDS",
 					      "SHA256", "~USED BY", NULL};
 	static const char *const wide[] = {"NAME",    "KIND", ">SIZE",	 "ON BOARDS", "SHA256",
 					   "CREATED", "BY",   "USED BY", NULL};
+	enum output output = api_output(inv);
+	const Tb__ImageList *list = message;
 	struct grid *g;
 
 	if (output == OUTPUT_NAME) {
 		for (size_t i = 0; i < list->n_items; i++)
 			puts(list->items[i]->name);
-		return;
+		return EXIT_OK;
 	}
 	g = grid_new(output == OUTPUT_WIDE ? wide : headers);
 	for (size_t i = 0; i < list->n_items; i++)
 		image_row(g, list->items[i], output == OUTPUT_WIDE);
 	grid_print(g, "No images.");
+	return EXIT_OK;
 }
 
 int run_image_list(struct invocation *inv)
 {
-	struct buf body = {0};
-	Tb__ImageList *list;
-	int rv = api_send(inv, &(struct api_request){.path = "/v1/images"}, &body);
-
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__image_list__descriptor, (const char *)body.data, body.len,
-				&list);
-		if (rv == EXIT_OK) {
-			images_print(list, api_output(inv));
-			tb__image_list__free_unpacked(list, NULL);
-		}
-	}
-	buf_free(&body);
-	return rv;
+	return api_show(inv, "/v1/images", &tb__image_list__descriptor, images_print);
 }
 
 static void copy_row(struct grid *g, const Tb__Image *image, const Tb__ImageCopy *copy)
@@ -541,13 +529,19 @@ static void copy_row(struct grid *g, const Tb__Image *image, const Tb__ImageCopy
 				     copy->problem});
 }
 
-static void image_print(const Tb__Image *image)
+static int image_print(struct invocation *inv, const void *message)
 {
 	static const char *const headers[] = {"BOARD", "STATE", ">DONE", "~PROBLEM", NULL};
-	struct grid *g = grid_new(headers);
+	const Tb__Image *image = message;
 	struct buf used = {0};
+	struct grid *g;
 	char kind[64], size[32], when[32];
 
+	if (api_output(inv) == OUTPUT_NAME) {
+		puts(image->name);
+		return EXIT_OK;
+	}
+	g = grid_new(headers);
 	size_text(image->size, size);
 	human_time(image->created_ms, when);
 	used_text(image, &used);
@@ -562,28 +556,15 @@ static void image_print(const Tb__Image *image)
 		copy_row(g, image, image->status->copies[i]);
 	fputc('\n', stdout);
 	grid_print(g, "Where its copies are is not known: there is no leader to ask.");
+	return EXIT_OK;
 }
 
 int run_image_show(struct invocation *inv)
 {
 	char *path = api_path(collection, inv->args[0], "");
-	struct buf body = {0};
-	Tb__Image *image;
-	int rv = api_send(inv, &(struct api_request){.path = path}, &body);
+	int rv = api_show(inv, path, &tb__image__descriptor, image_print);
 
 	free(path);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__image__descriptor, (const char *)body.data, body.len, &image);
-		if (rv == EXIT_OK && api_output(inv) == OUTPUT_NAME)
-			puts(image->name);
-		else if (rv == EXIT_OK)
-			image_print(image);
-		if (rv == EXIT_OK)
-			tb__image__free_unpacked(image, NULL);
-	}
-	buf_free(&body);
 	return rv;
 }
 

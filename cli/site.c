@@ -334,11 +334,16 @@ static void grant_print(const Tb__Grant *grant)
 	buf_free(&nodes);
 }
 
-static void site_print(const Tb__Site *site)
+static int site_print(struct invocation *inv, const void *message)
 {
+	const Tb__Site *site = message;
 	struct buf labels = {0}, policy = {0};
 	char state[64], when[32];
 
+	if (api_output(inv) == OUTPUT_NAME) {
+		puts(site->name);
+		return EXIT_OK;
+	}
 	labels_text(&labels, site);
 	policy_text(&policy, site);
 	human_time(site->created_ms, when);
@@ -360,28 +365,15 @@ static void site_print(const Tb__Site *site)
 		nodes_print(site->status);
 	buf_free(&labels);
 	buf_free(&policy);
+	return EXIT_OK;
 }
 
 int run_site_show(struct invocation *inv)
 {
 	char *path = api_path(collection, inv->args[0], "");
-	struct buf body = {0};
-	Tb__Site *site;
-	int rv = api_send(inv, &(struct api_request){.path = path}, &body);
+	int rv = api_show(inv, path, &tb__site__descriptor, site_print);
 
 	free(path);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__site__descriptor, (const char *)body.data, body.len, &site);
-		if (rv == EXIT_OK && api_output(inv) == OUTPUT_NAME)
-			puts(site->name);
-		else if (rv == EXIT_OK)
-			site_print(site);
-		if (rv == EXIT_OK)
-			site_free(site);
-	}
-	buf_free(&body);
 	return rv;
 }
 

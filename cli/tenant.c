@@ -8,25 +8,12 @@
 #include "cli/run.h"
 #include "lib/mem.h"
 
-int run_tenant_list(struct invocation *inv)
+static int tenants_print(struct invocation *inv, const void *message)
 {
 	static const char *const headers[] = {"NAME", ">SITES", ">MAX SITES", NULL};
-	Tb__TenantList *list;
-	struct buf body = {0};
+	const Tb__TenantList *list = message;
 	struct grid *g;
-	int rv = api_send(inv, &(struct api_request){.path = "/v1/tenants"}, &body);
 
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-		buf_free(&body);
-		return rv;
-	}
-	if (rv == EXIT_OK)
-		rv = api_decode(&tb__tenant_list__descriptor, (const char *)body.data, body.len,
-				&list);
-	buf_free(&body);
-	if (rv != EXIT_OK)
-		return rv;
 	g = api_output(inv) == OUTPUT_NAME ? NULL : grid_new(headers);
 	for (size_t i = 0; i < list->n_items; i++) {
 		const Tb__Tenant *t = list->items[i];
@@ -42,8 +29,12 @@ int run_tenant_list(struct invocation *inv)
 	}
 	if (g != NULL)
 		grid_print(g, "No tenants.");
-	tb__tenant_list__free_unpacked(list, NULL);
 	return EXIT_OK;
+}
+
+int run_tenant_list(struct invocation *inv)
+{
+	return api_show(inv, "/v1/tenants", &tb__tenant_list__descriptor, tenants_print);
 }
 
 int run_tenant_set(struct invocation *inv)

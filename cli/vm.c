@@ -80,43 +80,32 @@ static void vm_row(struct grid *g, const Tb__Vm *vm, bool wide)
 		grid_row(g, (const char *[]){vm->name, state, board, cpus, memory, reason_of(vm)});
 }
 
-static void vms_print(const Tb__VmList *list, enum output output)
+static int vms_print(struct invocation *inv, const void *message)
 {
 	static const char *const headers[] = {"NAME",	 "STATE",   "BOARD", ">CPUS",
 					      ">MEMORY", "~REASON", NULL};
 	static const char *const wide[] = {"NAME",    "STATE",	"BOARD",     ">CPUS",
 					   ">MEMORY", "SINCE",	">RESTARTS", ">PRIORITY",
 					   "DISKS",   "REASON", NULL};
+	enum output output = api_output(inv);
+	const Tb__VmList *list = message;
 	struct grid *g;
 
 	if (output == OUTPUT_NAME) {
 		for (size_t i = 0; i < list->n_items; i++)
 			puts(list->items[i]->name);
-		return;
+		return EXIT_OK;
 	}
 	g = grid_new(output == OUTPUT_WIDE ? wide : headers);
 	for (size_t i = 0; i < list->n_items; i++)
 		vm_row(g, list->items[i], output == OUTPUT_WIDE);
 	grid_print(g, "No VMs.");
+	return EXIT_OK;
 }
 
 int run_vm_list(struct invocation *inv)
 {
-	struct buf body = {0};
-	Tb__VmList *list;
-	int rv = api_send(inv, &(struct api_request){.path = "/v1/vms"}, &body);
-
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__vm_list__descriptor, (const char *)body.data, body.len, &list);
-		if (rv == EXIT_OK) {
-			vms_print(list, api_output(inv));
-			tb__vm_list__free_unpacked(list, NULL);
-		}
-	}
-	buf_free(&body);
-	return rv;
+	return api_show(inv, "/v1/vms", &tb__vm_list__descriptor, vms_print);
 }
 
 /* --- show --- */
@@ -257,8 +246,9 @@ static void vm_print(const Tb__Vm *vm, const Tb__ImageList *images)
 	buf_free(&labels);
 }
 
-static int vm_show(struct invocation *inv, const Tb__Vm *vm)
+static int vm_show(struct invocation *inv, const void *message)
 {
+	const Tb__Vm *vm = message;
 	Tb__ImageList *images;
 	int rv;
 
@@ -278,21 +268,9 @@ static int vm_show(struct invocation *inv, const Tb__Vm *vm)
 int run_vm_show(struct invocation *inv)
 {
 	char *path = api_path(collection, inv->args[0], "");
-	struct buf body = {0};
-	Tb__Vm *vm;
-	int rv = api_send(inv, &(struct api_request){.path = path}, &body);
+	int rv = api_show(inv, path, &tb__vm__descriptor, vm_show);
 
 	free(path);
-	if (rv == EXIT_OK && api_output(inv) == OUTPUT_JSON) {
-		api_print_json(&body);
-	} else if (rv == EXIT_OK) {
-		rv = api_decode(&tb__vm__descriptor, (const char *)body.data, body.len, &vm);
-		if (rv == EXIT_OK) {
-			rv = vm_show(inv, vm);
-			tb__vm__free_unpacked(vm, NULL);
-		}
-	}
-	buf_free(&body);
 	return rv;
 }
 
