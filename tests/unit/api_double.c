@@ -624,3 +624,22 @@ char *token_make(struct world *w, const char *role, const char *site)
 	free(body);
 	return text;
 }
+
+void expect(struct world *w, int status, const struct ask *what, struct answer *ret)
+{
+	ask(w, what, ret);
+	if (ret->status != status)
+		print_error("%s %s: %d %s\n", what->method, what->path, ret->status,
+			    buf_string(&ret->body));
+	assert_int_equal(ret->status, status);
+	if (status >= 400)
+		assert_string_equal(ret->type, "application/problem+json");
+}
+
+void expect_status(struct world *w, int status, const struct ask *what)
+{
+	struct answer a;
+
+	expect(w, status, what, &a);
+	answer_clear(&a);
+}

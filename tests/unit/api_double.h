@@ -96,3 +96,7 @@ const char *answer_text(struct answer *a, const char *path);
 char *token_make(struct world *w, const char *role, const char *site);
 /* Applies a command as if somebody else had sent it. */
 void core_apply(struct core *c, Tb__Command *command);
+
+/* Sends it and checks the status, and that a refusal is a problem; prints what came otherwise. */
+void expect(struct world *w, int status, const struct ask *what, struct answer *ret);
+void expect_status(struct world *w, int status, const struct ask *what);

@@ -43,26 +43,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* Sends it and checks the status; prints what came otherwise. */
-static void expect(struct world *w, int status, const struct ask *what, struct answer *ret)
-{
-	ask(w, what, ret);
-	if (ret->status != status)
-		print_error("%s %s: %d %s\n", what->method, what->path, ret->status,
-			    buf_string(&ret->body));
-	assert_int_equal(ret->status, status);
-	if (status >= 400)
-		assert_string_equal(ret->type, "application/problem+json");
-}
-
-static void expect_status(struct world *w, int status, const struct ask *what)
-{
-	struct answer a;
-
-	expect(w, status, what, &a);
-	answer_clear(&a);
-}
-
 static void site_make(struct world *w, const char *name, const char *label)
 {
 	char *body = mem_printf("{\"name\":\"%s\",\"labels\":{\"region\":\"%s\"}}", name, label);

@@ -40,25 +40,6 @@ static void board_hosts(struct world *w)
 	core_apply(&w->core, command);
 }
 
-static void expect(struct world *w, int status, const struct ask *what, struct answer *ret)
-{
-	ask(w, what, ret);
-	if (ret->status != status)
-		print_error("%s %s: %d %s\n", what->method, what->path, ret->status,
-			    buf_string(&ret->body));
-	assert_int_equal(ret->status, status);
-	if (status >= 400)
-		assert_string_equal(ret->type, "application/problem+json");
-}
-
-static void expect_status(struct world *w, int status, const struct ask *what)
-{
-	struct answer a;
-
-	expect(w, status, what, &a);
-	answer_clear(&a);
-}
-
 /* A problem with this text in its detail, at this field (NULL: none). */
 static void expect_problem(struct world *w, int status, const char *text, const char *field,
 			   const struct ask *what)
