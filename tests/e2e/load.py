@@ -125,12 +125,14 @@ class Load:
         for line in self.process.stdout:
             if line.strip() == "ok":
                 return lines
+            if line.startswith("error: "):
+                raise Failure(f"qnet_load: {command}: {line.strip()}")
             lines.append(line.rstrip())
         raise Failure("qnet_load ended")
 
     def settle(self, seconds):
         """The seconds it took until every site was whole or had one side, or None."""
-        words = self.tell(f"wait {seconds}")[0].split()
+        words = self.tell(f"wait {round(seconds)}")[0].split()
         return float(words[-2]) if words[0] == "settled" else None
 
     def times(self):

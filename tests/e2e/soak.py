@@ -281,7 +281,7 @@ def soak(cluster, given):
     began, samples, told = time.monotonic(), [], 0
     while time.monotonic() - began < given.minutes * 60 and not failed and clerk.trouble is None:
         fleet_turn(load, luck, clerk)
-        load.settle(luck.uniform(1, 8))
+        time.sleep(luck.uniform(1, 8))
         at = time.monotonic() - began
         samples.append((at, sample(cluster.boards[STAYS])))
         if at - told > 60:
