@@ -42,7 +42,7 @@ def guest(*names, name="disk", disks, **more):
     du -k disks/a
     witness-vm run second.json </dev/null
     du -k disks/a
-    umount -l disks # the kernel closes what a ring of io_uring held in its own time
+    umount disks || echo BUSY
 """, files={
     "first.json": guest("blk.info=/dev/vda", "blk.write=/dev/vda,256,100,7", "blk.verify=/dev/vda,256,100,7",
                         "poweroff", disks=[{"path": "disks/a", "id": "data-1"}]),
@@ -82,7 +82,7 @@ def _(result):
     # And with io_uring.
     run second.json
     du -k disks/a
-    umount -l disks # the kernel closes what a ring of io_uring held in its own time
+    umount disks || echo BUSY
 """, files={
     "spec.json": guest("blk.info=/dev/vda", "blk.write=/dev/vda,256,100,7", "blk.verify=/dev/vda,256,100,7",
                        disks=[{"path": "disks/a", "id": "data-1"}]),
@@ -185,7 +185,7 @@ def _(result):
     await "RESULT blk.verify"
     say poweroff
     done_with
-    umount -l small
+    umount small || echo BUSY
 """, files={"spec.json": guest(disks=[{"path": "small/a"}, {"path": "other"}])})
 def _(result):
     result.expect_line("^STATUS 0$")
