@@ -168,7 +168,8 @@ In Mi, nine of each; clones of the snapshot of a guest with one vCPU.
 FLOOR = """
 The last two are of `tests/bench/floor.c`, which makes the calls to KVM that a restore cannot do without, by
 witness-vm's own functions, from when its files are open and parsed. The budget came from a probe that had no sandbox,
-control socket, spec, devices or threads.
+control socket, spec, devices or threads. Between the last row and the first lie these, exec, and the check of the state
+file.
 """
 FLOOR_SEALED = """In the sandbox these calls alone are above the budget: the kernel's own part does not let it be met
 as long as each VM makes its sandbox anew.
