@@ -791,6 +791,7 @@ static void stop_open(struct letter *letter)
 	uv_timer_stop(&h->facts);
 	if (!host_vms_gone(h))
 		log_notice("vms-stopping", "the VMs of this board are asked to shut down");
+	host_vms_cancel(h);
 	host_vms_button(h);
 	h->force_ms = clock_boottime_ms() + HOST_STOP_MS;
 	uv_timer_start(&h->due, on_stopping, 0, STOP_STEP_MS);

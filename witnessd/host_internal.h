@@ -121,7 +121,9 @@ const char *host_vm_waits(struct host *h, uint64_t vm);
 void host_vms_retry(struct host *h);
 /* Drops what is left of VMs that are in the model no more. */
 void host_vms_sweep(struct host *h, bool (*exists)(void *arg, uint64_t vm), void *arg);
-void host_vms_button(struct host *h); /* all of them */
+/* While stopping. Copies of disks that are under way end; all are asked to shut down. */
+void host_vms_cancel(struct host *h);
+void host_vms_button(struct host *h);
 void host_vms_kill(struct host *h);
 void host_vms_renew(struct host *h, uint64_t until_ms); /* while stopping: the decider is out */
 bool host_vms_gone(const struct host *h);
