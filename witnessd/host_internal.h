@@ -24,6 +24,7 @@ enum {
 	HOST_FACTS_MS = 10000, /* bridges are looked for again, and what is left over */
 	HOST_MODEL_MS = 50, /* a busy log makes the model be read no more often */
 	HOST_STOP_MS = 20000, /* from the power buttons to force, when the daemon stops */
+	HOST_ENTRANT_MS = 10000, /* a link that has not said by then what it is for is closed */
 	HOST_MAILBOX_LIMIT = 10000,
 };
 
@@ -68,8 +69,10 @@ struct host {
 	struct list vms; /* struct host_vm */
 	struct list dials; /* struct host_dial */
 	uint64_t next_dial;
-	struct list entrants; /* links that have not said what they are for */
+	struct list entrants; /* links that have not said what they are for, the oldest first */
 	unsigned entrant_count;
+	uint64_t entrant_ms; /* HOST_ENTRANT_MS; less in tests */
+	uv_timer_t entrants_due; /* of the oldest one */
 	struct host_consoles *consoles;
 
 	/* what this board can give; host NULL: not known yet */

@@ -485,6 +485,38 @@ static void story_release(void)
 	await(5, 3, IS(RUNNING), "");
 }
 
+/* Another board that makes links, and says nothing on them: each is closed in time, with words. */
+static void story_silent(void)
+{
+	uint8_t head[FRAME_HEAD], payload[256];
+	ProtobufCMessage *message;
+	int pairs[3][2];
+	size_t len;
+
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]), 0);
+		assert_int_equal(setsockopt(pairs[i][0], SOL_SOCKET, SO_RCVTIMEO,
+					    &(struct timeval){.tv_sec = WAIT_MS / 1000},
+					    sizeof(struct timeval)),
+				 0);
+		host_link_accepted(lab.host, 2, pairs[i][1]);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(recv(pairs[i][0], head, sizeof(head), MSG_WAITALL), sizeof(head));
+		len = frame_payload_len(head);
+		assert_in_range(len, 1, sizeof(payload));
+		assert_int_equal(recv(pairs[i][0], payload, len, MSG_WAITALL), len);
+		assert_int_equal(frame_unpack(&tb__host_frame__descriptor, payload, len,
+					      FRAME_MEMORY(len), &message),
+				 0);
+		assert_string_equal(((Tb__HostFrame *)message)->end,
+				    "this board was not told in time what the link is for");
+		protobuf_c_message_free_unpacked(message, NULL);
+		assert_int_equal(recv(pairs[i][0], head, 1, 0), 0);
+		close(pairs[i][0]);
+	}
+}
+
 static void story_delete(void)
 {
 	uint64_t end = clock_boottime_ms() + WAIT_MS;
@@ -604,6 +636,7 @@ static void test_story(void **state)
 	story_crash();
 	story_lease();
 	story_release();
+	story_silent();
 	story_delete();
 	story_stop();
 }
@@ -637,6 +670,7 @@ static int setup(void **state)
 	if (host_start(&config, NULL, NULL, &lab.host, &why) != 0)
 		fail_msg("%s", why);
 	lab.host->kvm = "/dev/null";
+	lab.host->entrant_ms = 200;
 	config.data_dir = config.run_dir = config.vm_program = NULL;
 	config_free(&config);
 	return 0;
