@@ -1120,18 +1120,24 @@ static int apply_cluster_certificates(struct applier *a, const Tb__ClusterCertif
 	return rv;
 }
 
-/* One step of the rotation: both rows, with the index at which it began. */
-static int ca_step(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets,
-		   Tb__CaRotation step)
+static int cluster_and_secrets_put(struct applier *a, const Tb__Cluster *cluster,
+				   const Tb__Secrets *secrets)
 {
 	int rv;
 
-	cluster->ca_rotation = step;
-	cluster->ca_rotation_index = a->index;
 	a->result->changed = 1;
 	a->out->cluster_changed = true;
 	rv = store_cluster_put(a->s, cluster);
 	return rv == 0 ? store_secrets_put(a->s, secrets) : rv;
+}
+
+/* One step of the rotation: both rows, with the index at which it began. */
+static int ca_step(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets,
+		   Tb__CaRotation step)
+{
+	cluster->ca_rotation = step;
+	cluster->ca_rotation_index = a->index;
+	return cluster_and_secrets_put(a, cluster, secrets);
 }
 
 static int ca_rotate(struct applier *a, const Tb__CaRotate *op, Tb__Cluster *cluster,
@@ -1251,6 +1257,101 @@ static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets 
 			       cluster->ca_sha256);
 }
 
+/* The sites' CA needs no step in which the boards learn to believe it: it is in the model, which
+ * every board serves from. */
+static int site_ca_rotate(struct applier *a, const Tb__SiteCaRotate *op, Tb__Cluster *cluster,
+			  const Tb__Secrets *secrets)
+{
+	struct apply_problem problem;
+	Tb__Secrets row = *secrets;
+	int rv;
+
+	if (cluster->site_ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+			      "a rotation of the sites' CA is under way; end it first with "
+			      "witnessctl cluster rotate-ca --sites --finish");
+	if (op->ca_cert[0] == '\0' || op->ca_key[0] == '\0' || op->bridge_cert[0] == '\0' ||
+	    op->server_cert[0] == '\0' || op->server_key[0] == '\0')
+		return refuse_missing(a, "caCert");
+	row.old_qnet_ca_cert = secrets->qnet_ca_cert;
+	row.qnet_ca_cert = op->ca_cert;
+	row.qnet_ca_key = op->ca_key;
+	row.qnet_bridge_cert = op->bridge_cert;
+	row.qnet_cert = op->server_cert;
+	row.qnet_key = op->server_key;
+	if (secrets_check(&row, &problem) != 0)
+		return refuse_invalid(a, &problem);
+	cluster->site_ca_generation++;
+	cluster->site_ca_rotation = TB__CA_ROTATION__CA_ROTATION_OVERLAP;
+	rv = cluster_and_secrets_put(a, cluster, &row);
+	return rv != 0 ? rv
+		       : audit(a, "site-ca.rotation", INFO, (struct subject){0},
+			       "a new CA signs for the sites from now on; the old one is believed "
+			       "until the end of the rotation");
+}
+
+/* Sites that have nothing but certificates of an older CA. */
+struct ca_sites {
+	struct store *s;
+	uint32_t generation;
+	uint32_t left;
+	char first[LIMIT_NAME + 1];
+	bool older, newer; /* what the one that is looked at has */
+	int status;
+};
+
+static int ca_site_visit(void *arg, const Tb__Certificate *row)
+{
+	struct ca_sites *sites = arg;
+
+	if (!row->revoked)
+		*(row->ca_generation == sites->generation ? &sites->newer : &sites->older) = true;
+	return 0;
+}
+
+static int ca_sites_visit(void *arg, const Tb__Site *row, const Tb__Grant *grant)
+{
+	struct ca_sites *sites = arg;
+
+	(void)grant;
+	sites->older = sites->newer = false;
+	sites->status = store_certificates_of(sites->s, "site", row->name, ca_site_visit, sites);
+	if (sites->older && !sites->newer && sites->left++ == 0)
+		snprintf(sites->first, sizeof(sites->first), "%s", row->name);
+	return sites->status;
+}
+
+static int site_ca_finish(struct applier *a, const Tb__SiteCaFinish *op, Tb__Cluster *cluster,
+			  const Tb__Secrets *secrets)
+{
+	struct ca_sites sites = {.s = a->s, .generation = cluster->site_ca_generation};
+	Tb__Secrets row = *secrets;
+	int rv;
+
+	if (cluster->site_ca_rotation == TB__CA_ROTATION__CA_ROTATION_NONE) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	rv = op->force ? 0
+		       : store_sites(a->s, &(struct store_site_filter){0}, ca_sites_visit, &sites,
+				     NULL);
+	if (rv != 0 || sites.status != 0)
+		return rv != 0 ? rv : sites.status;
+	if (sites.left > 0)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+			      "%" PRIu32 " sites have no certificate of the new CA, the first is "
+			      "%s; enrol them (witnessctl site enroll), or end the rotation with "
+			      "--force: they are not let in then",
+			      sites.left, sites.first);
+	row.qnet_bridge_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	row.old_qnet_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
+	cluster->site_ca_rotation = TB__CA_ROTATION__CA_ROTATION_NONE;
+	rv = cluster_and_secrets_put(a, cluster, &row);
+	return rv != 0 ? rv
+		       : audit(a, "site-ca.rotated", WARNING, (struct subject){0},
+			       "the old CA of the sites is believed no more");
+}
+
 static int apply_ca(struct applier *a)
 {
 	const Tb__Command *c = a->command;
@@ -1266,6 +1367,10 @@ static int apply_ca(struct applier *a)
 			rv = ca_rotate(a, c->ca_rotate, cluster, secrets);
 		else if (c->op_case == TB__COMMAND__OP_CA_ADVANCE)
 			rv = ca_advance(a, c->ca_advance, cluster, secrets);
+		else if (c->op_case == TB__COMMAND__OP_SITE_CA_ROTATE)
+			rv = site_ca_rotate(a, c->site_ca_rotate, cluster, secrets);
+		else if (c->op_case == TB__COMMAND__OP_SITE_CA_FINISH)
+			rv = site_ca_finish(a, c->site_ca_finish, cluster, secrets);
 		else
 			rv = ca_finish(a, cluster, secrets);
 		tb__secrets__free_unpacked(secrets, NULL);
@@ -2265,6 +2370,8 @@ static int command_dispatch(struct applier *a)
 	case TB__COMMAND__OP_CA_ROTATE:
 	case TB__COMMAND__OP_CA_ADVANCE:
 	case TB__COMMAND__OP_CA_FINISH:
+	case TB__COMMAND__OP_SITE_CA_ROTATE:
+	case TB__COMMAND__OP_SITE_CA_FINISH:
 		return apply_ca(a);
 	case TB__COMMAND__OP_LEASE_NOTE:
 		return apply_lease_note(a, c->lease_note);
