@@ -1290,6 +1290,88 @@ static void test_ca_rotation(void **state)
 	tb__cluster__free_unpacked(cluster, NULL);
 }
 
+static void site_certificate(struct model *m, const char *serial, const char *site,
+			     uint32_t generation)
+{
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	struct command c;
+
+	row.serial = TEXT(serial);
+	row.kind = TEXT("site");
+	row.subject = TEXT(site);
+	row.ca_generation = generation;
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static void site_ca_expect(struct model *m, const char *ca, const char *old, uint32_t generation,
+			   Tb__CaRotation rotation)
+{
+	Tb__Cluster *cluster;
+	Tb__Secrets *s;
+
+	assert_int_equal(store_secrets_get(m->s, &s), 0);
+	assert_string_equal(s->qnet_ca_cert, ca);
+	assert_string_equal(s->old_qnet_ca_cert, old);
+	assert_string_equal(s->qnet_bridge_cert,
+			    rotation == TB__CA_ROTATION__CA_ROTATION_NONE ? "" : "BRIDGE");
+	tb__secrets__free_unpacked(s, NULL);
+	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
+	assert_int_equal(cluster->site_ca_generation, generation);
+	assert_int_equal(cluster->site_ca_rotation, rotation);
+	tb__cluster__free_unpacked(cluster, NULL);
+}
+
+static void test_site_ca_rotation(void **state)
+{
+	struct model *m = *state;
+	Tb__SiteCaRotate rotate = TB__SITE_CA_ROTATE__INIT;
+	Tb__SiteCaFinish finish = TB__SITE_CA_FINISH__INIT;
+	const Tb__Command__OpCase ROTATE = TB__COMMAND__OP_SITE_CA_ROTATE;
+	const Tb__Command__OpCase FINISH = TB__COMMAND__OP_SITE_CA_FINISH;
+	struct command c;
+
+	assert_int_equal(model_put_site(m, "never-enrolled", TB__SITE_PUT__MODE__MODE_CREATE),
+			 NONE);
+	assert_int_equal(model_put_site(m, "of-before", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	assert_int_equal(model_put_site(m, "renewed", TB__SITE_PUT__MODE__MODE_CREATE), NONE);
+	site_certificate(m, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "of-before", 0);
+	site_certificate(m, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "renewed", 0);
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE); /* nothing to finish */
+	assert_int_equal(ca_command(m, ROTATE, &rotate), INVALID);
+	rotate.ca_cert = TEXT("NEW");
+	rotate.ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	rotate.server_cert = TEXT("SERVER");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), INVALID);
+	site_ca_expect(m, "", "", 0, TB__CA_ROTATION__CA_ROTATION_NONE);
+	rotate.server_key = TEXT("SERVER KEY");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	site_ca_expect(m, "NEW", "", 1, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	assert_int_equal(ca_command(m, ROTATE, &rotate), CONFLICT); /* one at a time */
+	site_certificate(m, "cccccccccccccccccccccccccccccccc", "renewed", 1);
+	command_start(m, &c);
+	c.c.op_case = FINISH;
+	c.c.site_ca_finish = &finish;
+	expect(m, &c, CONFLICT, "");
+	site_ca_expect(m, "NEW", "", 1, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	site_certificate(m, "dddddddddddddddddddddddddddddddd", "of-before", 1);
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	site_ca_expect(m, "NEW", "", 1, TB__CA_ROTATION__CA_ROTATION_NONE);
+	/* Once more; its sites are given up. */
+	rotate.ca_cert = TEXT("NEWER");
+	assert_int_equal(ca_command(m, ROTATE, &rotate), NONE);
+	site_ca_expect(m, "NEWER", "NEW", 2, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
+	finish.force = 1;
+	assert_int_equal(ca_command(m, FINISH, &finish), NONE);
+	site_ca_expect(m, "NEWER", "", 2, TB__CA_ROTATION__CA_ROTATION_NONE);
+}
+
 static void test_certificate_life(void **state)
 {
 	struct model *m = *state;
@@ -2359,6 +2441,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_says_where, setup, teardown),
