@@ -845,6 +845,9 @@ static void *host_run(void *arg)
 	if (vm_cgroup_begin(h->cgroups, &problem) < 0) {
 		h->cgroups[0] = '\0';
 		log_info("vm-limits", "VMs have no limits of a cgroup: %s", problem.text);
+	} else if (problem.text[0] != '\0') {
+		log_warning("vm-limits", "the memory of VMs' processes is not limited: %s",
+			    problem.text);
 	}
 	host_facts_begin(h);
 	uv_timer_start(&h->facts, on_facts, 0, HOST_FACTS_MS);
