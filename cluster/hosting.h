@@ -6,6 +6,8 @@
  * - the model is as new as the leader's was at the last lease grant of this link (`fence`): an old
  *   model would show a placement that has moved on while this board was away;
  * - the placement names this board and is not being released;
+ * - the model knows that its data disks are made (VmPlacement.home_disks): from the guest's first
+ *   write on, a disk that is not there is missing, and not one that is still to be made;
  * - no process of this VM is there, and HOSTING_QUIET_MS have passed since the daemon's start: a
  *   process that a daemon of before has left behind has reached its deadline by then.
  * A process is ended when its placement is released, gone, or of another incarnation, and when the
@@ -93,6 +95,7 @@ enum hosting_fault {
 	HOSTING_FAULT_NO_FENCE, /* starts by an old model */
 	HOSTING_FAULT_EARLY_RELEASE, /* says released while the process is still there */
 	HOSTING_FAULT_NO_QUIET, /* or while one of a daemon of before may be */
+	HOSTING_FAULT_UNKNOWN_DISKS, /* starts before the model knows of its data disks */
 };
 extern enum hosting_fault hosting_fault;
 #define HOSTING_FAULTY(fault) (hosting_fault == (fault))

@@ -10,6 +10,7 @@
 #include "cluster/check.h"
 #include "cluster/scheduler.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 
 void room_init(struct room *r, const Tb__Node *const *nodes, size_t count)
 {
@@ -41,6 +42,15 @@ bool room_pins(const Tb__Vm *vm)
 	return false;
 }
 
+bool room_has_data(const Tb__Vm *vm, const char *id)
+{
+	for (size_t i = 0; i < vm->config->n_disks; i++)
+		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA &&
+		    strcmp(vm->config->disks[i]->id, id) == 0)
+			return true;
+	return false;
+}
+
 void room_take(struct room *r, size_t board, const Tb__Vm *vm)
 {
 	struct room_board *b = &r->boards[board];
@@ -52,18 +62,10 @@ void room_take(struct room *r, size_t board, const Tb__Vm *vm)
 		r->held[r->held_count++] = (struct room_held){vm, board};
 }
 
-static bool name_among(const char *name, char *const *names, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
 static bool bridges_there(const Tb__NodeHost *host, const Tb__VmConfig *c)
 {
 	for (size_t i = 0; i < c->n_nics; i++)
-		if (!name_among(c->nics[i]->bridge, host->bridges, host->n_bridges))
+		if (!text_among(c->nics[i]->bridge, host->bridges, host->n_bridges))
 			return false;
 	return true;
 }
@@ -106,7 +108,7 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
 		return ROOM_AWAY;
 	if (b->node->drain != TB__DRAIN__DRAIN_OFF && !r->drained_too)
 		return ROOM_DRAINED;
-	if (c->n_require > 0 && !name_among(b->node->name, c->require, c->n_require))
+	if (c->n_require > 0 && !text_among(b->node->name, c->require, c->n_require))
 		return ROOM_REQUIRE;
 	if (vm->placement->home != 0 && vm->placement->home != b->node->id && room_pins(vm))
 		return ROOM_HOME;
@@ -225,7 +227,7 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 		}
 		hosts = true;
 		if ((vm->config->n_require > 0 &&
-		     !name_among(node->name, vm->config->require, vm->config->n_require)) ||
+		     !text_among(node->name, vm->config->require, vm->config->n_require)) ||
 		    (pinned && node->id != vm->placement->home))
 			continue;
 		ret->nodes[ret->count++] = node;
@@ -287,7 +289,7 @@ static int admit_bridges(const struct admission *a, const struct candidates *boa
 		size_t n = 0;
 
 		while (n < boards->count &&
-		       !name_among(c->nics[i]->bridge, boards->nodes[n]->host->bridges,
+		       !text_among(c->nics[i]->bridge, boards->nodes[n]->host->bridges,
 				   boards->nodes[n]->host->n_bridges))
 			n++;
 		if (n < boards->count)

@@ -73,6 +73,8 @@ static void expect_report(struct bench *b, const char *expected)
 			buf_printf(&text, " r%" PRIu32, r->restarts);
 		if (r->well_ms != 0)
 			buf_printf(&text, " +%" PRIu64, r->well_ms);
+		for (size_t d = 0; d < r->n_home_disks; d++)
+			buf_printf(&text, " made %s", r->home_disks[d]);
 		if (r->problem[0] != '\0')
 			buf_printf(&text, " (%s)", r->problem);
 		tb__vm_report__free_unpacked(reports[i], NULL);
@@ -295,6 +297,56 @@ static void test_needs_fence(void **state)
 		}
 		teardown(&made);
 	}
+}
+
+/* A VM starts with data disks of which the model knows. */
+static void test_needs_known_disks(void **state)
+{
+	static const char disks[] = ",\"disks\":[{\"kind\":\"data\",\"id\":\"a\"},{\"kind\":"
+				    "\"overlay\",\"id\":\"o\"},{\"kind\":\"data\",\"id\":\"b\"}]";
+	static const char fewer[] = ",\"disks\":[{\"kind\":\"data\",\"id\":\"a\"}]";
+	struct bench *b = *state;
+
+	begin(b);
+	model_one(b, 1, "", disks);
+	expect_actions(b, "prepare 1.1");
+	expect_report(b, "1.1 preparing");
+	news(b, 1, HOSTING_PREPARED, NULL);
+	expect_actions(b, "");
+	assert_true(hosting_changed(b->h)); /* it is said at once */
+	expect_report(b, "1.1 preparing made a made b");
+	model_one(b, 1, ",\"homeDisks\":[\"b\"]", disks);
+	expect_actions(b, "");
+	expect_report(b, "1.1 preparing made a");
+	model_one(b, 1, ",\"homeDisks\":[\"b\",\"a\"]", disks);
+	expect_actions(b, "start 1.1 @106000");
+	expect_report(b, "1.1 starting");
+	/* Again, in this incarnation and the next: they are known. */
+	news(b, 1, HOSTING_FAILED, "crash");
+	pass(b, 1000);
+	expect_actions(b, "prepare 1.1");
+	news(b, 1, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.1 @106000");
+	news(b, 1, HOSTING_FAILED, "crash");
+	model_one(b, 2, ",\"homeDisks\":[\"b\",\"a\"]", disks);
+	expect_actions(b, "discard 1.1; prepare 1.2");
+	news(b, 2, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.2 @106000");
+	/* Another home: known is what is there. One that is taken out meanwhile holds up nobody. */
+	news(b, 2, HOSTING_FAILED, "crash");
+	model_one(b, 3, "", disks);
+	expect_actions(b, "discard 1.2; prepare 1.3");
+	news(b, 3, HOSTING_PREPARED, NULL);
+	expect_report(b, "1.3 preparing made a made b");
+	model_one(b, 3, ",\"homeDisks\":[\"a\"]", fewer);
+	expect_actions(b, "start 1.3 @106000");
+	/* One that is added meanwhile is made at the next start. */
+	news(b, 3, HOSTING_FAILED, "crash");
+	model_one(b, 4, ",\"homeDisks\":[\"a\"]", fewer);
+	expect_actions(b, "discard 1.3; prepare 1.4");
+	model_one(b, 4, ",\"homeDisks\":[\"a\"]", disks);
+	news(b, 4, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.4 @106000");
 }
 
 static void test_only_own(void **state)
@@ -683,6 +735,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_needs_quiet, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_fence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_needs_known_disks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_only_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lease_ends, setup, teardown),
