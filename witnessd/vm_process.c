@@ -37,6 +37,7 @@ struct vm_process {
 	uint64_t renew_ms; /* waits for the queue to be empty; 0: none */
 	uint64_t lease_id, button_id; /* requests whose answers are awaited; 0: none */
 	uint64_t lease_sent_ms;
+	uint64_t lease_until_ms; /* what that request says */
 };
 
 pid_t vm_process_pid(const struct vm_process *p)
@@ -249,6 +250,7 @@ static void renewal_send(struct vm_process *p)
 	if (p->renew_ms == 0 || p->lease_id != 0 || p->out.len > 0)
 		return;
 	lease.until_ms = p->renew_ms;
+	p->lease_until_ms = p->renew_ms;
 	request.what_case = TB__VM_REQUEST__WHAT_LEASE;
 	request.lease = &lease;
 	p->renew_ms = 0;
@@ -259,8 +261,7 @@ static void renewal_send(struct vm_process *p)
 void vm_process_renew(struct vm_process *p, uint64_t until_ms)
 {
 	p->renew_ms = until_ms;
-	if (p->started)
-		renewal_send(p);
+	renewal_send(p);
 }
 
 void vm_process_button(struct vm_process *p)
@@ -296,15 +297,17 @@ static void last_words(struct vm_process *p, const Tb__VmReply *reply)
 	p->last.text[0] = '\0';
 	p->started = true;
 	p->events->started(p->arg);
-	renewal_send(p);
 }
 
-static void lease_answered(struct vm_process *p)
+static void lease_answered(struct vm_process *p, const char *error)
 {
 	uint64_t took = clock_boottime_ms() - p->lease_sent_ms;
 
 	p->lease_id = 0;
-	if (took > VM_PROCESS_LATE_MS)
+	if (error[0] == '\0' && p->events->renewed != NULL)
+		p->events->renewed(p->arg, p->lease_until_ms);
+	/* One that starts answers between the pieces of its kernel. */
+	if (took > VM_PROCESS_LATE_MS && p->started)
 		p->events->late(p->arg, took);
 	renewal_send(p);
 }
@@ -314,7 +317,7 @@ static void reply_take(struct vm_process *p, const Tb__VmReply *reply)
 	if (reply->id == 0) {
 		last_words(p, reply);
 	} else if (reply->id == p->lease_id) {
-		lease_answered(p);
+		lease_answered(p, reply->error);
 	} else if (reply->id == p->button_id) {
 		p->button_id = 0;
 		if (reply->error[0] != '\0')
