@@ -59,6 +59,7 @@ struct hosted {
 	/* The process; incarnation 0: there is none. */
 	uint64_t process;
 	uint64_t deadline_ms; /* as it was last told */
+	uint64_t taken_ms; /* the last one that it is known to have taken */
 	uint64_t runs_since_ms; /* 0: its guest does not run */
 	uint64_t force_ms; /* ENDING: when the button has had its time; 0: it was forced */
 	/* What PREPARE was asked for and DISCARD was not; 0: nothing. */
@@ -108,7 +109,7 @@ void hosting_free(struct hosting *h)
 
 /* --- entries --------------------------------------------------------------------------------- */
 
-static struct hosted *hosted_find(struct hosting *h, uint64_t vm)
+static struct hosted *hosted_find(const struct hosting *h, uint64_t vm)
 {
 	for (size_t i = 0; i < h->count; i++)
 		if (h->vms[i].vm == vm)
@@ -318,6 +319,7 @@ static void placement_settle(struct hosting *h, struct hosted *e, uint64_t now_m
 		e->state = STARTING;
 		e->process = e->incarnation;
 		e->deadline_ms = h->until_ms;
+		e->taken_ms = h->until_ms;
 		e->restarts += e->started;
 		e->started = true;
 		hosted_act(h, e, HOSTING_START, e->incarnation, e->deadline_ms);
@@ -469,7 +471,7 @@ static void process_gone(struct hosting *h, struct hosted *e, bool off, const ch
 			 uint64_t now_ms)
 {
 	bool wanted = e->state != ENDING && e->incarnation == e->process && !e->releasing;
-	bool lapsed = now_ms >= e->deadline_ms;
+	bool lapsed = !off && now_ms >= e->taken_ms;
 
 	if (e->runs_since_ms != 0 && now_ms >= e->runs_since_ms + HOSTING_WELL_MS)
 		e->attempts = 0;
@@ -526,6 +528,21 @@ void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum 
 		process_news(h, e, news, problem, now_ms);
 	}
 	settle(h, now_ms);
+}
+
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms)
+{
+	struct hosted *e = hosted_find(h, vm);
+
+	if (e != NULL && e->process == incarnation && until_ms > e->taken_ms)
+		e->taken_ms = until_ms;
+}
+
+bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms)
+{
+	const struct hosted *e = hosted_find(h, vm);
+
+	return e != NULL && e->process == incarnation && now_ms >= e->taken_ms;
 }
 
 static void sooner(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)

@@ -61,6 +61,13 @@ enum hosting_news {
 void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum hosting_news news,
 		     const char *problem, uint64_t now_ms);
 
+/* The process has said that this deadline is its own now. Of a renewal that it has not answered
+ * nobody knows whether it was taken. */
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms);
+/* A process that is gone at `now` otherwise than by its guest's own wish: was it its deadline that
+ * ended it, and no failure? */
+bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms);
+
 /* Does what is due; when to call again (UINT64_MAX: only on an event). */
 uint64_t hosting_tick(struct hosting *h, uint64_t now_ms);
 

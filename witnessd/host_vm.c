@@ -507,6 +507,14 @@ static void process_no_button(void *arg, const char *why)
 	vm_process_stop(vm->process);
 }
 
+static void process_renewed(void *arg, uint64_t until_ms)
+{
+	struct host_vm *vm = arg;
+
+	if (vm->host->hosting != NULL)
+		hosting_renewed(vm->host->hosting, vm->id, vm->process_incarnation, until_ms);
+}
+
 static void process_late(void *arg, uint64_t ms)
 {
 	struct host_vm *vm = arg;
@@ -532,6 +540,10 @@ static void process_ended(void *arg, enum vm_process_end end, const char *why)
 	console_detach(vm->console);
 	if (end == VM_PROCESS_OFF) {
 		log_notice("vm-off", "%s is off: %s", vm_name(vm), why);
+	} else if (h->hosting != NULL &&
+		   hosting_lapsed(h->hosting, vm->id, incarnation, clock_boottime_ms())) {
+		h->counters.lapses++;
+		log_warning("vm-lapsed", "%s has ended with its lease", vm_name(vm));
 	} else {
 		h->counters.failures++;
 		log_warning("vm-failed", "%s %s: %s", vm_name(vm),
@@ -544,6 +556,7 @@ static void process_ended(void *arg, enum vm_process_end end, const char *why)
 static const struct vm_process_events process_events = {
 	.started = process_started,
 	.no_button = process_no_button,
+	.renewed = process_renewed,
 	.late = process_late,
 	.ended = process_ended,
 };

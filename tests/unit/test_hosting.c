@@ -445,6 +445,57 @@ static void test_lapsed(void **state)
 	expect_report(b, "1.1 preparing");
 }
 
+/* What it is counted as when its process is gone, by the deadlines that it was told and has taken.
+ */
+static void test_lapsed_or_failed(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t told_ms; /* since it began with a deadline of 3000; 0: nothing */
+		bool taken;
+		uint64_t gone_ms;
+		enum hosting_news news;
+		bool lapsed;
+		const char *report;
+	} cases[] = {
+		{"crash", 0, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
+		{"its first deadline", 0, false, 3000, HOSTING_FAILED, true, "1.1 preparing"},
+		{"a renewal that it never read", 4000, false, 3000, HOSTING_FAILED, true,
+		 "1.1 preparing"},
+		{"before that", 4000, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
+		{"a renewal that it has taken: a crash", 4000, true, 3500, HOSTING_FAILED, false,
+		 "1.1 backing-off (gone)"},
+		{"and the end of that one", 4000, true, 4000, HOSTING_FAILED, true,
+		 "1.1 preparing"},
+		{"while it starts", 4000, false, 3100, HOSTING_REFUSED, true, "1.1 preparing"},
+		{"a guest that powers off late is off", 4000, false, 3100, HOSTING_OFF, true,
+		 "1.1 backing-off (gone)"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct bench *b;
+		void *made;
+
+		setup(&made);
+		b = made;
+		begin_running(b, "");
+		if (cases[i].told_ms != 0) {
+			hosting_lease(b->h, QUIET + cases[i].told_ms, b->now);
+			expect_actions(b, "renew 1.1 @107000");
+		}
+		if (cases[i].taken)
+			hosting_renewed(b->h, 1, 1, QUIET + cases[i].told_ms);
+		hosting_renewed(b->h, 1, 2, QUIET + 9000); /* of another */
+		b->now += cases[i].gone_ms;
+		if (hosting_lapsed(b->h, 1, 1, b->now) != cases[i].lapsed)
+			fail_msg("%s: lapsed %d", cases[i].name, !cases[i].lapsed);
+		news(b, 1, cases[i].news, "gone");
+		expect_report(b, cases[i].report);
+		teardown(&made);
+	}
+}
+
 /* --- the placement goes ----------------------------------------------------------------------- */
 
 static void test_release(void **state)
@@ -742,6 +793,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lease_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lapsed, setup, teardown),
+		cmocka_unit_test(test_lapsed_or_failed),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_by_guest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_hard, setup, teardown),
