@@ -560,6 +560,34 @@ static void home_begin(Tb__VmPlacement *p)
 	p->home_incarnation = p->incarnation;
 }
 
+/* It stays on its board if it begins anew there: its board must have the room. One that is on its
+ * way out is placed again anyway. */
+static int vm_grow(struct applier *a, const Tb__Vm *old, const Tb__Vm *row)
+{
+	const Tb__VmPlacement *p = row->placement;
+	struct apply_problem problem;
+	struct scheduler_room room;
+	struct rows *rows;
+	int rv;
+
+	if (p->node == 0 || p->releasing ||
+	    (row->config->memory_mib <= old->config->memory_mib &&
+	     row->config->vcpus <= old->config->vcpus))
+		return 0;
+	rows = mem_zalloc(sizeof(*rows));
+	rv = rows_get(a, row->id, true, rows);
+	room = rows_room(rows, false);
+	for (size_t i = 0; i < rows->node_count && rv == 0; i++)
+		if (rows->nodes[i]->id == p->node &&
+		    scheduler_holds(&room, rows->nodes[i], row, problem.field,
+				    sizeof(problem.field), problem.message,
+				    sizeof(problem.message)) != 0)
+			rv = refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, problem.field, "%s",
+				    problem.message);
+	rows_free(rows);
+	return rv;
+}
+
 static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 {
 	int rv;
@@ -570,6 +598,7 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 	row->revision = old->revision;
 	row->placement = (Tb__VmPlacement *)message_copy(&old->placement->base);
 	rv = vm_settle_config(a, row, old);
+	rv = rv != 0 ? rv : vm_grow(a, old, row);
 	if (rv != 0)
 		return rv;
 	if (message_equal(&old->base, &row->base)) {

@@ -451,16 +451,54 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 	return rv == 0 && room->keep_room ? admit_keep_room(&a) : rv;
 }
 
+/* The board with all that is placed there. */
+static void room_of(struct room *r, const struct scheduler_room *rows, const Tb__Node *node)
+{
+	room_init(r, &node, 1);
+	for (size_t i = 0; i < rows->vm_count; i++)
+		if (rows->vms[i]->placement->node == node->id)
+			room_take(r, 0, rows->vms[i]);
+}
+
+int scheduler_holds(const struct scheduler_room *rows, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_field, size_t field_size, char *ret_message, size_t message_size)
+{
+	const struct admission a = {rows, vm, ret_field, field_size, ret_message, message_size};
+	const Tb__NodeHost *host = node->host;
+	struct room *r = mem_alloc(sizeof(*r));
+	const struct room_board *b = &r->boards[0];
+	int rv = 0;
+
+	room_of(r, rows, node);
+	if (host == NULL || !host->hosts)
+		rv = 0; /* nobody knows what it has */
+	else if ((uint64_t)b->memory_mib + room_memory_mib(vm) > host->memory_mib)
+		rv = admit_refuse(&a, "config.memoryMib",
+				  "it is on %s, which has %" PRIu32
+				  " MiB for virtual machines; %" PRIu32
+				  " of them are taken by %u other%s, and it would need %" PRIu32
+				  "; move it first, or stop it",
+				  node->name, host->memory_mib, b->memory_mib, b->vms,
+				  b->vms == 1 ? "" : "s", room_memory_mib(vm));
+	else if ((uint64_t)b->vcpus + vm->config->vcpus > (uint64_t)host->vcpus * r->share)
+		rv = admit_refuse(&a, "config.vcpus",
+				  "it is on %s, whose %" PRIu32
+				  " cores may be shared by %d vCPUs each; %" PRIu32
+				  " vCPUs are those of %u other%s, and it would have %" PRIu32
+				  "; move it first, or stop it",
+				  node->name, host->vcpus, SCHEDULER_SHARE, b->vcpus, b->vms,
+				  b->vms == 1 ? "" : "s", vm->config->vcpus);
+	free(r);
+	return rv;
+}
+
 int scheduler_takes(const struct scheduler_room *rows, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size)
 {
 	struct room *r = mem_alloc(sizeof(*r));
 	enum room_lack lack;
 
-	room_init(r, &node, 1);
-	for (size_t i = 0; i < rows->vm_count; i++)
-		if (rows->vms[i]->placement->node == node->id)
-			room_take(r, 0, rows->vms[i]);
+	room_of(r, rows, node);
 	lack = room_lacks(r, 0, vm);
 	if (lack == ROOM_MEMORY)
 		snprintf(ret_message, message_size,

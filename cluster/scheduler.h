@@ -103,6 +103,11 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size);
 
+/* Has the board on which the VM is memory and processors for it as `vm` says it is now? It may
+ * begin anew there without being placed again. 0, or -EINVAL with the field and a sentence. */
+int scheduler_holds(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_field, size_t field_size, char *ret_message, size_t message_size);
+
 #ifdef TIEBREAK_SIM_FAULTS
 /* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum scheduler_fault {

@@ -559,6 +559,54 @@ static void test_admission(void **state)
 	ok(m, RUN("v2", "start"));
 }
 
+/* One that is on a board and grows must fit there. */
+static void test_grow(void **state)
+{
+	static const struct {
+		const char *json;
+		int refusal;
+		const char *field;
+	} cases[] = {
+		{SET("web", ",\"memoryMib\":497"), NONE, ""}, /* to the last MiB: 499 + 501 */
+		{SET("web", ",\"memoryMib\":498"), CONFLICT, "config.memoryMib"},
+		{SET("web", ",\"memoryMib\":400"), NONE, ""},
+		{SET("web", ",\"memoryMib\":400,\"vcpus\":8"), NONE, ""},
+		{SET("web", ",\"memoryMib\":400,\"vcpus\":1"), NONE, ""},
+	};
+	struct model *m = *state;
+
+	ok(m, PUT("web", ",\"memoryMib\":300"));
+	ok(m, PUT("db", ",\"memoryMib\":499,\"vcpus\":8"));
+	ok(m, SET("web", ",\"memoryMib\":900")); /* it is nowhere */
+	ok(m, SET("web", ",\"memoryMib\":300"));
+	ok(m, RUN("web", "start"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 0, 1));
+	ok(m, PLACE(2, 0, 1));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect(m, cases[i].json, cases[i].refusal, cases[i].field);
+	expect(m, SET("web", ",\"memoryMib\":600"), CONFLICT, "config.memoryMib");
+	assert_string_equal(last_message,
+			    "it is on b1, which has 1000 MiB for virtual machines; 501 of them are "
+			    "taken by 1 other, and it would need 602; move it first, or stop it");
+	ok(m, PUT("third", ",\"memoryMib\":16,\"vcpus\":7"));
+	ok(m, RUN("third", "start"));
+	ok(m, PLACE(3, 0, 1));
+	expect(m, SET("web", ",\"memoryMib\":400,\"vcpus\":2"), CONFLICT, "config.vcpus");
+	assert_string_equal(
+		last_message,
+		"it is on b1, whose 4 cores may be shared by 4 vCPUs each; 15 vCPUs are "
+		"those of 2 others, and it would have 2; move it first, or stop it");
+	/* The others of that board have grown too large by themselves: what does not grow is free.
+	 */
+	host_set(m, 1, 500);
+	ok(m, SET("web", ",\"memoryMib\":399"));
+	host_set(m, 1, 1000);
+	/* On its way out it is placed again, where it fits. */
+	ok(m, "{\"vmMove\":{\"name\":\"web\",\"node\":2}}");
+	ok(m, SET("web", ",\"memoryMib\":600"));
+}
+
 static void test_no_hosts(void **state)
 {
 	struct model *m = *state;
@@ -1123,6 +1171,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_revision, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_macs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_admission, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_grow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_hosts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
