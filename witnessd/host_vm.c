@@ -50,7 +50,7 @@ struct vm_job {
 	int images[VM_DISKS_MAX];
 	_Atomic uint64_t copied;
 	uint64_t began_ms;
-	char *folder;
+	char *folder, *program;
 	int result;
 	struct problem problem;
 };
@@ -112,6 +112,7 @@ static void job_free(struct vm_job *j)
 			close(j->images[i]);
 	tb__vm__free_unpacked(j->row, NULL);
 	free(j->folder);
+	free(j->program);
 	free(j);
 }
 
@@ -122,6 +123,8 @@ static void job_work(struct host_job *job)
 	switch (j->kind) {
 	case WORK_PREPARE:
 		j->result = vm_disk_prepare(j->folder, j->row, j->images, &j->copied, &j->problem);
+		if (j->result == 0)
+			(void)vm_process_warm(j->program); /* a start will say what it lacks */
 		break;
 	case WORK_DISCARD:
 		vm_disk_discard(j->folder, j->vm);
@@ -186,6 +189,7 @@ static struct vm_job *job_new(struct host_vm *vm, enum vm_work kind)
 	j->vm = vm->id;
 	j->kind = kind;
 	j->folder = mem_strdup(vm->host->vms_dir);
+	j->program = mem_strdup(vm->host->program);
 	j->began_ms = clock_boottime_ms();
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
 		j->images[i] = -1;

@@ -19,7 +19,7 @@
 #include "proto/frame.h"
 
 /* TURN: reads in one turn of the loop, which is that of the other VMs' renewals too. */
-enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10, TURN = 16 };
+enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10, TURN = 16, WARM_PIECE = 64 << 10 };
 
 struct vm_process {
 	const struct vm_process_events *events;
@@ -105,6 +105,23 @@ static int wait_for(pid_t pid, int flags)
 		got = waitpid(pid, &status, flags);
 	while (got < 0 && errno == EINTR);
 	return got == pid ? status : -1;
+}
+
+int64_t vm_process_warm(const char *program)
+{
+	char *piece = mem_alloc(WARM_PIECE);
+	int fd = open(program, O_RDONLY | O_CLOEXEC);
+	int64_t all = fd < 0 ? -errno : 0;
+	ssize_t got = 1;
+
+	while (all >= 0 && got > 0) {
+		got = read(fd, piece, WARM_PIECE);
+		all = got >= 0 ? all + got : -errno;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(piece);
+	return all;
 }
 
 static int text_collect(int fd, unsigned timeout_ms, size_t max, struct buf *text)

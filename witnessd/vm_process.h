@@ -76,6 +76,11 @@ void vm_process_stop(struct vm_process *p);
 /* SIGKILL. */
 void vm_process_kill(struct vm_process *p);
 
+/* Reads `program` once, so that a start after this does not wait for the card: the thread that
+ * starts is held up until the kernel has the new program, and with it the renewals of all VMs.
+ * Blocks: not in a loop. The bytes read, or negative errno. */
+int64_t vm_process_warm(const char *program);
+
 /* Runs `program` with `args` (NULL-terminated, the name first) until it ends or `timeout_ms` are
  * over (it is killed then), and gives what it printed, at most `max` bytes. Blocks: not in a loop.
  * 0 and *ret_status as of waitpid; -ETIMEDOUT, -EMSGSIZE or of the start. */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -468,6 +469,17 @@ static void test_taken_back(void **state)
 	expect(&s, true, VM_PROCESS_FAILED, "lease was over");
 }
 
+static void test_warm(void **state)
+{
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(stat("/proc/self/exe", &st), 0);
+	assert_int_equal(vm_process_warm("/proc/self/exe"), st.st_size);
+	assert_int_equal(vm_process_warm("/nowhere"), -ENOENT);
+	assert_int_equal(vm_process_warm("/"), -EISDIR);
+}
+
 static void test_ask(void **state)
 {
 	static char name[] = "sh", option[] = "-c";
@@ -498,7 +510,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_flood),	   cmocka_unit_test(test_mute),
 		cmocka_unit_test(test_frozen),	   cmocka_unit_test(test_renewed),
 		cmocka_unit_test(test_slow_start), cmocka_unit_test(test_taken_back),
-		cmocka_unit_test(test_ask),
+		cmocka_unit_test(test_warm),	   cmocka_unit_test(test_ask),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "supervised") == 0)
