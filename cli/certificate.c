@@ -110,8 +110,23 @@ int run_cert_create(struct invocation *inv)
 	return rv;
 }
 
+struct rows {
+	struct grid *grid; /* NULL: serials only */
+	uint32_t site_ca; /* generation of the one that signs for sites */
+};
+
+static const char *state_of(const struct rows *rows, const Tb__Certificate *c, int64_t now)
+{
+	if (c->revoked)
+		return "revoked";
+	if (c->not_after_ms <= now)
+		return "expired";
+	return strcmp(c->kind, "site") == 0 && c->ca_generation < rows->site_ca ? "old CA" : "good";
+}
+
 static int row_take(void *arg, const char *json, size_t len)
 {
+	const struct rows *rows = arg;
 	int64_t now = clock_realtime_ms();
 	char role[64], expires[64], issued[32];
 	Tb__Certificate *c;
@@ -121,18 +136,16 @@ static int row_take(void *arg, const char *json, size_t len)
 		return rv;
 	human_relative(c->not_after_ms, now, expires);
 	human_time(c->issued_ms, issued);
-	if (arg == NULL)
+	if (rows->grid == NULL)
 		puts(c->serial);
 	else
-		grid_row(arg, (const char *[]){c->serial, c->kind, c->subject,
-					       c->role != TB__ROLE__ROLE_NONE
-						       ? json_enum_word(&tb__role__descriptor,
-									(int)c->role, role)
-						       : "",
-					       c->revoked		? "revoked"
-					       : c->not_after_ms <= now ? "expired"
-									: "good",
-					       expires, issued, c->issued_by});
+		grid_row(rows->grid,
+			 (const char *[]){
+				 c->serial, c->kind, c->subject,
+				 c->role != TB__ROLE__ROLE_NONE
+					 ? json_enum_word(&tb__role__descriptor, (int)c->role, role)
+					 : "",
+				 state_of(rows, c, now), expires, issued, c->issued_by});
 	tb__certificate__free_unpacked(c, NULL);
 	return EXIT_OK;
 }
@@ -141,16 +154,23 @@ int run_cert_list(struct invocation *inv)
 {
 	static const char *const headers[] = {"SERIAL",	 "KIND",   "SUBJECT",	"ROLE", "STATE",
 					      "EXPIRES", "ISSUED", "ISSUED BY", NULL};
-	struct grid *grid;
+	struct rows rows = {0};
+	Tb__Cluster *cluster;
 	int rv;
 
 	if (api_output(inv) == OUTPUT_JSON)
 		return api_list_json(inv, "/v1/certificates");
 	if (api_output(inv) == OUTPUT_NAME)
-		return api_list(inv, "/v1/certificates", row_take, NULL);
-	grid = grid_new(headers);
-	rv = api_list(inv, "/v1/certificates", row_take, grid);
-	grid_print(grid, rv == EXIT_OK ? "No certificates." : NULL);
+		return api_list(inv, "/v1/certificates", row_take, &rows);
+	rv = api_call(inv, &(struct api_request){.path = "/v1/cluster"}, &tb__cluster__descriptor,
+		      &cluster);
+	if (rv != EXIT_OK)
+		return rv;
+	rows.site_ca = cluster->site_ca_generation;
+	tb__cluster__free_unpacked(cluster, NULL);
+	rows.grid = grid_new(headers);
+	rv = api_list(inv, "/v1/certificates", row_take, &rows);
+	grid_print(rows.grid, rv == EXIT_OK ? "No certificates." : NULL);
 	return rv;
 }
 

@@ -274,6 +274,14 @@ static const char *rotation_text(const Tb__Cluster *cluster)
 	}
 }
 
+static const char *site_rotation_text(const Tb__Cluster *cluster)
+{
+	return cluster->site_ca_rotation == TB__CA_ROTATION__CA_ROTATION_NONE
+		       ? ""
+		       : "rotated; the old one is believed until \"cluster rotate-ca --sites "
+			 "--finish\"";
+}
+
 enum { ALARMS_SHOWN = 10 };
 
 /* Sentences by themselves: what is wrong, and the remedy. */
@@ -318,6 +326,8 @@ static void view_print(const struct view *v, bool wide)
 			    "under way: what is new is off until every board runs the new release");
 	if (v->cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
 		field_print("CA", "%s", rotation_text(v->cluster));
+	if (v->cluster->site_ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
+		field_print("Sites' CA", "%s", site_rotation_text(v->cluster));
 	if (wide) {
 		field_print("Id", "%s", v->cluster->id);
 		field_print("CA", "sha256 %s", v->cluster->ca_sha256);
@@ -535,6 +545,17 @@ int run_cluster_set(struct invocation *inv)
 	return rv;
 }
 
+static const char *rotate_question(const Tb__ClusterRotateCaRequest *request)
+{
+	if (request->sites)
+		return request->finish ? "Stop believing the old CA of the sites? Nodes whose "
+					 "certificate is from before the rotation lose the witness."
+				       : "Make a new CA for the sites?";
+	return request->finish ? "Stop believing the old CA? Client certificates and tokens that "
+				 "were made before the rotation end."
+			       : "Make a new CA for boards and API clients?";
+}
+
 int run_cluster_rotate_ca(struct invocation *inv)
 {
 	Tb__ClusterRotateCaRequest request = TB__CLUSTER_ROTATE_CA_REQUEST__INIT;
@@ -543,9 +564,9 @@ int run_cluster_rotate_ca(struct invocation *inv)
 	int rv;
 
 	request.finish = option_given(inv, "finish");
-	rv = api_confirm(inv, request.finish ? "Stop believing the old CA? Client certificates and "
-					       "tokens that were made before the rotation end."
-					     : "Make a new CA for boards and API clients?");
+	request.sites = option_given(inv, "sites");
+	request.force = option_given(inv, "force");
+	rv = api_confirm(inv, "%s", rotate_question(&request));
 	if (rv == EXIT_OK)
 		rv = api_send(inv,
 			      &(struct api_request){.method = "POST",
@@ -559,8 +580,10 @@ int run_cluster_rotate_ca(struct invocation *inv)
 		rv = api_decode(&tb__cluster__descriptor, (const char *)body.data, body.len,
 				&cluster);
 		if (rv == EXIT_OK) {
-			printf("the CA is %s\n",
-			       request.finish ? "the new one alone" : rotation_text(cluster));
+			printf("the %s is %s\n", request.sites ? "sites' CA" : "CA",
+			       request.finish  ? "the new one alone"
+			       : request.sites ? site_rotation_text(cluster)
+					       : rotation_text(cluster));
 			tb__cluster__free_unpacked(cluster, NULL);
 		}
 	}

@@ -628,7 +628,15 @@ static const struct option_spec rotate_options[] = {
 	OPTION_YES,
 	{.name = "finish",
 	 .type = OPTION_FLAG,
-	 .help = "Stops believing the old CA. Refused while a board has its certificate from it."},
+	 .help = "Stops believing the old CA. Refused while a board (with --sites: a site) has its "
+		 "certificate from it."},
+	{.name = "sites",
+	 .type = OPTION_FLAG,
+	 .help = "The CA that corosync-qdevice imports, not that of boards and API clients."},
+	{.name = "force",
+	 .type = OPTION_FLAG,
+	 .help = "With --sites --finish: also when sites have no certificate of the new CA. They "
+		 "lose the witness."},
 	{.name = NULL},
 };
 static const struct option_spec backup_options[] = {
@@ -833,13 +841,18 @@ const struct command commands[] = {
 	 .run = run_cluster_set},
 	{.path = "cluster rotate-ca",
 	 .args = "",
-	 .summary = "Makes a new CA for boards and API clients, without an interruption",
+	 .summary =
+		 "Makes a new CA for boards and API clients, or for sites, without an interruption",
 	 .description =
 		 "First every board learns to believe the new CA, then it signs and the boards "
 		 "renew their certificates; all this goes on by itself, \"status\" tells how far "
 		 "it is. The old CA is believed until --finish: until then, renew client "
 		 "certificates (witnessctl cert renew) and make tokens anew, for both are bound "
-		 "to it. The CA that corosync-qdevice imports is another one and stays.",
+		 "to it.\n"
+		 "The CA that corosync-qdevice imports is another one: with --sites, a new one "
+		 "signs at once, and nodes that know only the old one go on. Enrol each site "
+		 "(witnessctl site enroll) and import what it writes; \"cert list\" shows who "
+		 "has a certificate of the old CA still.",
 	 .options = rotate_options,
 	 .run = run_cluster_rotate_ca},
 	{.path = "cluster backup",
@@ -1297,7 +1310,9 @@ const struct command commands[] = {
 	{.path = "cert list",
 	 .args = "",
 	 .summary = "Lists the certificates that the cluster has signed",
-	 .description = "Kinds: node (a board), client (the API), site (corosync-qdevice).",
+	 .description =
+		 "Kinds: node (a board), client (the API), site (corosync-qdevice), agent. State "
+		 "\"old CA\": to be made anew before \"cluster rotate-ca --sites --finish\".",
 	 .run = run_cert_list},
 	{.path = "cert renew",
 	 .args = "",

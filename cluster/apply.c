@@ -1088,192 +1088,6 @@ static int apply_cluster_level(struct applier *a, const Tb__ClusterLevel *op)
 	return rv;
 }
 
-/* --- the CA and the life of certificates ----------------------------------------------------- */
-
-static int apply_cluster_certificates(struct applier *a, const Tb__ClusterCertificates *op)
-{
-	Tb__Cluster *row;
-	int rv;
-
-	if (op->life_ms != 0 && (op->life_ms < LIMIT_CERTIFICATE_LIFE_MIN_MS ||
-				 op->life_ms > LIMIT_CERTIFICATE_LIFE_MAX_MS))
-		return refuse(a, TB__REFUSAL__REFUSAL_INVALID, "certificateLifeMs",
-			      "a certificate lives from a minute to ten years");
-	rv = store_cluster_get(a->s, &row);
-	if (rv != 0)
-		return rv;
-	if (row->certificate_life_ms == op->life_ms) {
-		a->result->unchanged = 1;
-	} else {
-		row->certificate_life_ms = op->life_ms;
-		a->result->changed = 1;
-		a->out->cluster_changed = true;
-		rv = store_cluster_put(a->s, row);
-		if (rv == 0)
-			rv = audit(a, "cluster.changed", INFO, (struct subject){0},
-				   "certificates of boards and API clients live %" PRIu64
-				   " s from now on",
-				   (op->life_ms != 0 ? op->life_ms : LIMIT_CERTIFICATE_LIFE_MS) /
-					   1000);
-	}
-	tb__cluster__free_unpacked(row, NULL);
-	return rv;
-}
-
-/* One step of the rotation: both rows, with the index at which it began. */
-static int ca_step(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets,
-		   Tb__CaRotation step)
-{
-	int rv;
-
-	cluster->ca_rotation = step;
-	cluster->ca_rotation_index = a->index;
-	a->result->changed = 1;
-	a->out->cluster_changed = true;
-	rv = store_cluster_put(a->s, cluster);
-	return rv == 0 ? store_secrets_put(a->s, secrets) : rv;
-}
-
-static int ca_rotate(struct applier *a, const Tb__CaRotate *op, Tb__Cluster *cluster,
-		     const Tb__Secrets *secrets)
-{
-	struct apply_problem problem;
-	Tb__Secrets row = *secrets;
-	int rv;
-
-	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE)
-		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
-			      "a rotation of the CA is under way; end it first with witnessctl "
-			      "cluster rotate-ca --finish");
-	row.next_ca_cert = op->next_ca_cert;
-	row.next_ca_key = op->next_ca_key;
-	row.bridge_cert = op->bridge_cert;
-	if (op->next_ca_cert[0] == '\0' || op->next_ca_key[0] == '\0' || op->bridge_cert[0] == '\0')
-		return refuse_missing(a, "nextCaCert");
-	if (secrets_check(&row, &problem) != 0)
-		return refuse_invalid(a, &problem);
-	rv = ca_step(a, cluster, &row, TB__CA_ROTATION__CA_ROTATION_TRUST);
-	return rv != 0 ? rv
-		       : audit(a, "ca.rotation", INFO, (struct subject){0},
-			       "a new CA was made: the boards learn to believe it as well");
-}
-
-static int ca_advance(struct applier *a, const Tb__CaAdvance *op, Tb__Cluster *cluster,
-		      const Tb__Secrets *secrets)
-{
-	Tb__Secrets row = *secrets;
-	Tb__Cluster next = *cluster;
-	int rv;
-
-	if (cluster->ca_rotation != TB__CA_ROTATION__CA_ROTATION_TRUST ||
-	    cluster->ca_rotation_index != op->rotation_index)
-		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "rotationIndex",
-			      "the rotation is at another step by now");
-	row.old_ca_cert = secrets->ca_cert;
-	row.ca_cert = secrets->next_ca_cert;
-	row.ca_key = secrets->next_ca_key;
-	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
-	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
-	next.ca_sha256 = op->ca_sha256;
-	next.old_ca_sha256 = cluster->ca_sha256;
-	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_OVERLAP);
-	return rv != 0 ? rv
-		       : audit(a, "ca.rotation", INFO, (struct subject){0},
-			       "every board believes the new CA: it signs from now on, and the "
-			       "boards renew their certificates");
-}
-
-struct ca_holders {
-	const char *sha256;
-	bool found;
-};
-
-static int ca_holders_visit(void *arg, const Tb__Certificate *row)
-{
-	struct ca_holders *holders = arg;
-
-	holders->found |= !row->revoked && strcmp(row->ca_sha256, holders->sha256) == 0;
-	return holders->found;
-}
-
-struct ca_boards {
-	struct store *s;
-	const char *sha256;
-	char missing[LIMIT_NAME + 1]; /* a board without a certificate of the new CA; "" none */
-	int status;
-};
-
-static int ca_boards_visit(void *arg, const Tb__Node *row)
-{
-	struct ca_boards *boards = arg;
-	struct ca_holders holders = {.sha256 = boards->sha256};
-
-	boards->status =
-		store_certificates_of(boards->s, "node", row->name, ca_holders_visit, &holders);
-	if (boards->status != 0)
-		return 1;
-	if (!holders.found)
-		snprintf(boards->missing, sizeof(boards->missing), "%s", row->name);
-	return !holders.found;
-}
-
-static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets)
-{
-	struct ca_boards boards = {.s = a->s, .sha256 = cluster->ca_sha256};
-	Tb__Secrets row = *secrets;
-	Tb__Cluster next = *cluster;
-	int rv;
-
-	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_NONE) {
-		a->result->unchanged = 1;
-		return 0;
-	}
-	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP) {
-		rv = store_nodes(a->s, ca_boards_visit, &boards);
-		if (rv != 0 || boards.status != 0)
-			return rv != 0 ? rv : boards.status;
-		if (boards.missing[0] != '\0')
-			return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
-				      "board %s has no certificate of the new CA yet; wait until "
-				      "it is back and has one, or remove or replace it",
-				      boards.missing);
-	}
-	/* In the first step nothing was signed by the new one yet: it is given up. */
-	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
-	row.next_ca_key = (char *)(uintptr_t)protobuf_c_empty_string;
-	row.bridge_cert = (char *)(uintptr_t)protobuf_c_empty_string;
-	row.old_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
-	next.old_ca_sha256 = (char *)(uintptr_t)protobuf_c_empty_string;
-	rv = ca_step(a, &next, &row, TB__CA_ROTATION__CA_ROTATION_NONE);
-	return rv != 0 ? rv
-		       : audit(a, "ca.rotated", WARNING, (struct subject){0},
-			       "only the CA with the SHA-256 %s is believed from now on",
-			       cluster->ca_sha256);
-}
-
-static int apply_ca(struct applier *a)
-{
-	const Tb__Command *c = a->command;
-	Tb__Cluster *cluster;
-	Tb__Secrets *secrets;
-	int rv = store_cluster_get(a->s, &cluster);
-
-	if (rv != 0)
-		return rv;
-	rv = store_secrets_get(a->s, &secrets);
-	if (rv == 0) {
-		if (c->op_case == TB__COMMAND__OP_CA_ROTATE)
-			rv = ca_rotate(a, c->ca_rotate, cluster, secrets);
-		else if (c->op_case == TB__COMMAND__OP_CA_ADVANCE)
-			rv = ca_advance(a, c->ca_advance, cluster, secrets);
-		else
-			rv = ca_finish(a, cluster, secrets);
-		tb__secrets__free_unpacked(secrets, NULL);
-	}
-	tb__cluster__free_unpacked(cluster, NULL);
-	return rv;
-}
-
 /* --- tokens ---------------------------------------------------------------------------------- */
 
 struct dead_tokens {
@@ -2261,11 +2075,13 @@ static int command_dispatch(struct applier *a)
 	case TB__COMMAND__OP_CLUSTER_LEVEL:
 		return apply_cluster_level(a, c->cluster_level);
 	case TB__COMMAND__OP_CLUSTER_CERTIFICATES:
-		return apply_cluster_certificates(a, c->cluster_certificates);
+		return certificate_life_set(a, c->cluster_certificates);
 	case TB__COMMAND__OP_CA_ROTATE:
 	case TB__COMMAND__OP_CA_ADVANCE:
 	case TB__COMMAND__OP_CA_FINISH:
-		return apply_ca(a);
+	case TB__COMMAND__OP_SITE_CA_ROTATE:
+	case TB__COMMAND__OP_SITE_CA_FINISH:
+		return ca_apply(a);
 	case TB__COMMAND__OP_LEASE_NOTE:
 		return apply_lease_note(a, c->lease_note);
 	case TB__COMMAND__OP_ADDRESS_SET:

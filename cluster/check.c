@@ -574,10 +574,10 @@ int cluster_check(const Tb__Cluster *row, struct apply_problem *ret)
 
 int secrets_check(const Tb__Secrets *row, struct apply_problem *ret)
 {
-	const char *const parts[] = {row->ca_cert,	row->ca_key,	  row->qnet_ca_cert,
-				     row->qnet_ca_key,	row->qnet_cert,	  row->qnet_key,
-				     row->next_ca_cert, row->next_ca_key, row->bridge_cert,
-				     row->old_ca_cert};
+	const char *const parts[] = {
+		row->ca_cert,	  row->ca_key,	    row->qnet_ca_cert,	   row->qnet_ca_key,
+		row->qnet_cert,	  row->qnet_key,    row->next_ca_cert,	   row->next_ca_key,
+		row->bridge_cert, row->old_ca_cert, row->qnet_bridge_cert, row->old_qnet_ca_cert};
 
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
 		if (strnlen(parts[i], CHECK_PEM + 1) > CHECK_PEM)

@@ -171,9 +171,7 @@ int admit_certificate(const struct admit_signer *signer, const char *csr, uint64
 
 static int init_secrets(Tb__Secrets *s, int64_t now_ms, const char *name, const char **ret_message)
 {
-	static const char *const qnetd_dns[] = {NULL};
 	struct pki_signed made = {0};
-	char *csr = NULL;
 	char *ca_name = mem_printf("Tiebreak CA %s", name);
 	int rv;
 
@@ -192,30 +190,10 @@ static int init_secrets(Tb__Secrets *s, int64_t now_ms, const char *name, const 
 	if (rv == 0) {
 		s->qnet_ca_cert = mem_strdup(made.pem);
 		pki_signed_free(&made);
-		rv = pki_key_new(&s->qnet_key);
+		rv = pki_qnet_server_new(s->qnet_ca_cert, s->qnet_ca_key, now_ms,
+					 now_ms + days_ms(CORE_CA_DAYS), &s->qnet_cert,
+					 &s->qnet_key);
 	}
-	if (rv == 0)
-		rv = pki_request_new("Qnetd Server", s->qnet_key, &csr);
-	if (rv == 0) {
-		struct pki_sign how = {
-			.ca_cert = s->qnet_ca_cert,
-			.ca_key = s->qnet_ca_key,
-			.request = csr,
-			.request_len = strlen(csr),
-			.common_name = "Qnetd Server",
-			.dns = qnetd_dns,
-			.use = PKI_QNET_SERVER,
-			.now_ms = now_ms,
-			.not_after_ms = now_ms + days_ms(CORE_CA_DAYS),
-		};
-
-		rv = pki_sign(&how, &made, ret_message);
-	}
-	if (rv == 0) {
-		s->qnet_cert = mem_strdup(made.pem);
-		pki_signed_free(&made);
-	}
-	free(csr);
 	free(ca_name);
 	return rv;
 }

@@ -110,6 +110,7 @@ static void corosync_conf(struct store *s, const Tb__Site *site, struct buf *out
 
 struct enrolment {
 	Tb__Site *site;
+	Tb__Cluster *cluster;
 	Tb__Secrets *secrets;
 	char *key; /* NULL: the node has made its own */
 	struct buf request;
@@ -136,6 +137,7 @@ static void enrolment_free(void *state)
 	buf_free(&e->request);
 	pki_signed_free(&e->cert);
 	tb__site__free_unpacked(e->site, NULL);
+	tb__cluster__free_unpacked(e->cluster, NULL);
 	secrets_free(e->secrets);
 	free(e);
 }
@@ -261,6 +263,7 @@ void api_site_enroll(struct api_call *call)
 	const Tb__EnrollRequest *request = (const Tb__EnrollRequest *)call->request;
 	struct store *s = api_store(call->api);
 	struct enrolment *e = mem_zalloc(sizeof(*e));
+	Tb__Certificate *row;
 	int rv;
 
 	call->state = e;
@@ -273,6 +276,8 @@ void api_site_enroll(struct api_call *call)
 			    call->arg);
 		return;
 	}
+	if (rv == 0)
+		rv = store_cluster_get(s, &e->cluster);
 	if (rv != 0 || store_secrets_get(s, &e->secrets) != 0) {
 		api_store_failed(call);
 		return;
@@ -282,9 +287,11 @@ void api_site_enroll(struct api_call *call)
 				  "must be a PKCS#10 request: PEM text, or base64 of DER");
 		return;
 	}
-	if (enrolment_sign(call, e) == 0)
-		api_certificate_propose(
-			call, api_certificate_row(call, &e->cert, e->site->name, "site"), enrolled);
+	if (enrolment_sign(call, e) != 0)
+		return;
+	row = api_certificate_row(call, &e->cert, e->site->name, "site");
+	row->ca_generation = e->cluster->site_ca_generation;
+	api_certificate_propose(call, row, enrolled);
 }
 
 /* --- witness-agent --- */

@@ -230,7 +230,8 @@ const struct api_route api_routes[] = {
 	 .answer = &tb__cluster__descriptor,
 	 .status = 200,
 	 .handle = api_cluster_rotate_ca,
-	 .summary = "Make a new CA for boards and API clients; or stop believing the old one."},
+	 .summary = "Make a new CA for boards and API clients, or for sites; or stop believing the "
+		    "old one."},
 	{.method = "POST",
 	 .path = "/v1/cluster:transfer",
 	 .role = API_ADMIN,

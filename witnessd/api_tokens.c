@@ -483,52 +483,111 @@ static void ca_applied(struct api_call *call, const Tb__CommandResult *result)
 	api_cluster_get(call);
 }
 
-static int ca_make(struct api_call *call, Tb__CaRotate *op)
+/* A CA of the same name (pki_bridge says why) with a new key, and what leads from the old one to
+ * it.
+ */
+static int ca_successor(const char *cert, const char *key, int64_t now_ms, struct pki_signed *ret,
+			char **ret_key, char **ret_bridge)
 {
-	struct pki_signed made = {0};
-	int64_t now = api_now_ms(call->api);
-	Tb__Secrets *secrets;
-	char *name = NULL;
-	int rv = store_secrets_get(api_store(call->api), &secrets);
+	char *name;
+	int rv = pki_common_name(cert, &name);
 
-	if (rv == 0) {
-		/* Of the same name: pki_bridge says why. */
-		rv = pki_common_name(secrets->ca_cert, &name);
-		if (rv == 0)
-			rv = pki_key_new(&op->next_ca_key);
-		if (rv == 0)
-			rv = pki_ca_new(name, op->next_ca_key, now, CORE_CA_DAYS, &made);
-		if (rv == 0) {
-			op->next_ca_cert = mem_strdup(made.pem);
-			rv = pki_bridge(secrets->ca_cert, secrets->ca_key, made.pem, now,
-					&op->bridge_cert);
-			pki_signed_free(&made);
-		}
-		tb__secrets__free_unpacked(secrets, NULL);
-	}
+	if (rv != 0)
+		return rv;
+	rv = pki_key_new(ret_key);
+	if (rv == 0)
+		rv = pki_ca_new(name, *ret_key, now_ms, CORE_CA_DAYS, ret);
+	if (rv == 0)
+		rv = pki_bridge(cert, key, ret->pem, now_ms, ret_bridge);
 	free(name);
 	return rv;
+}
+
+static int ca_make(const Tb__Secrets *secrets, int64_t now_ms, Tb__CaRotate *op)
+{
+	struct pki_signed made = {0};
+	int rv = ca_successor(secrets->ca_cert, secrets->ca_key, now_ms, &made, &op->next_ca_key,
+			      &op->bridge_cert);
+
+	if (rv == 0)
+		op->next_ca_cert = mem_strdup(made.pem);
+	pki_signed_free(&made);
+	return rv;
+}
+
+/* What corosync-qdevice imports and sees. */
+static int site_ca_make(const Tb__Secrets *secrets, int64_t now_ms, Tb__SiteCaRotate *op)
+{
+	struct pki_signed made = {0};
+	int rv = ca_successor(secrets->qnet_ca_cert, secrets->qnet_ca_key, now_ms, &made,
+			      &op->ca_key, &op->bridge_cert);
+
+	if (rv == 0) {
+		op->ca_cert = mem_strdup(made.pem);
+		rv = pki_qnet_server_new(made.pem, op->ca_key, now_ms, made.not_after_ms,
+					 &op->server_cert, &op->server_key);
+	}
+	pki_signed_free(&made);
+	return rv;
+}
+
+static int rotation_begin(struct api_call *call, bool sites, Tb__Command *command)
+{
+	int64_t now_ms = api_now_ms(call->api);
+	Tb__Secrets *secrets;
+	int rv = store_secrets_get(api_store(call->api), &secrets);
+
+	if (rv != 0)
+		return rv;
+	if (sites) {
+		command->op_case = TB__COMMAND__OP_SITE_CA_ROTATE;
+		command->site_ca_rotate = mem_alloc(sizeof(*command->site_ca_rotate));
+		tb__site_ca_rotate__init(command->site_ca_rotate);
+		rv = site_ca_make(secrets, now_ms, command->site_ca_rotate);
+	} else {
+		command->op_case = TB__COMMAND__OP_CA_ROTATE;
+		command->ca_rotate = mem_alloc(sizeof(*command->ca_rotate));
+		tb__ca_rotate__init(command->ca_rotate);
+		rv = ca_make(secrets, now_ms, command->ca_rotate);
+	}
+	tb__secrets__free_unpacked(secrets, NULL);
+	return rv;
+}
+
+static void rotation_finish(const Tb__ClusterRotateCaRequest *request, Tb__Command *command)
+{
+	if (request->sites) {
+		command->op_case = TB__COMMAND__OP_SITE_CA_FINISH;
+		command->site_ca_finish = mem_alloc(sizeof(*command->site_ca_finish));
+		tb__site_ca_finish__init(command->site_ca_finish);
+		command->site_ca_finish->force = request->force;
+	} else {
+		command->op_case = TB__COMMAND__OP_CA_FINISH;
+		command->ca_finish = mem_alloc(sizeof(*command->ca_finish));
+		tb__ca_finish__init(command->ca_finish);
+	}
 }
 
 void api_cluster_rotate_ca(struct api_call *call)
 {
 	const Tb__ClusterRotateCaRequest *request =
 		(const Tb__ClusterRotateCaRequest *)call->request;
-	Tb__Command *command = api_command(call, 0);
+	Tb__Command *command;
+	int rv = 0;
 
-	if (request->finish) {
-		command->op_case = TB__COMMAND__OP_CA_FINISH;
-		command->ca_finish = mem_alloc(sizeof(*command->ca_finish));
-		tb__ca_finish__init(command->ca_finish);
-	} else {
-		command->op_case = TB__COMMAND__OP_CA_ROTATE;
-		command->ca_rotate = mem_alloc(sizeof(*command->ca_rotate));
-		tb__ca_rotate__init(command->ca_rotate);
-		if (ca_make(call, command->ca_rotate) != 0) {
-			tb__command__free_unpacked(command, NULL);
-			api_problem(call, 500, NULL, "the new CA could not be made");
-			return;
-		}
+	if (request->force && !(request->finish && request->sites)) {
+		api_problem_field(call, 422, "force", "goes with finish and sites only");
+		return;
+	}
+	command = api_command(call, 0);
+	if (request->finish)
+		rotation_finish(request, command);
+	else
+		rv = rotation_begin(call, request->sites, command);
+	if (rv != 0) {
+		tb__command__free_unpacked(command, NULL);
+		api_problem(call, 500, NULL, "the new CA could not be made");
+		return;
 	}
 	api_propose(call, command, ca_applied);
 }

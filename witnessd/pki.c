@@ -478,6 +478,42 @@ out:
 
 /* --- other forms --- */
 
+int pki_qnet_server_new(const char *ca_cert, const char *ca_key, int64_t now_ms,
+			int64_t not_after_ms, char **ret_cert, char **ret_key)
+{
+	static const char name[] = "Qnetd Server";
+	static const char *const no_dns[] = {NULL};
+	struct pki_signed made = {0};
+	const char *message;
+	char *request;
+	int rv = pki_key_new(ret_key);
+
+	if (rv != 0)
+		return rv;
+	rv = pki_request_new(name, *ret_key, &request);
+	if (rv == 0) {
+		rv = pki_sign(&(struct pki_sign){.ca_cert = ca_cert,
+						 .ca_key = ca_key,
+						 .request = request,
+						 .request_len = strlen(request),
+						 .common_name = name,
+						 .dns = no_dns,
+						 .use = PKI_QNET_SERVER,
+						 .now_ms = now_ms,
+						 .not_after_ms = not_after_ms},
+			      &made, &message);
+		free(request);
+	}
+	if (rv != 0) {
+		mem_wipe(*ret_key, strlen(*ret_key));
+		free(*ret_key);
+		*ret_key = NULL;
+		return rv;
+	}
+	*ret_cert = made.pem;
+	return 0;
+}
+
 int pki_der(const char *pem, struct buf *ret_der)
 {
 	X509 *cert = certificate_read(pem);

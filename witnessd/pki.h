@@ -39,6 +39,10 @@ struct pki_sign {
 };
 int pki_sign(const struct pki_sign *how, struct pki_signed *ret, const char **ret_message);
 
+/* The server certificate that corosync-qdevice asks for by name, with a new key. */
+int pki_qnet_server_new(const char *ca_cert, const char *ca_key, int64_t now_ms,
+			int64_t not_after_ms, char **ret_cert, char **ret_key);
+
 /* PEM to DER and a PKCS#12 with empty password that NSS (corosync-qdevice-net-certutil -m) reads:
  * certificate and key with the friendly name `nickname`, and the CA certificate. */
 int pki_der(const char *pem, struct buf *ret_der);

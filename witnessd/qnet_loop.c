@@ -125,6 +125,7 @@ struct qnet_loop {
 	uint64_t stirred_ms; /* somebody came or went */
 	unsigned closed_count; /* since memory was given back */
 	_Atomic unsigned port;
+	char *tls_chain; /* what they were made of */
 	struct tls_context *tls[2]; /* [1] asks for a client certificate; NULL: no keys yet */
 	bool held; /* the core said: do not serve */
 	uint64_t listen_again_ms;
@@ -385,7 +386,7 @@ static const char *session_outdated(struct qnet_loop *d, struct qnet_session *s)
 	struct qnet_site policy;
 
 	if (s->serial != NULL && d->up.revoked(d->up.arg, s->serial) != 0)
-		return "its certificate was revoked";
+		return "its certificate was revoked, or is of a CA that is believed no more";
 	if (s->site == NULL || site_policy(d, s->site, &policy) != 0)
 		return NULL; /* cannot be read at the moment: what was right remains right */
 	/* A client that was told so when it said who it is may be about to start TLS. */
@@ -602,7 +603,8 @@ static bool certificate_good(struct conn *c, const struct tls_peer *peer)
 	if (revoked == 0)
 		return true;
 	certificate_refused(
-		c, revoked > 0 ? "its certificate is revoked" : "the model cannot be read");
+		c, revoked > 0 ? "its certificate is revoked, or of a CA that is believed no more"
+			       : "the model cannot be read");
 	return false;
 }
 
@@ -999,43 +1001,59 @@ static void load_tls(struct qnet_loop *d)
 	Tb__Secrets *secrets = NULL;
 	struct tls_context *made[2] = {NULL, NULL};
 	const char *message = "the model holds no keys";
+	char *chain, *believed;
 	int rv = d->up.secrets(d->up.arg, &secrets);
 
-	if (rv == -ENOENT)
+	if (rv != 0) {
+		if (rv != -ENOENT)
+			log_error("sites-tls", "no TLS for site nodes: %s", message);
 		return;
+	}
+	/* The bridge leads who believes only the CA of before to the new one (CaRotation). */
+	chain = mem_printf("%s%s", secrets->qnet_cert, secrets->qnet_bridge_cert);
+	believed = mem_printf("%s%s", secrets->qnet_ca_cert, secrets->old_qnet_ca_cert);
+	if (d->tls[0] != NULL && strcmp(chain, d->tls_chain) == 0)
+		goto out;
 	for (unsigned ask = 0; rv == 0 && ask < 2; ask++) {
-		const struct tls_options options = {.certificate = secrets->qnet_cert,
+		const struct tls_options options = {.certificate = chain,
 						    .key = secrets->qnet_key,
-						    .ca = secrets->qnet_ca_cert,
+						    .ca = believed,
 						    .server = true,
 						    .tickets = true,
 						    .ask_client_certificate = ask != 0};
 
 		rv = tls_context_new(&options, &made[ask], &message);
 	}
-	if (secrets != NULL)
-		secrets_free(secrets);
 	if (rv != 0) {
 		log_error("sites-tls", "no TLS for site nodes: %s", message);
 		tls_context_free(made[0]);
-		return;
+		goto out;
 	}
+	free(d->tls_chain);
+	d->tls_chain = chain;
+	chain = NULL;
 	for (unsigned ask = 0; ask < 2; ask++) {
 		tls_context_free(d->tls[ask]);
 		d->tls[ask] = made[ask];
 	}
+out:
+	free(chain);
+	free(believed);
+	secrets_free(secrets);
 }
 
 static void do_model(struct qnet_loop *d)
 {
+	bool concerns = d->up.concerns(d->up.arg);
+
 	d->model_letter = false;
-	if (d->tls[0] == NULL)
+	if (d->tls[0] == NULL || concerns)
 		load_tls(d);
 	/* This board may have no battery clock, and a certificate be newer than its last start. */
 	for (unsigned ask = 0; d->tls[0] != NULL && ask < 2; ask++)
 		tls_context_set_clock_floor(d->tls[ask], atomic_load(&d->up.view->clock_floor_ms));
 	/* Once round from where it is, not from the start: changes may come faster than it. */
-	if (d->up.concerns(d->up.arg))
+	if (concerns)
 		d->sweep_left = d->by_id.count;
 }
 
@@ -1259,6 +1277,7 @@ void qnet_loop_free(struct qnet_loop *d)
 	assert(rv == 0);
 	tls_context_free(d->tls[0]);
 	tls_context_free(d->tls[1]);
+	free(d->tls_chain);
 	hash_free(&d->by_id);
 	qnet_out_free(&d->out);
 	pool_free(&d->conn_pool);

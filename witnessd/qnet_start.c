@@ -16,6 +16,7 @@
 struct surroundings {
 	struct core *core;
 	struct store *model; /* NULL: not open */
+	uint32_t oldest_ca; /* generation of the oldest CA of sites that is believed */
 	uint64_t seen_seq; /* newest event of the audit trail that was looked at */
 };
 
@@ -76,7 +77,7 @@ static int model_revoked(void *arg, const char *serial)
 			   */
 	if (rv != 0)
 		return model_failed(s, rv);
-	rv = certificate->revoked;
+	rv = certificate->revoked || certificate->ca_generation < s->oldest_ca;
 	tb__certificate__free_unpacked(certificate, NULL);
 	return rv;
 }
@@ -84,17 +85,25 @@ static int model_revoked(void *arg, const char *serial)
 static int model_secrets(void *arg, Tb__Secrets **ret)
 {
 	struct surroundings *s = arg;
+	Tb__Cluster *cluster;
 	int rv = model_open(s);
 
 	if (rv == 0)
+		rv = store_cluster_get(s->model, &cluster);
+	if (rv == 0) {
+		s->oldest_ca = cluster->site_ca_generation -
+			       (cluster->site_ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE);
+		tb__cluster__free_unpacked(cluster, NULL);
 		rv = store_secrets_get(s->model, ret);
+	}
 	return rv != 0 ? model_failed(s, rv) : 0;
 }
 
 static bool event_concerns(const char *type)
 {
 	return strcmp(type, "site.changed") == 0 || strcmp(type, "site.deleted") == 0 ||
-	       strcmp(type, "certificate.revoked") == 0;
+	       strcmp(type, "certificate.revoked") == 0 || strcmp(type, "site-ca.rotation") == 0 ||
+	       strcmp(type, "site-ca.rotated") == 0;
 }
 
 struct news {

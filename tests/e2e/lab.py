@@ -200,6 +200,14 @@ class Node:
         wait_for(20, f"corosync of {self.name} does not answer", lambda: self.quorum() is not None)
         self.daemons.append(self.space.start(self.qdevice_log, "corosync-qdevice", "-f"))
 
+    def stop_qdevice(self):
+        qdevice = self.daemons.pop()
+        qdevice.kill()
+        qdevice.wait()
+
+    def start_qdevice(self):
+        self.daemons.append(self.space.start(self.qdevice_log, "corosync-qdevice", "-f"))
+
     def running(self):
         return bool(self.daemons)
 

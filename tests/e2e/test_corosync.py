@@ -368,6 +368,52 @@ def wrong_certificate(site, node):
     site.never_lost([site.other(node)])
 
 
+def sites_ca_rotated(site, first, second):
+    """A node that knows the old CA alone goes on, one that is enrolled now knows the new one alone; after the end
+    of the rotation, the first is not let in before it has a new certificate, and nobody's quorum is lost."""
+    board = site.witness.cluster.any()
+    finish = ["cluster", "rotate-ca", "--sites", "--finish", "--yes"]
+    here = lambda: [node["nodeId"] for node in board.json("site", "show", site.name)["status"]["nodes"]]
+    board.ctl("cluster", "rotate-ca", "--sites", "--yes")
+    first.stop_qdevice()
+    wait_for(LIMIT, "a node whose qdevice has ended stays attached", lambda: here() == [second.number])
+    first.start_qdevice()
+    site.witness.check_attached(site.name, site.nodes)
+    refused = board.ctl(*finish, check=False)
+    if refused.returncode == 0 or f"1 sites have no certificate of the new CA, the first is {site.name}" not in refused.stderr:
+        raise Failure(f"the rotation ended too early: {refused.returncode} {refused.stderr}")
+
+    def enrolled(node, name):
+        node.kill()
+        node.forget_certificates()
+        out = os.path.join(site.lab.dir, name)
+        board.ctl("site", "enroll", site.name, "--out", out)
+        node.import_certificates(f"{out}/qnetd-cacert.crt", f"{out}/qdevice-net-node.p12")
+        node.start()
+        site.whole()
+        site.witness.check_attached(site.name, site.nodes)
+    enrolled(second, "of-the-new-ca")
+    board.ctl(*finish)
+    wait_for(LIMIT, "a node with a certificate of the old CA stays", lambda: here() == [second.number])
+    first.stop_qdevice()
+    first.start_qdevice()
+    time.sleep(2)
+    if here() != [second.number]:
+        raise Failure(f"attached are {here()} after the end of the old CA")
+    site.never_lost([first])
+    enrolled(first, "once-more")
+
+
+def right_certificate(site, node):
+    """As it was before wrong_certificate."""
+    node.kill()
+    node.forget_certificates()
+    out = os.path.join(site.lab.dir, site.name)
+    node.import_certificates(f"{out}/qnetd-cacert.crt", f"{out}/qdevice-net-node.p12")
+    node.start()
+    site.whole()
+
+
 # --- the tests ---
 
 def make_lab(cluster):
@@ -411,7 +457,10 @@ def every_scenario(site):
 
 def ffsplit(cluster):
     lab = make_lab(cluster)
-    every_scenario(Site("site-1", "ffsplit", lab, Boards(cluster, lab)))
+    site = Site("site-1", "ffsplit", lab, Boards(cluster, lab))
+    every_scenario(site)
+    site.do("node 2 with its own certificate", right_certificate, site.nodes[1])
+    site.do("the CA of the sites rotated", sites_ca_rotated, *site.nodes)
 
 
 def lms(cluster):

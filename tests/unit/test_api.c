@@ -1187,6 +1187,19 @@ static void test_cluster(void **state)
 	answer_clear(&a);
 	expect_status(w, 409, &(struct ask){"POST", "/v1/cluster:rotate-ca"});
 	expect_status(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"finish\":true}"});
+	expect_status(w, 422, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"force\":true}"});
+	expect(w, 200, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"sites\":true}"}, &a);
+	assert_string_equal(answer_text(&a, "siteCaRotation"), "overlap");
+	assert_string_equal(answer_text(&a, "caRotation"), "");
+	assert_null(strstr(buf_string(&a.body), "PRIVATE"));
+	answer_clear(&a);
+	expect_status(w, 409, &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"sites\":true}"});
+	expect(w, 200,
+	       &(struct ask){"POST", "/v1/cluster:rotate-ca", "{\"sites\":true,\"finish\":true}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "siteCaRotation"), "");
+	assert_string_equal(answer_text(&a, "siteCaGeneration"), "1");
+	answer_clear(&a);
 	expect(w, 200, &(struct ask){"GET", "/v1/nodes"}, &a);
 	assert_string_equal(answer_text(&a, "items.0.status.leader"), "true");
 	answer_clear(&a);
