@@ -38,7 +38,7 @@ sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 sim-vms: build ## the same for virtual machines: never two of one, none without a lease
 	@build/$(PRESET)/tests/sim/sim --vms --runs 100000
 
-bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as ratios (about half an hour)
+bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as ratios (about twenty minutes)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
 	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witnessd witnessctl \
 		witness-agent qnet_load -- --quiet
