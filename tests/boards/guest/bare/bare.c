@@ -1,12 +1,19 @@
 /* bare.c: the smallest guest: says one line on the PL011 and does the one thing its command line
  * says.
  *
- * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle. It runs with
- * the MMU off, on the first vCPU, a few microseconds after the VM starts: for what is to be done to
- * hundreds of VMs, or to one that does not cooperate. */
+ * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, tick, tock.
+ * It runs with the MMU off, on the first vCPU, a few microseconds after the VM starts: for what is
+ * to be done to hundreds of VMs, or to one that does not cooperate.
+ *
+ * tick: TICK n BOARD BEGUN AT, four a second, for ever; tock: one in four seconds. BEGUN and AT are
+ * of the board's own counter, that of all its guests; BEGUN tells one life of the VM from another.
+ * BOARD is the revision of the processor: the boards of watched.py have their numbers there. */
 #include <stdint.h>
 
 #define PL011 UINT64_C(0x09000000) /* hv/layout.h: LAYOUT_PL011 */
+#define GICD UINT64_C(0x08000000) /* LAYOUT_GICD, and the interface of a GICv2 */
+#define GICC UINT64_C(0x08010000)
+#define TIMER_IRQ 27 /* of the virtual timer */
 #define PSCI_SYSTEM_OFF UINT64_C(0x84000008)
 #define PSCI_SYSTEM_RESET UINT64_C(0x84000009)
 
@@ -81,6 +88,67 @@ static void psci_call(uint64_t function)
 	__asm__ volatile("hvc #0" : "+r"(x0) : : "x1", "x2", "x3", "memory");
 }
 
+/* The board's, not the VM's: KVM lets guests read it. */
+static uint64_t board_counter(void)
+{
+	uint64_t count;
+	__asm__ volatile("isb; mrs %0, cntpct_el0" : "=r"(count) : : "memory");
+	return count;
+}
+
+static void field_put(uint64_t number)
+{
+	text_put(" ");
+	number_put(number);
+}
+
+static volatile uint32_t *gic(uint64_t at)
+{
+	return (volatile uint32_t *)at;
+}
+
+/* The timer's interrupt ends a wait though no handler takes it; one that is not enabled would not.
+ */
+static void timer_enable(void)
+{
+	*gic(GICD) = 1;
+	*gic(GICD + 0x100) = UINT32_C(1) << TIMER_IRQ;
+	*gic(GICC + 4) = 0xff;
+	*gic(GICC) = 1;
+}
+
+static void rest(uint64_t counts)
+{
+	uint64_t control;
+
+	__asm__ volatile("msr cntv_tval_el0, %0; msr cntv_ctl_el0, %1; isb"
+			 :
+			 : "r"(counts), "r"(UINT64_C(1)));
+	do {
+		__asm__ volatile("wfi; isb; mrs %0, cntv_ctl_el0" : "=r"(control) : : "memory");
+	} while (!(control & 4));
+	uint32_t number = *gic(GICC + 0xc);
+	__asm__ volatile("msr cntv_ctl_el0, xzr; isb");
+	*gic(GICC + 0x10) = number;
+}
+
+static _Noreturn void ticks(uint64_t counts)
+{
+	uint64_t begun = board_counter(), processor;
+
+	__asm__("mrs %0, midr_el1" : "=r"(processor));
+	timer_enable();
+	for (uint64_t n = 1;; n++) {
+		text_put("TICK");
+		field_put(n);
+		field_put(processor & 15);
+		field_put(begun);
+		field_put(board_counter());
+		text_put("\n");
+		rest(counts);
+	}
+}
+
 void bare_main(const uint32_t *tree, uint64_t counter)
 {
 	const char *order = bootargs_find(tree);
@@ -97,6 +165,10 @@ void bare_main(const uint32_t *tree, uint64_t counter)
 		psci_call(PSCI_SYSTEM_OFF);
 	if (same(order, "reset"))
 		psci_call(PSCI_SYSTEM_RESET);
+	if (same(order, "tick"))
+		ticks(hz / 4);
+	if (same(order, "tock"))
+		ticks(hz * 4);
 	while (same(order, "spin"))
 		__asm__ volatile("" : : : "memory");
 	/* idle, or an order not known: returns to head.S, which waits for interrupts for ever. */
