@@ -145,7 +145,7 @@ class Machine:
     any process can take hold of a machine that another one started. What it is made of the next time that it is
     switched on is whose who does that."""
 
-    cpu, memory_mib = "cortex-a72", 1024
+    cpu, cores, memory_mib = "cortex-a72", 2, 1024
 
     def __init__(self, folder, number):
         self.number, self.name, self.address = number, f"board-{number}", f"{SUBNET}.{number}"
@@ -159,7 +159,7 @@ class Machine:
     def words(self, disks):
         log = "systemd.show_status=no quiet loglevel=3"
         words = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=2", "-cpu", self.cpu,
-                 "-smp", "2", "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none",
+                 "-smp", self.cores, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none",
                  "-kernel", debian.Kernel("cloud-arm64").image, "-initrd", guests.tiny(),
                  "-append", f"console=ttyAMA0,115200 cryptomgr.notests=1 systemd.hostname={self.name} "
                             f"systemd.machine_id={self.machine_id()} {log} -- root=/dev/vda",

@@ -54,7 +54,7 @@ def cut_off(lab):
 
 def daemon_stopped(lab):
     """witnessd is stopped with SIGSTOP, and continued when its VM has been elsewhere for a while"""
-    host = lab.host("web")
+    host = lab.where("web")
     lab.record.note("stop")
     lab.boards.shell(host, "kill -STOP $(systemctl show -P MainPID witnessd)")
     lab.elsewhere("web", host)
@@ -64,8 +64,8 @@ def daemon_stopped(lab):
 
 def process_stopped(lab):
     """witness-vm is stopped with SIGSTOP and continued later: it dies of its deadline, and does not run on"""
-    host = lab.host("web")
-    pid = lab.record.census(host)["web"][0]
+    host = lab.where("web")
+    pid = lab.until("its process is not listed", lambda: (lab.record.census(host) or {}).get("web"))[0]
     lab.record.note("stop")
     lab.boards.shell(host, f"kill -STOP {pid}")
     lab.until(f"process {pid} outlives its deadline",
@@ -77,7 +77,7 @@ def process_stopped(lab):
 
 def stalled(lab):
     """A board stands still for 30 seconds (its emulator is stopped): its clock has gone on, its VM does not go on"""
-    host = lab.host("web")
+    host = lab.where("web")
     lab.record.note("stall")
     began = time.monotonic()
     host.stall()
@@ -100,7 +100,7 @@ def leader_dies(lab):
 
 def majority_dies(lab):
     """Two of three boards lose their power: the third ends its VMs, nothing starts; they come back"""
-    host = lab.host("web")
+    host = lab.where("web")
     lab.record.note("kill")
     others = [board for board in lab.boards.boards if board is not host]
     lab.off(*others)
@@ -118,7 +118,7 @@ CASES = (cut_off, daemon_stopped, process_stopped, stalled, leader_dies, majorit
 
 def clock_stands_still(lab):
     """The checker can fail: a board whose clock stood still for 30 seconds as well runs its VM on"""
-    host = lab.host("web")
+    host = lab.where("web")
     lab.record.note("pause")
     began = time.monotonic()
     host.freeze()

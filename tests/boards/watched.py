@@ -39,6 +39,7 @@ class Lab:
             machine.pack([self.folder / name for name in files], packed)
         self.boards.hub_start()
         for board in self.boards.boards:
+            board.cores = 1  # more would wait for each other's locks where three boards share two processors
             board.cpu = f"cortex-a72,midr={PROCESSOR + board.number:#x}"  # so the guest knows which one it is on
             self.on(board, [("lab", pack)])
             self.boards.shell(board, f"mkdir -p {recorder.FOLDER} && "
@@ -84,6 +85,9 @@ class Lab:
             return board if board is not but else None
         return None
 
+    def where(self, vm):
+        return self.until(f"{vm} prints nowhere", lambda: self.host(vm))
+
     def elsewhere(self, vm, old):
         return self.until(f"{vm} prints on no board but {old.name}", lambda: self.host(vm, old))
 
@@ -93,7 +97,7 @@ class Lab:
         self.until("not all boards tell what runs there",
                    lambda: all(self.record.census(board) is not None for board in self.boards.boards))
         for vm in vms:
-            self.until(f"{vm} does not print", lambda vm=vm: self.host(vm))
+            self.where(vm)
 
     def place(self, vm, board):
         """Moves it there, unless it is."""
