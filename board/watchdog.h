@@ -12,7 +12,10 @@
 #include <stddef.h>
 
 enum {
-	WATCHDOG_TIMEOUT_MIN = 5, /* seconds */
+	/* Seconds. A mere crash of the daemon is not to reset the board: it was fed up to a second
+	 * before, the service manager waits two (RestartSec of packaging/witnessd.service), and the
+	 * rest is for the start up to the first turn of the loop, on a slow card. */
+	WATCHDOG_TIMEOUT_MIN = 10,
 	WATCHDOG_TIMEOUT_MAX = 300,
 	WATCHDOG_TIMEOUT_DEFAULT = 15, /* all that a Raspberry Pi's can do */
 };

@@ -1,4 +1,4 @@
-/* apply_internal.h: what the files that apply commands share. Only for apply.c and apply_vm.c. */
+/* apply_internal.h: what the files that apply commands share. Only for apply*.c. */
 #pragma once
 #include "cluster/apply.h"
 
@@ -36,6 +36,9 @@ __attribute__((format(printf, 5, 6))) int audit(struct applier *a, const char *t
 /* Byte for byte as the model would keep them. */
 bool message_equal(const ProtobufCMessage *one, const ProtobufCMessage *two);
 
+/* Commands about the CAs: rotate, advance, finish. */
+int ca_apply(struct applier *a);
+int certificate_life_set(struct applier *a, const Tb__ClusterCertificates *op);
 /* Commands 70 to 78: images and virtual machines. */
 int vm_apply(struct applier *a);
 /* May the board go for good? REFUSED while it has the data disks of a VM. */

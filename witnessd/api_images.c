@@ -199,6 +199,9 @@ static void upload_failed(struct api_call *call, int error, const char *message)
 	case -EBUSY:
 		api_problem(call, 409, "try again in a few seconds", "%s", message);
 		break;
+	case -EEXIST:
+		api_problem_field(call, 409, "size", message);
+		break;
 	case -EBADMSG:
 	case -EINVAL:
 		api_problem_field(call, 422, "sha256", message);

@@ -57,9 +57,9 @@ static int set_watchdog(struct config *c, const struct config_key *key, const ch
 	return 0;
 }
 
-/* Whole seconds. */
-static int set_seconds(struct config *c, const struct config_key *key, const char *value,
-		       char **why)
+/* Whole seconds, and why not less. */
+static int set_watchdog_timeout(struct config *c, const struct config_key *key, const char *value,
+				char **why)
 {
 	uint64_t ms;
 
@@ -68,8 +68,11 @@ static int set_seconds(struct config *c, const struct config_key *key, const cha
 		*(uint64_t *)((char *)c + key->offset) = ms;
 		return 0;
 	}
-	*why = mem_printf("\"%s\" is not a time in whole seconds from %llus to %llus, such as 15s",
-			  value, (unsigned long long)key->min, (unsigned long long)key->max);
+	*why = mem_printf(
+		"\"%s\" is not a time in whole seconds from %llus to %llus, such as 15s; "
+		"with less a crash of witnessd would reset the board before it is started "
+		"again",
+		value, (unsigned long long)key->min, (unsigned long long)key->max);
 	return -EINVAL;
 }
 
@@ -142,8 +145,8 @@ static const struct config_key config_keys[] = {
 	{"node.run-dir", set_path, FIELD(run_dir)},
 	{"node.log-level", set_level, 0},
 	{"node.watchdog", set_watchdog, 0},
-	{"node.watchdog-timeout", set_seconds, FIELD(watchdog_timeout_ms), WATCHDOG_TIMEOUT_MIN,
-	 WATCHDOG_TIMEOUT_MAX},
+	{"node.watchdog-timeout", set_watchdog_timeout, FIELD(watchdog_timeout_ms),
+	 WATCHDOG_TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX},
 	{"node.watchdog-keep", set_switch, FIELD(watchdog_keep)},
 	{"api.listen", set_text, FIELD(listen)},
 	{"api.advertise", set_text, FIELD(advertise)},

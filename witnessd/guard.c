@@ -68,7 +68,13 @@ static void watchdog_arm(struct guard *g, uint64_t now_ms)
 			     "board is reset too when witnessd is stopped for so long"
 		   : g->keep ? "; it stays armed when witnessd is stopped (watchdog-keep)"
 			     : "");
-	if (g->watchdog.timeout_s != g->timeout_s)
+	if (g->watchdog.timeout_s < WATCHDOG_TIMEOUT_MIN)
+		log_warning("watchdog-timeout",
+			    "the watchdog's timeout is %u s, and its driver takes no more: a crash "
+			    "of witnessd may reset this board before systemd has started it again "
+			    "(%d s are enough); node.watchdog = off is safer here",
+			    g->watchdog.timeout_s, WATCHDOG_TIMEOUT_MIN);
+	else if (g->watchdog.timeout_s != g->timeout_s)
 		log_notice("watchdog-timeout",
 			   "the watchdog's timeout is %u s, not %u s: its driver takes no more",
 			   g->watchdog.timeout_s, g->timeout_s);

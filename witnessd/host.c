@@ -408,6 +408,7 @@ struct entrant {
 	struct list link;
 	struct host *host;
 	struct host_link *line;
+	uint64_t deadline_ms; /* of uv_now */
 };
 
 static void entrant_free(struct entrant *e)
@@ -443,6 +444,42 @@ static const struct host_link_events entrant_events = {
 	.closed = entrant_closed,
 };
 
+static struct entrant *entrant_oldest(const struct host *h)
+{
+	return list_empty(&h->entrants) ? NULL : list_entry(h->entrants.next, struct entrant, link);
+}
+
+static void on_entrants_due(uv_timer_t *timer);
+
+static void entrants_due_set(struct host *h)
+{
+	const struct entrant *e = entrant_oldest(h);
+	uint64_t now = uv_now(&h->loop);
+
+	if (e == NULL)
+		uv_timer_stop(&h->entrants_due);
+	else
+		uv_timer_start(&h->entrants_due, on_entrants_due,
+			       e->deadline_ms > now ? e->deadline_ms - now : 0, 0);
+}
+
+/* There are only so many places: who says nothing is not to keep the others out. */
+static void on_entrants_due(uv_timer_t *timer)
+{
+	struct host *h = timer->data;
+	struct entrant *e;
+
+	while ((e = entrant_oldest(h)) != NULL && e->deadline_ms <= uv_now(&h->loop)) {
+		log_notice("host-link-silent",
+			   "a link from board %" PRIu64 " is closed: it has not said in %" PRIu64
+			   " s what it is for",
+			   host_link_node(e->line), h->entrant_ms / 1000);
+		host_link_close(e->line, "this board was not told in time what the link is for");
+		entrant_free(e);
+	}
+	entrants_due_set(h);
+}
+
 static void accepted(struct host *h, uint64_t node, int fd)
 {
 	struct entrant *e;
@@ -455,9 +492,11 @@ static void accepted(struct host *h, uint64_t node, int fd)
 	e->host = h;
 	list_append(&h->entrants, &e->link);
 	h->entrant_count++;
+	e->deadline_ms = uv_now(&h->loop) + h->entrant_ms;
 	e->line = host_link_new(&h->loop, node, fd, &entrant_events, e);
 	if (e->line == NULL)
 		entrant_free(e);
+	entrants_due_set(h);
 }
 
 static void entrants_drop(struct host *h)
@@ -746,6 +785,7 @@ static void handles_close(struct host *h)
 	uv_close((uv_handle_t *)&h->due, handle_closed);
 	uv_close((uv_handle_t *)&h->reread, handle_closed);
 	uv_close((uv_handle_t *)&h->facts, handle_closed);
+	uv_close((uv_handle_t *)&h->entrants_due, handle_closed);
 	mailbox_close(&h->mailbox, mailbox_closed);
 }
 
@@ -791,6 +831,7 @@ static void stop_open(struct letter *letter)
 	uv_timer_stop(&h->facts);
 	if (!host_vms_gone(h))
 		log_notice("vms-stopping", "the VMs of this board are asked to shut down");
+	host_vms_cancel(h);
 	host_vms_button(h);
 	h->force_ms = clock_boottime_ms() + HOST_STOP_MS;
 	uv_timer_start(&h->due, on_stopping, 0, STOP_STEP_MS);
@@ -804,6 +845,9 @@ static void *host_run(void *arg)
 	if (vm_cgroup_begin(h->cgroups, &problem) < 0) {
 		h->cgroups[0] = '\0';
 		log_info("vm-limits", "VMs have no limits of a cgroup: %s", problem.text);
+	} else if (problem.text[0] != '\0') {
+		log_warning("vm-limits", "the memory of VMs' processes is not limited: %s",
+			    problem.text);
 	}
 	host_facts_begin(h);
 	uv_timer_start(&h->facts, on_facts, 0, HOST_FACTS_MS);
@@ -828,6 +872,7 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	h->reserve_mib = config->vm_memory_reserve_mib;
 	h->root = geteuid() == 0;
 	h->fence = h->said_fence = UINT64_MAX;
+	h->entrant_ms = HOST_ENTRANT_MS;
 	h->model_letter.open = model_open;
 	h->identity_letter.open = identity_open;
 	h->lease_letter.open = lease_open;
@@ -845,7 +890,8 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	uv_timer_init(&h->loop, &h->due);
 	uv_timer_init(&h->loop, &h->reread);
 	uv_timer_init(&h->loop, &h->facts);
-	h->due.data = h->reread.data = h->facts.data = h;
+	uv_timer_init(&h->loop, &h->entrants_due);
+	h->due.data = h->reread.data = h->facts.data = h->entrants_due.data = h;
 	h->consoles = host_consoles_new(h);
 	return h;
 }

@@ -24,6 +24,7 @@ enum {
 	HOST_FACTS_MS = 10000, /* bridges are looked for again, and what is left over */
 	HOST_MODEL_MS = 50, /* a busy log makes the model be read no more often */
 	HOST_STOP_MS = 20000, /* from the power buttons to force, when the daemon stops */
+	HOST_ENTRANT_MS = 10000, /* a link that has not said by then what it is for is closed */
 	HOST_MAILBOX_LIMIT = 10000,
 };
 
@@ -68,8 +69,10 @@ struct host {
 	struct list vms; /* struct host_vm */
 	struct list dials; /* struct host_dial */
 	uint64_t next_dial;
-	struct list entrants; /* links that have not said what they are for */
+	struct list entrants; /* links that have not said what they are for, the oldest first */
 	unsigned entrant_count;
+	uint64_t entrant_ms; /* HOST_ENTRANT_MS; less in tests */
+	uv_timer_t entrants_due; /* of the oldest one */
 	struct host_consoles *consoles;
 
 	/* what this board can give; host NULL: not known yet */
@@ -121,7 +124,9 @@ const char *host_vm_waits(struct host *h, uint64_t vm);
 void host_vms_retry(struct host *h);
 /* Drops what is left of VMs that are in the model no more. */
 void host_vms_sweep(struct host *h, bool (*exists)(void *arg, uint64_t vm), void *arg);
-void host_vms_button(struct host *h); /* all of them */
+/* While stopping. Copies of disks that are under way end; all are asked to shut down. */
+void host_vms_cancel(struct host *h);
+void host_vms_button(struct host *h);
 void host_vms_kill(struct host *h);
 void host_vms_renew(struct host *h, uint64_t until_ms); /* while stopping: the decider is out */
 bool host_vms_gone(const struct host *h);

@@ -38,6 +38,7 @@ struct host_vm {
 	int user; /* slot of uid_used; -1: none */
 	char cgroup[VM_CGROUP_PATH]; /* "": none */
 	struct problem waits; /* for these images; "": for nothing */
+	struct vm_job *preparing; /* while busy is WORK_PREPARE */
 	enum vm_work busy; /* a worker is in its folder */
 	enum vm_work next; /* and what is to be done behind it */
 };
@@ -48,7 +49,7 @@ struct vm_job {
 	enum vm_work kind;
 	Tb__Vm *row; /* WORK_PREPARE */
 	int images[VM_DISKS_MAX];
-	_Atomic uint64_t copied;
+	struct vm_disk_copying copying;
 	uint64_t began_ms;
 	char *folder;
 	int result;
@@ -121,7 +122,7 @@ static void job_work(struct host_job *job)
 
 	switch (j->kind) {
 	case WORK_PREPARE:
-		j->result = vm_disk_prepare(j->folder, j->row, j->images, &j->copied, &j->problem);
+		j->result = vm_disk_prepare(j->folder, j->row, j->images, &j->copying, &j->problem);
 		break;
 	case WORK_DISCARD:
 		vm_disk_discard(j->folder, j->vm);
@@ -142,14 +143,16 @@ static void prepared(struct host_vm *vm, const struct vm_job *j)
 	struct host *h = vm->host;
 	uint64_t incarnation = j->row->placement->incarnation;
 
+	if (j->result == -ECANCELED)
+		return; /* who cancelled it goes on */
 	if (j->result < 0) {
 		log_warning("vm-not-prepared", "%s: %s", j->row->name, j->problem.text);
 		tell(h, vm->id, incarnation, HOSTING_NOT_PREPARED, j->problem.text);
 		return;
 	}
-	if (j->copied > 0)
+	if (j->copying.bytes > 0)
 		log_info("vm-disks", "%s: %" PRIu64 " MiB of its disks copied in %" PRIu64 " ms",
-			 j->row->name, j->copied >> 20, clock_boottime_ms() - j->began_ms);
+			 j->row->name, j->copying.bytes >> 20, clock_boottime_ms() - j->began_ms);
 	tell(h, vm->id, incarnation, HOSTING_PREPARED, "");
 }
 
@@ -162,6 +165,7 @@ static void job_done(struct host_job *job)
 
 	assert(vm != NULL); /* stays while a worker is in its folder */
 	next = vm->next;
+	vm->preparing = NULL;
 	vm->busy = WORK_NONE;
 	vm->next = WORK_NONE;
 	if (next == WORK_PREPARE)
@@ -195,12 +199,21 @@ static struct vm_job *job_new(struct host_vm *vm, enum vm_work kind)
 static void job_start(struct host_vm *vm, struct vm_job *j)
 {
 	vm->busy = j->kind;
+	vm->preparing = j->kind == WORK_PREPARE ? j : NULL;
 	host_work(vm->host, &j->job);
+}
+
+/* A copy that nobody wants any more ends with the piece in hand: gigabytes take a card minutes. */
+static void vm_cancel(struct host_vm *vm)
+{
+	if (vm->preparing != NULL)
+		vm->preparing->copying.cancelled = true;
 }
 
 static void vm_discard(struct host_vm *vm, enum vm_work kind)
 {
 	vm->waits.text[0] = '\0';
+	vm_cancel(vm);
 	if (vm->busy != WORK_NONE)
 		vm->next = kind;
 	else
@@ -273,6 +286,9 @@ static void vm_prepare(struct host_vm *vm)
 	int rv;
 
 	if (vm->busy != WORK_NONE) {
+		if (vm->preparing != NULL &&
+		    vm->preparing->row->placement->incarnation != vm->row->placement->incarnation)
+			vm_cancel(vm);
 		vm->next = WORK_PREPARE;
 		return;
 	}
@@ -670,6 +686,12 @@ void host_vms_sweep(struct host *h, bool (*exists)(void *arg, uint64_t vm), void
 			   ids[i]);
 		vm_discard(vm_take(h, ids[i]), WORK_DELETE);
 	}
+}
+
+void host_vms_cancel(struct host *h)
+{
+	list_for_each (at, &h->vms)
+		vm_cancel(list_entry(at, struct host_vm, link));
 }
 
 void host_vms_button(struct host *h)

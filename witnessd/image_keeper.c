@@ -49,6 +49,7 @@ struct image {
 	enum keep_state state;
 	struct image_identity identity; /* HELD: of the file that was right */
 	uint64_t part; /* bytes of a part while nothing receives */
+	uint64_t part_size; /* of the image that the part is of, as who began it said */
 	char problem[IMAGE_PROBLEM];
 	uint64_t uploaded_ms; /* somebody has asked for its upload, or moved it */
 	uint64_t touched_ms; /* left the model, became whole, or its upload moved */
@@ -253,8 +254,9 @@ static void receive_begin(struct image *image)
 	struct image_keeper *k = image->keeper;
 
 	k->pending++;
+	image->part_size = image->size;
 	image->receive = image_receive_new(k->config.loop, k->store, image->sha256, image->size,
-					   &receive_events, image);
+					   image->part, &receive_events, image);
 }
 
 /* --- copies of other boards' --- */
@@ -351,6 +353,14 @@ static unsigned copies(const struct image_keeper *k)
 	return count;
 }
 
+static void image_drop(struct image *image, const char *why);
+
+/* Of an upload that named another size than the model has. */
+static bool part_is_wrong(const struct image *image)
+{
+	return image->part > 0 && image->part_size != image->size && image->state == KEEP_MISSING;
+}
+
 static void keeper_copy(struct image_keeper *k)
 {
 	uint64_t now = uv_now(k->config.loop);
@@ -363,7 +373,9 @@ static void keeper_copy(struct image_keeper *k)
 		if (!image_wanted(image) || image->receive != NULL || image->receiving_gone ||
 		    image->dropping || image->retry_ms > now)
 			continue;
-		if (k->board_count > 0)
+		if (part_is_wrong(image))
+			image_drop(image, "its part is of an upload with another size");
+		else if (k->board_count > 0)
 			copy_begin(image);
 	}
 }
@@ -506,12 +518,12 @@ static bool image_due(const struct image *image, uint64_t now_ms)
 	       now_ms - image->touched_ms >= grace;
 }
 
-static void image_drop(struct image *image)
+static void image_drop(struct image *image, const char *why)
 {
 	struct image_keeper *k = image->keeper;
 	struct keeper_work *w = work_new(image);
 
-	log_info("image-dropped", "image %.12s is no longer listed: dropped", image->sha256);
+	log_info("image-dropped", "image %.12s is dropped: %s", image->sha256, why);
 	image_memory_forget(k->memory, image->sha256);
 	image->state = KEEP_MISSING;
 	image->part = 0;
@@ -552,7 +564,7 @@ void image_keeper_tick(struct image_keeper *k, uint64_t now_ms)
 
 		image_tick(image, now_ms);
 		if (k->newest && image_due(image, now_ms))
-			image_drop(image);
+			image_drop(image, "it is no longer listed");
 	}
 	keeper_go(k);
 	if (progress)
@@ -707,10 +719,42 @@ int image_keeper_file(struct image_keeper *k, const char *sha256, int *ret_fd, c
 
 /* --- uploads --- */
 
+/* A digest has one size. What is here of the image is not touched by one who names another. */
+static bool upload_disagrees(const struct image *image, uint64_t size, char message[IMAGE_PROBLEM])
+{
+	bool known = image->listed || image_whole(image);
+	bool part = image->receive != NULL || image->receiving_gone || image->part > 0;
+
+	if (known && image->size != size) {
+		snprintf(message, IMAGE_PROBLEM,
+			 "the image with this SHA-256 has %" PRIu64 " bytes, and not %" PRIu64
+			 ": give size=%" PRIu64,
+			 image->size, size, image->size);
+		return true;
+	}
+	if (!known && part && image->part_size != size) {
+		snprintf(message, IMAGE_PROBLEM,
+			 "%" PRIu64 " bytes of this image are here, of an upload with size=%" PRIu64
+			 ", and not size=%" PRIu64 ": go on with that size, or upload it to "
+			 "another board; what nobody goes on with is dropped after %d hours",
+			 image_have(image), image->part_size, size, KEEPER_PART_MS / 3600000);
+		return true;
+	}
+	return false;
+}
+
+/* Is there nothing to do but to say how it stands? One of which all bytes are here is to be
+ * finished. */
+static bool upload_asks(const struct image *image, uint64_t size, size_t len)
+{
+	return len == 0 && (image == NULL || (image->receive == NULL && image->part < size));
+}
+
 void image_keeper_upload(struct image_keeper *k, const char *sha256, uint64_t size, uint64_t offset,
 			 const void *bytes, size_t len, image_keeper_uploaded done, void *arg)
 {
 	struct image *image = image_find(k, sha256);
+	char message[IMAGE_PROBLEM];
 
 	if (k->closing) {
 		done(arg, -ESHUTDOWN, "this board is stopping", 0, false);
@@ -718,10 +762,8 @@ void image_keeper_upload(struct image_keeper *k, const char *sha256, uint64_t si
 		done(arg, -EINVAL,
 		     "an image has a SHA-256 of 64 lower-case hex digits and at least one byte", 0,
 		     false);
-	} else if (image == NULL && len == 0) {
-		done(arg, 0, "", 0, false);
-	} else if (image != NULL && image->listed && image->size != size) {
-		done(arg, -EINVAL, "the image with this SHA-256 has another size", 0, false);
+	} else if (image != NULL && upload_disagrees(image, size, message)) {
+		done(arg, -EEXIST, message, 0, false);
 	} else if (image != NULL && image_whole(image)) {
 		image->touched_ms = uv_now(k->config.loop);
 		done(arg, 0, "", size, image->state == KEEP_HELD);
@@ -729,12 +771,10 @@ void image_keeper_upload(struct image_keeper *k, const char *sha256, uint64_t si
 		done(arg, -EBUSY, "this board is copying that image from another board", 0, false);
 	} else if (image != NULL && (image->receiving_gone || image->dropping)) {
 		done(arg, -EBUSY, "an attempt of before is just ending", 0, false);
+	} else if (upload_asks(image, size, len)) {
+		done(arg, 0, "", image != NULL ? image->part : 0, false);
 	} else {
 		image = image_add(k, sha256);
-		if (image->receive != NULL && image->size != size) {
-			done(arg, -EINVAL, "another upload of it names another size", 0, false);
-			return;
-		}
 		image->size = size;
 		image->touched_ms = image->uploaded_ms = uv_now(k->config.loop);
 		if (image->receive == NULL)
@@ -806,10 +846,11 @@ static void found_one(void *arg, const struct image_found *found)
 
 	if (!found->whole) {
 		image->part = found->have;
+		image->part_size = found->size;
 		return;
 	}
 	image->state = KEEP_UNCHECKED;
-	image->size = found->have;
+	image->size = found->size;
 	if (image_look(image, &identity) == 0 &&
 	    image_memory_knows(k->memory, image->sha256, &identity)) {
 		image->state = KEEP_HELD;

@@ -73,7 +73,9 @@ size_t image_keeper_report(struct image_keeper *k, Tb__ImageReport ***ret);
 int image_keeper_file(struct image_keeper *k, const char *sha256, int *ret_fd, char *ret_problem,
 		      size_t problem_size);
 
-/* host_upload (host.h), on this thread. `done` may be called before this returns. */
+/* host_upload (host.h), on this thread. `done` may be called before this returns. Who names another
+ * size than what is here has is refused with -EEXIST; who sends nothing only asks: neither changes
+ * anything. */
 typedef void (*image_keeper_uploaded)(void *arg, int error, const char *message, uint64_t have,
 				      bool done);
 void image_keeper_upload(struct image_keeper *k, const char *sha256, uint64_t size, uint64_t offset,

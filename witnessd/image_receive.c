@@ -252,7 +252,7 @@ static void receive_next(struct image_receive *r)
 }
 
 struct image_receive *image_receive_new(uv_loop_t *loop, const struct image_store *store,
-					const char *sha256, uint64_t size,
+					const char *sha256, uint64_t size, uint64_t have,
 					const struct image_receive_events *events, void *arg)
 {
 	struct image_receive *r = mem_zalloc(sizeof(*r));
@@ -261,6 +261,7 @@ struct image_receive *image_receive_new(uv_loop_t *loop, const struct image_stor
 	r->store = store;
 	snprintf(r->sha256, sizeof(r->sha256), "%s", sha256);
 	r->size = size;
+	r->have = have;
 	r->events = events;
 	r->arg = arg;
 	list_init(&r->puts);

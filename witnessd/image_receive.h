@@ -28,9 +28,10 @@ struct image_receive_events {
 	void (*gone)(void *arg);
 };
 
-/* Nothing is opened before the first put. The store and the events outlive it. */
+/* Nothing is opened before the first put; until then it has `have`, as far as is known. The store
+ * and the events outlive it. */
 struct image_receive *image_receive_new(uv_loop_t *loop, const struct image_store *store,
-					const char *sha256, uint64_t size,
+					const char *sha256, uint64_t size, uint64_t have,
 					const struct image_receive_events *events, void *arg);
 /* At most IMAGE_PIECE_MAX bytes, copied; len 0: opens it, and asks where it stands (`offset` does
  * not matter). `received` may be called before this returns. */

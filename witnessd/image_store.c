@@ -15,6 +15,7 @@
 
 #include "lib/hex.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 
 enum {
 	HASH_PIECE = 256 * 1024, /* read at once */
@@ -25,6 +26,8 @@ enum {
 static const uint64_t reserve_max = UINT64_C(512) * MIB;
 
 #define PART_SUFFIX ".part"
+
+enum { PART_NAME = IMAGE_NAME + sizeof(".18446744073709551615" PART_SUFFIX) };
 
 struct image_store {
 	int images; /* folders */
@@ -169,33 +172,51 @@ void image_store_close(struct image_store *s)
 	free(s);
 }
 
-static void part_name(const char *sha256, char name[IMAGE_NAME + sizeof(PART_SUFFIX)])
+static void part_name(const char *sha256, uint64_t size, char name[PART_NAME])
 {
-	snprintf(name, IMAGE_NAME + sizeof(PART_SUFFIX), "%s" PART_SUFFIX, sha256);
+	snprintf(name, PART_NAME, "%s.%" PRIu64 PART_SUFFIX, sha256, size);
 }
 
-/* The SHA-256 of a file's name in its folder; false: a stranger. */
-static bool name_read(const char *name, const char *suffix, char sha256[IMAGE_NAME + 1])
+/* The SHA-256 of a file's name, and what follows it; NULL: a stranger. */
+static const char *name_read(const char *name, char sha256[IMAGE_NAME + 1])
 {
-	if (strlen(name) != IMAGE_NAME + strlen(suffix) || strcmp(name + IMAGE_NAME, suffix) != 0)
-		return false;
+	if (strlen(name) < IMAGE_NAME)
+		return NULL;
 	memcpy(sha256, name, IMAGE_NAME);
 	sha256[IMAGE_NAME] = '\0';
-	return image_name_ok(sha256);
+	return image_name_ok(sha256) ? name + IMAGE_NAME : NULL;
 }
 
-struct folder {
-	int fd;
-	const char *suffix;
-	bool whole;
-};
+/* ".SIZE.part" */
+static bool suffix_read(const char *suffix, uint64_t *ret_size)
+{
+	const char *end = strrchr(suffix, '.');
+	char digits[24];
 
-static int folder_each(const struct folder *f,
+	if (suffix[0] != '.' || strcmp(end, PART_SUFFIX) != 0 || end == suffix ||
+	    (size_t)(end - suffix) > sizeof(digits))
+		return false;
+	memcpy(digits, suffix + 1, (size_t)(end - suffix) - 1);
+	digits[end - suffix - 1] = '\0';
+	return text_to_u64(digits, 1, INT64_MAX, ret_size) == 0;
+}
+
+/* What its name says in the folder of whole ones, or of parts; false: a stranger. */
+static bool found_read(const char *name, bool whole, char sha256[IMAGE_NAME + 1],
+		       uint64_t *ret_size)
+{
+	const char *suffix = name_read(name, sha256);
+
+	*ret_size = 0;
+	return suffix != NULL && (whole ? *suffix == '\0' : suffix_read(suffix, ret_size));
+}
+
+static int folder_each(int folder, bool whole,
 		       void (*visit)(void *arg, const struct image_found *found,
 				     const struct stat *st),
 		       void *arg)
 {
-	int fd = openat(f->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	const struct dirent *entry;
 
@@ -206,16 +227,17 @@ static int folder_each(const struct folder *f,
 	}
 	while ((entry = readdir(dir)) != NULL) {
 		char sha256[IMAGE_NAME + 1];
+		struct image_found found = {.sha256 = sha256, .whole = whole};
 		struct stat st;
 
-		if (!name_read(entry->d_name, f->suffix, sha256) ||
-		    fstatat(f->fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		if (!found_read(entry->d_name, whole, sha256, &found.size) ||
+		    fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
 		    !S_ISREG(st.st_mode))
 			continue;
-		visit(arg,
-		      &(struct image_found){
-			      .sha256 = sha256, .have = (uint64_t)st.st_size, .whole = f->whole},
-		      &st);
+		found.have = (uint64_t)st.st_size;
+		if (whole)
+			found.size = found.have;
+		visit(arg, &found, &st);
 	}
 	closedir(dir);
 	return 0;
@@ -226,10 +248,9 @@ static int store_each(const struct image_store *s,
 				    const struct stat *st),
 		      void *arg)
 {
-	int rv = folder_each(&(struct folder){s->images, "", true}, visit, arg);
+	int rv = folder_each(s->images, true, visit, arg);
 
-	return rv != 0 ? rv
-		       : folder_each(&(struct folder){s->incoming, PART_SUFFIX, false}, visit, arg);
+	return rv != 0 ? rv : folder_each(s->incoming, false, visit, arg);
 }
 
 struct listing {
@@ -309,15 +330,42 @@ int image_store_room(const struct image_store *s, uint64_t more, char message[IM
 	return s->space != 0 ? room_budget(s, more, message) : 0;
 }
 
+struct part_search {
+	const char *sha256;
+	uint64_t size; /* 0: none yet */
+	uint64_t have;
+};
+
+static void part_one(void *arg, const struct image_found *found, const struct stat *st)
+{
+	struct part_search *search = arg;
+
+	(void)st;
+	if (strcmp(found->sha256, search->sha256) != 0)
+		return;
+	search->size = found->size;
+	search->have = found->have;
+}
+
+/* The part of this image, whatever size it was begun for; size 0: none. */
+static int part_find(const struct image_store *s, const char *sha256, struct part_search *ret)
+{
+	*ret = (struct part_search){.sha256 = sha256};
+	return folder_each(s->incoming, false, part_one, ret);
+}
+
 int image_store_drop(const struct image_store *s, const char *sha256)
 {
-	char part[IMAGE_NAME + sizeof(PART_SUFFIX)];
+	struct part_search there;
+	char part[PART_NAME];
 	int whole;
 
 	if (!image_name_ok(sha256))
 		return -EINVAL;
-	part_name(sha256, part);
 	whole = unlinkat(s->images, sha256, 0) == 0 ? 0 : -errno;
+	if (part_find(s, sha256, &there) != 0 || there.size == 0)
+		return whole;
+	part_name(sha256, there.size, part);
 	if (unlinkat(s->incoming, part, 0) == 0 && whole == -ENOENT)
 		whole = 0;
 	return whole;
@@ -349,7 +397,7 @@ static int part_reserve(struct image_part *p, char message[IMAGE_PROBLEM])
 		    errno != EOPNOTSUPP)
 			return part_refused(-errno, message, "cannot take the room for the image");
 	}
-	/* More than an image of that size has: of another attempt, which cannot have been right. */
+	/* More than an image of that size has: somebody else's bytes. */
 	if ((uint64_t)st.st_size > p->size && ftruncate(p->fd, 0) != 0)
 		return part_refused(-errno, message, "cannot begin the image's file anew");
 	p->have = (uint64_t)st.st_size > p->size ? 0 : (uint64_t)st.st_size;
@@ -357,10 +405,32 @@ static int part_reserve(struct image_part *p, char message[IMAGE_PROBLEM])
 	return 0;
 }
 
+/* Two sizes of one digest: one of them is wrong, and it is not for this one to say which. */
+static int part_agrees(const struct image_store *s, const char *sha256, uint64_t size,
+		       char message[IMAGE_PROBLEM])
+{
+	struct part_search there;
+	char name[PART_NAME];
+	int rv = part_find(s, sha256, &there);
+
+	if (rv != 0)
+		return part_refused(rv, message, "cannot read the image store");
+	if (there.size == 0 || there.size == size)
+		return 0;
+	part_name(sha256, there.size, name);
+	if (there.have == 0 && unlinkat(s->incoming, name, 0) == 0)
+		return 0;
+	snprintf(message, IMAGE_PROBLEM,
+		 "of this image %" PRIu64 " bytes are here, of an upload with size=%" PRIu64
+		 ", and not %" PRIu64,
+		 there.have, there.size, size);
+	return -EEXIST;
+}
+
 int image_part_open(const struct image_store *s, const char *sha256, uint64_t size,
 		    struct image_part **ret, char message[IMAGE_PROBLEM])
 {
-	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
+	char name[PART_NAME];
 	struct image_part *p;
 	int rv;
 
@@ -370,12 +440,15 @@ int image_part_open(const struct image_store *s, const char *sha256, uint64_t si
 			 "byte");
 		return -EINVAL;
 	}
+	rv = part_agrees(s, sha256, size, message);
+	if (rv != 0)
+		return rv;
 	p = mem_zalloc(sizeof(*p));
 	p->store = s;
 	p->size = size;
 	memcpy(p->sha256, sha256, sizeof(p->sha256));
 	p->digest = digest_new();
-	part_name(sha256, name);
+	part_name(sha256, size, name);
 	p->fd = openat(s->incoming, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (p->fd < 0)
 		rv = part_refused(-errno, message, "cannot make the image's file");
@@ -467,17 +540,17 @@ int image_part_catch_up(struct image_part *p)
 
 void image_part_drop(struct image_part *p)
 {
-	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
+	char name[PART_NAME];
 
-	part_name(p->sha256, name);
+	part_name(p->sha256, p->size, name);
 	unlinkat(p->store->incoming, name, 0);
 }
 
 static int part_publish(struct image_part *p)
 {
-	char name[IMAGE_NAME + sizeof(PART_SUFFIX)];
+	char name[PART_NAME];
 
-	part_name(p->sha256, name);
+	part_name(p->sha256, p->size, name);
 	if (fsync(p->fd) != 0 ||
 	    renameat(p->store->incoming, name, p->store->images, p->sha256) != 0 ||
 	    fsync(p->store->images) != 0 || fsync(p->store->incoming) != 0)

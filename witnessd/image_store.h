@@ -1,7 +1,7 @@
 /* image_store.h: the files of images on this board, named by the SHA-256 of their bytes.
  *
- *   DATA/images/SHA256           whole; its digest was right when it was put there
- *   DATA/incoming/SHA256.part    the first bytes of one; written in order
+ *   DATA/images/SHA256                whole; its digest was right when it was put there
+ *   DATA/incoming/SHA256.SIZE.part    the first bytes of one of SIZE bytes; written in order
  *
  * A file is in images/ only after its digest was found right, and it and both folders were synced:
  * a power cut leaves either a part (gone on with or dropped; damage shows in the digest) or a whole
@@ -40,6 +40,7 @@ void image_store_close(struct image_store *s); /* NULL is fine; after its parts 
 struct image_found {
 	const char *sha256;
 	uint64_t have; /* bytes */
+	uint64_t size; /* of the whole image, as whoever began the part said */
 	bool whole;
 };
 int image_store_list(const struct image_store *s,
@@ -52,7 +53,8 @@ int image_store_drop(const struct image_store *s, const char *sha256);
 /* --- a part --- */
 
 /* Begins one, or goes on with what is there. Its whole room is taken from the disk at once, if the
- * file system can. 0; -EINVAL, -ENOSPC and others with a sentence. */
+ * file system can. 0; -EEXIST: there are bytes of one of another size, which stay; -EINVAL, -ENOSPC
+ * and others; all with a sentence. */
 int image_part_open(const struct image_store *s, const char *sha256, uint64_t size,
 		    struct image_part **ret, char message[IMAGE_PROBLEM]);
 void image_part_close(struct image_part *p); /* what was written stays; NULL is fine */

@@ -9,6 +9,8 @@
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "lib/mem.h"
 
@@ -21,13 +23,17 @@ struct links {
 
 int links_open(struct links **ret)
 {
+	const struct timeval patience = {.tv_sec = LINKS_ANSWER_MS / 1000,
+					 .tv_usec = LINKS_ANSWER_MS % 1000 * 1000};
 	struct links *l;
 	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 	int rv;
 
 	if (socket == NULL)
 		return -errno;
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0) {
+	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	    setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_RCVTIMEO, &patience,
+		       sizeof(patience)) < 0) {
 		rv = -errno;
 		mnl_socket_close(socket);
 		return rv;
@@ -68,7 +74,7 @@ static int links_ask(struct links *l, struct nlmsghdr *head, mnl_cb_t each, void
 		if (got >= 0 && more < 0 && (errno == ESRCH || errno == EPROTO))
 			more = MNL_CB_OK;
 		else if (got < 0 || more < 0)
-			rv = -errno;
+			rv = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	}
 	free(answer);
 	return rv;

@@ -3,7 +3,9 @@
  *
  * Our addresses carry a mark of their own (IFA_PROTO, Linux 5.18) and a life of seconds, at the end
  * of which the kernel removes them, whatever has become of this process. All calls block for as
- * long as the kernel takes; they belong into a thread that may wait. */
+ * long as the kernel takes to do what is asked; they belong into a thread that may wait. Then it
+ * answers at once: an answer that does not come (memory was short) is -ETIMEDOUT after
+ * LINKS_ANSWER_MS, and the next call is not misled by it. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +17,7 @@
 enum {
 	LINKS_MAX = 32, /* interfaces that are looked at */
 	LINKS_PROTO = 0x54, /* of our addresses ("T"); iproute2 shows "proto 0x54" */
+	LINKS_ANSWER_MS = 1000, /* the kernel says nothing for so long: the answer is lost */
 };
 
 struct link_info {

@@ -84,25 +84,39 @@ static int leaf_enter(const char *folder)
 	return file_write(leaf, "cgroup.procs", "0");
 }
 
-static int controllers_give(const char *folder)
+static bool has_controller(const char *folder, const char *name)
 {
-	return file_write(folder, "cgroup.subtree_control", "+memory +pids");
+	char text[256];
+	char *rest = text;
+	const char *word;
+
+	if (file_read(folder, "cgroup.controllers", text, sizeof(text)) < 0)
+		return false;
+	while ((word = strsep(&rest, " \n")) != NULL)
+		if (strcmp(word, name) == 0)
+			return true;
+	return false;
 }
 
-static int folder_begin(char folder[VM_CGROUP_PATH], char ret_base[VM_CGROUP_PATH])
+static int controllers_give(const char *folder, bool memory)
 {
-	int rv = controllers_give(folder);
+	return file_write(folder, "cgroup.subtree_control", memory ? "+memory +pids" : "+pids");
+}
+
+static int folder_begin(char folder[VM_CGROUP_PATH], bool memory, char ret_base[VM_CGROUP_PATH])
+{
+	int rv = controllers_give(folder, memory);
 
 	if (rv == -EBUSY) {
 		rv = leaf_enter(folder);
-		rv = rv < 0 ? rv : controllers_give(folder);
+		rv = rv < 0 ? rv : controllers_give(folder, memory);
 	}
 	if (rv < 0)
 		return rv;
 	snprintf(ret_base, VM_CGROUP_PATH, "%.480s/vms", folder);
 	if (mkdir(ret_base, 0755) < 0 && errno != EEXIST)
 		return -errno;
-	return controllers_give(ret_base);
+	return controllers_give(ret_base, memory);
 }
 
 /* A daemon of before may have been killed in its leaf, and this one started there. */
@@ -118,14 +132,17 @@ int vm_cgroup_begin(char ret_base[VM_CGROUP_PATH], struct problem *problem)
 {
 	char folder[VM_CGROUP_PATH];
 	int rv = own_folder(folder);
+	bool memory;
 
+	problem->text[0] = '\0';
 	if (rv < 0)
 		return problem_set(problem, rv, "this board has no cgroup v2");
 	if (!is_delegated(folder))
 		return problem_set(problem, -EPERM,
 				   "the cgroup of this service is systemd's own (Delegate=yes)");
 	leaf_leave(folder);
-	rv = folder_begin(folder, ret_base);
+	memory = has_controller(folder, "memory");
+	rv = folder_begin(folder, memory, ret_base);
 	if (rv == -EBUSY)
 		return problem_set(problem, rv,
 				   "other processes are in the cgroup %.100s of this one", folder);
@@ -133,9 +150,19 @@ int vm_cgroup_begin(char ret_base[VM_CGROUP_PATH], struct problem *problem)
 		return problem_set(problem, rv,
 				   "the cgroup %.100s has no controllers for memory and pids",
 				   folder);
-	return rv < 0 ? problem_set(problem, rv, "the cgroup %.100s is not for this daemon: %s",
-				    folder, strerror(-rv))
-		      : 0;
+	if (rv < 0)
+		return problem_set(problem, rv, "the cgroup %.100s is not for this daemon: %s",
+				   folder, strerror(-rv));
+	/* The firmware of Raspberry Pis says cgroup_disable=memory to the kernel. */
+	if (!memory)
+		problem_set(
+			problem, 0, "%s",
+			has_controller("/sys/fs/cgroup", "memory")
+				? "its cgroup was not given the controller for memory"
+				: "the kernel was started without control of memory (Raspberry "
+				  "Pi OS: add cgroup_enable=memory to /boot/firmware/cmdline.txt "
+				  "and restart)");
+	return 0;
 }
 
 int vm_cgroup_make(const char *base, const char *name, uint32_t memory_mib,
@@ -149,6 +176,7 @@ int vm_cgroup_make(const char *base, const char *name, uint32_t memory_mib,
 	snprintf(text, sizeof(text), "%" PRIu64,
 		 ((uint64_t)memory_mib + VM_CGROUP_MEMORY_MIB) << 20);
 	rv = rv < 0 ? rv : file_write(ret_path, "memory.max", text);
+	rv = rv == -ENOENT ? 0 : rv; /* without control of memory: told at the begin */
 	snprintf(text, sizeof(text), "%d", VM_CGROUP_PIDS);
 	rv = rv < 0 ? rv : file_write(ret_path, "pids.max", text);
 	if (rv < 0) {

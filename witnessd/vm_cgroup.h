@@ -13,7 +13,8 @@ enum {
 };
 
 /* Once, before the first VM: moves this process into a leaf, and makes the folder of VMs. 0 and its
- * path; or negative errno and why VMs run without. */
+ * path, and in `problem` why their memory is not limited ("": it is); or negative errno and why VMs
+ * run without any limit. */
 int vm_cgroup_begin(char ret_base[VM_CGROUP_PATH], struct problem *problem);
 /* 0 and the path of the VM's, empty; or negative errno and a sentence. */
 int vm_cgroup_make(const char *base, const char *name, uint32_t memory_mib,

@@ -245,15 +245,20 @@ static int write_all(int fd, const uint8_t *bytes, size_t len, off_t at)
 }
 
 /* The room is there already and reads as zeroes, so zeroes are not written. */
-static int file_copy(int from, int to, uint64_t size, _Atomic uint64_t *progress)
+static int file_copy(int from, int to, uint64_t size, struct vm_disk_copying *copying)
 {
 	uint8_t *piece = mem_alloc(COPY_PIECE);
 	uint64_t at = 0;
 	int rv = 0;
 
 	while (rv == 0 && at < size) {
-		ssize_t got = pread(from, piece, COPY_PIECE, (off_t)at);
+		ssize_t got;
 
+		if (copying->cancelled) {
+			rv = -ECANCELED;
+			break;
+		}
+		got = pread(from, piece, COPY_PIECE, (off_t)at);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
@@ -263,8 +268,7 @@ static int file_copy(int from, int to, uint64_t size, _Atomic uint64_t *progress
 		if (rv < 0)
 			break;
 		at += (uint64_t)got;
-		if (progress != NULL)
-			*progress += (uint64_t)got;
+		copying->bytes += (uint64_t)got;
 		/* To the card piece by piece, as in image_store.c: the cluster's log is not to
 		 * wait. */
 		sync_file_range(to, (off_t)(at - (uint64_t)got), (off_t)got,
@@ -282,7 +286,7 @@ static uint64_t sectors(uint64_t size)
 }
 
 static int overlay_make(int folder, int image, int fd, unsigned number, uint64_t grown,
-			_Atomic uint64_t *progress, struct problem *problem)
+			struct vm_disk_copying *copying, struct problem *problem)
 {
 	struct stat st;
 	uint64_t size;
@@ -306,7 +310,7 @@ static int overlay_make(int folder, int image, int fd, unsigned number, uint64_t
 	else
 		rv = file_allocate(fd, size);
 	if (rv == 0 && !cloned)
-		rv = file_copy(image, fd, (uint64_t)st.st_size, progress);
+		rv = file_copy(image, fd, (uint64_t)st.st_size, copying);
 	return rv < 0 ? problem_set(problem, rv, "disk %u: cannot copy its image: %s", number,
 				    strerror(-rv))
 		      : 0;
@@ -350,7 +354,7 @@ static int data_grow(int folder, const Tb__VmDisk *disk, unsigned number, const 
 }
 
 static int disk_make(int folder, const Tb__Vm *vm, unsigned number, const char *name, int image,
-		     _Atomic uint64_t *progress, struct problem *problem)
+		     struct vm_disk_copying *copying, struct problem *problem)
 {
 	const Tb__VmDisk *disk = vm->config->disks[number];
 	char fresh[72];
@@ -365,7 +369,7 @@ static int disk_make(int folder, const Tb__Vm *vm, unsigned number, const char *
 	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA)
 		rv = data_make(folder, disk, number, fd, problem);
 	else
-		rv = overlay_make(folder, image, fd, number, disk->size_mib * MIB, progress,
+		rv = overlay_make(folder, image, fd, number, disk->size_mib * MIB, copying,
 				  problem);
 	if (rv == 0) {
 		rv = file_sync(folder, fd, fresh, name);
@@ -380,14 +384,14 @@ static int disk_make(int folder, const Tb__Vm *vm, unsigned number, const char *
 }
 
 static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image,
-			_Atomic uint64_t *progress, struct problem *problem)
+			struct vm_disk_copying *copying, struct problem *problem)
 {
 	const Tb__VmDisk *disk = vm->config->disks[number];
 	char name[64];
 
 	disk_name(vm, number, name);
 	if (faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
-		return disk_make(folder, vm, number, name, image, progress, problem);
+		return disk_make(folder, vm, number, name, image, copying, problem);
 	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA)
 		return data_grow(folder, disk, number, name, problem);
 	return 0;
@@ -402,7 +406,7 @@ static bool has_kind(const Tb__Vm *vm, Tb__DiskKind kind)
 }
 
 static int disks_prepare(int folder, const Tb__Vm *vm, const int *images,
-			 _Atomic uint64_t *progress, struct problem *problem)
+			 struct vm_disk_copying *copying, struct problem *problem)
 {
 	int rv = 0;
 
@@ -411,12 +415,12 @@ static int disks_prepare(int folder, const Tb__Vm *vm, const int *images,
 		rv = incarnation_take(folder, vm, problem);
 	for (unsigned i = 0; i < vm->config->n_disks && rv == 0; i++)
 		if (vm->config->disks[i]->kind != TB__DISK_KIND__DISK_KIND_IMAGE)
-			rv = disk_prepare(folder, vm, i, images[i], progress, problem);
+			rv = disk_prepare(folder, vm, i, images[i], copying, problem);
 	return rv;
 }
 
 int vm_disk_prepare(const char *folder_path, const Tb__Vm *vm, const int *images,
-		    _Atomic uint64_t *progress, struct problem *problem)
+		    struct vm_disk_copying *copying, struct problem *problem)
 {
 	int folder;
 	int rv;
@@ -428,7 +432,7 @@ int vm_disk_prepare(const char *folder_path, const Tb__Vm *vm, const int *images
 	if (rv < 0)
 		return problem_set(problem, rv, "cannot make the folder of its disks in %.100s: %s",
 				   folder_path, strerror(-rv));
-	rv = disks_prepare(folder, vm, images, progress, problem);
+	rv = disks_prepare(folder, vm, images, copying, problem);
 	close(folder);
 	return rv;
 }

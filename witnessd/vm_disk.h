@@ -13,6 +13,7 @@
  * Blocks for long: not in a loop. Sizes are refused with their arithmetic, and VM_DISK_KEEP_MIB
  * stay free for the log of the cluster, which is on the same card. */
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,12 +22,18 @@
 
 enum { VM_DISKS_MAX = 8, VM_DISK_KEEP_MIB = 256 };
 
+/* For who waits for vm_disk_prepare in another thread. Zero: nothing copied yet. */
+struct vm_disk_copying {
+	_Atomic uint64_t bytes; /* copied */
+	atomic_bool cancelled; /* set it: no further piece is copied, and what was begun goes */
+};
+
 /* Makes in DATA-DIR/vms what is missing for this VM in the incarnation of its placement: overlays,
  * data disks; drops overlays of other incarnations. `images`: for each disk of the config an open
- * file of its image, or -1 where it has none or needs no copy. *progress (may be NULL) grows to the
- * bytes copied. 0; or negative errno and a sentence. Any thread. */
+ * file of its image, or -1 where it has none or needs no copy. 0; or negative errno and a sentence,
+ * -ECANCELED when it was cancelled. Any thread. */
 int vm_disk_prepare(const char *folder, const Tb__Vm *vm, const int *images,
-		    _Atomic uint64_t *progress, struct problem *problem);
+		    struct vm_disk_copying *copying, struct problem *problem);
 /* Opens overlay or data disk `number` of a VM that is prepared. 0 and *ret_fd, owned by the caller;
  * or negative errno and a sentence. */
 int vm_disk_open(const char *folder, const Tb__Vm *vm, unsigned number, int *ret_fd,

@@ -154,7 +154,7 @@ def arm64_rows(result):
         kind = f"{case['sites']} sites, {'TLS' if case['tls'] else 'in the clear'}"
         for what, path, factor, unit in LINES:
             pair = (at(case["boards"], path), at(case.get("corosync_qnetd") or {}, path))
-            if unit in ("s", "ms", "kB"):
+            if unit in ("s", "ms", "kB") and None not in pair:
                 rows.append((f"{kind}: {what}", ratio(*pair)))
     rows.append(("witness-agent that holds a lease: memory it is resident with", number(result["agent"]["rss_kib"] * 1.024e-3, "MB")))
     rows.append(("the same, what it shares counted in parts (PSS)", number(result["agent"]["pss_kib"] * 1.024e-3, "MB")))

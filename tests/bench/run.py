@@ -26,7 +26,6 @@ from load import Load, cpu_s, enroll, import_sites, raise_files_limit, rss_kib, 
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
 PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
 HEARTBEAT_MS = 8000
-SLOWER = 1  # of all heartbeats, on a machine that is (--slower)
 IMPORTED = 10000
 QNETD_ATTEMPTS = 2
 
@@ -65,7 +64,7 @@ def file_times(directories):
 def attach(name, pids, load, probe, limit):
     """All sites attach at once while the probes' echoes are timed."""
     probe.tell("attach")
-    if probe.settle(60 * SLOWER) is None:
+    if probe.settle(60) is None:
         raise Failure(f"{name}: the probes did not attach: {probe.trouble()}")
     time.sleep(2)
     rss, cpu = rss_kib(pids), cpu_s(pids)
@@ -187,8 +186,8 @@ def qnetd_case(cluster, db, tls, sites, limit):
         raise Failure(f"corosync-qnetd ended with {server.returncode}")
     pids = [server.pid]
     idle = idle_without_sites(pids)
-    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls, HEARTBEAT_MS * SLOWER)
-    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS * SLOWER)
+    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls, HEARTBEAT_MS)
+    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
     result = {"idle": idle}
     try:
         phases("corosync-qnetd", pids, load, probe, limit, result)
@@ -289,8 +288,8 @@ def boards_case(given, sites, with_tls, idle_s):
         listed = listing_seconds(cluster.board(3))
         tls = enroll(cluster, names) if with_tls else []
         addresses = [board.sites_address for board in cluster.boards.values()]
-        load = Load(cluster.bin, addresses, sites, "site-", tls, HEARTBEAT_MS * SLOWER)
-        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS * SLOWER)
+        load = Load(cluster.bin, addresses, sites, "site-", tls, HEARTBEAT_MS)
+        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
         result = {}
         phases("boards", pids, load, probe, given.limit, result)
         if idle_s:
@@ -359,11 +358,8 @@ def main():
     parser.add_argument("--clear-sizes", type=numbers, help="sites in the clear; like those over TLS unless said")
     parser.add_argument("--idle", type=int, default=60, help="idle seconds")
     parser.add_argument("--limit", type=int, default=90, help="seconds for each phase")
-    parser.add_argument("--slower", type=int, default=1, help="heartbeats of so many times their length")
     parser.add_argument("--only-boards", action="store_true", help="without corosync-qnetd")
     given = parser.parse_args()
-    global SLOWER
-    SLOWER = given.slower
     raise_files_limit()
     tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]

@@ -34,6 +34,9 @@ ROOT = HERE.parent.parent
 GICV2 = ()
 GICV3 = ("--gic", "3", "--cpu", "cortex-a76")
 ICOUNT = ("--icount",)
+# What witnessd and witnessctl are linked with: CMake's target_link_libraries, as Debian's packages.
+DAEMON_PACKAGES = ("libuv1", "libssl3", "libsqlite3-0", "libprotobuf-c1", "libjansson4", "libcurl4", "libsmartcols1",
+                   "liblz4-1", "libmnl0")
 
 # Runs one check: everything it starts is in one cgroup, which is killed at the limit and at the end.
 DRIVER = r"""

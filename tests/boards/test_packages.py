@@ -1,7 +1,8 @@
 """Our Debian packages on a clean emulated board: installed, in use, upgraded, removed and purged.
 
-The packages are those of build/packages (make packages), or of the folder named. The ones of "before" are the same
-with a lower version."""
+The packages are those of build/packages (make packages), or of the folder named. The ones of "before" are built from
+an older tree (tests/previous.sh) and given a lower version; in a copy of the repository that does not have it they are
+the same ones with a lower version, and this says so."""
 
 import argparse
 import pathlib
@@ -46,6 +47,23 @@ cat /var/lib/lab/said
 """
 
 
+def named(folder):
+    """Our package files in `folder`, None for each that is missing."""
+    return [next(iter(sorted(pathlib.Path(folder).glob(f"{name}_*_arm64.deb"))), None) for name in ALL]
+
+
+def before(debs):
+    """The package files to upgrade from; `debs` themselves where the older tree cannot be had."""
+    done = subprocess.run([ROOT / "tests/previous.sh", "packages", "arm64"], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode == 77:
+        print(f"note: {done.stderr.strip()}: upgrading from the same packages with a lower version", flush=True)
+        return debs
+    if done.returncode != 0:
+        sys.exit(f"the packages of before do not build:\n{done.stderr}")
+    return named(done.stdout.strip())
+
+
 def renamed(deb, folder):
     """The package file `deb` with the version BEFORE; returns its path in `folder`."""
     tree = folder / "tree"
@@ -88,6 +106,8 @@ class Story:
         self.clean = self.shell(STATE)
         expect("witnessd" not in self.clean, "the board is not clean")
         self.shell(f"cd /var/lib/lab && dpkg -i *_{BEFORE}_arm64.deb")
+        expect(self.shell("dpkg-query -W -f '${Version}\\n' 'tiebreak-*'").split() == [BEFORE] * len(ALL),
+               "these are not the packages of before")
         self.shell("systemctl is-active witnessd && systemctl is-enabled witnessd witness-agent")
         self.shell("systemctl is-active witness-agent", status=3)
         self.shell("systemctl is-failed witnessd witness-agent", status=1)
@@ -95,9 +115,10 @@ class Story:
 
     def settings(self):
         """The settings file of the package is what holds without it"""
-        # Names and addresses in it are examples.
-        self.shell("cp /etc/tiebreak/witnessd.conf /var/lib/lab && "
-                   "sed -i '/name =/d; /advertise =/d; s/^#\\([a-z]\\)/\\1/' /var/lib/lab/witnessd.conf")
+        # The board's own has the operator's words. Names and addresses in it are examples.
+        self.shell("cd /var/lib/lab && dpkg-deb --fsys-tarfile $(ls tiebreak-node*_arm64.deb | grep -v before) | "
+                   "tar -xO ./etc/tiebreak/witnessd.conf >witnessd.conf && "
+                   "sed -i '/name =/d; /advertise =/d; s/^#\\([a-z]\\)/\\1/' witnessd.conf")
         given = self.shell("witnessd --config /var/lib/lab/witnessd.conf --check-config")
         kept = self.shell("witnessd --check-config --config /dev/null")
         expect(given == kept, f"{given}\nis not\n{kept}")
@@ -118,7 +139,8 @@ class Story:
     def upgraded(self):
         """An upgrade restarts the daemon with all that it knew, and keeps the settings"""
         old = self.shell("systemctl show -P MainPID witnessd").strip()
-        self.shell("cd /var/lib/lab && dpkg -i $(ls *_arm64.deb | grep -v before)")
+        # Of a settings file that both have changed, the operator's stays: as unattended upgrades do it.
+        self.shell("cd /var/lib/lab && dpkg --force-confold -i $(ls *_arm64.deb | grep -v before)")
         expect(BEFORE not in self.shell("dpkg-query -W -f '${Version}\\n' 'tiebreak-*'"), "the versions are the old ones")
         expect(self.shell("systemctl show -P MainPID witnessd").strip() != old, "witnessd was not restarted")
         self.until("witnessctl site list", "^london-1")
@@ -176,7 +198,7 @@ class Story:
         expect(not left and not gone, f"left: {sorted(left)}\ngone: {sorted(gone)}")
         expect("tiebreak" not in self.shell("dpkg-query -W -f '${Package}\\n'"), "dpkg still knows the packages")
 
-    STEPS = (installed, settings, used, upgraded, machines, forbidden, removed, pulled, purged)
+    STEPS = (installed, used, upgraded, settings, machines, forbidden, removed, pulled, purged)
 
     def main(self, disks):
         self.disks = disks
@@ -200,7 +222,7 @@ def main():
     parser.add_argument("--packages", default=str(ROOT / "build/packages"), help="the folder with the .debs")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what is done on the board")
     options = parser.parse_args()
-    debs = [next(iter(sorted(pathlib.Path(options.packages).glob(f"{name}_*_arm64.deb"))), None) for name in ALL]
+    debs = named(options.packages)
     if None in debs:
         sys.exit(f"no packages for arm64 in {options.packages}: build them first (make packages)")
     began = time.monotonic()
@@ -211,7 +233,7 @@ def main():
             initrd="/var/lib/lab/initrd", disks=[{"path": "/var/lib/lab/disk.img"}], nics=[{"tap": "tap0"}], vsockCid=7))
         (folder / "kernel").symlink_to(guests.kernel())
         (folder / "initrd").symlink_to(guests.tiny())
-        files = [*debs, *(renamed(deb, folder) for deb in debs)]
+        files = [*debs, *(renamed(deb, folder) for deb in before(debs))]
         with open(folder / "packages", "wb") as packed:
             machine.pack([*files, folder / "spec.json", (folder / "kernel"), folder / "initrd"], packed)
         board = machine.Machine(folder, 1)

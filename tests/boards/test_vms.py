@@ -4,11 +4,10 @@ clock counts instructions: a lease of three seconds means nothing on one that ge
 
 import json
 
-from lab import ICOUNT, Lab, command_line, expect
+from lab import DAEMON_PACKAGES, ICOUNT, Lab, command_line, expect
 
 lab = Lab("vms", guests=("kernel", "tiny", "bare"), modules=("tun", "bridge"),
-          packages=("libuv1", "libssl3", "libsqlite3-0", "libprotobuf-c1", "libjansson4", "libcurl4", "libsmartcols1",
-                    "liblz4-1"),
+          packages=DAEMON_PACKAGES,
           options=(*ICOUNT, "--cores", "1", "--memory", "1536"), programs=("witness-vm", "witnessd", "witnessctl"))
 
 # $D: the daemon. `until_ SECONDS COMMAND`: until it succeeds, or says NOT and goes on.
@@ -225,6 +224,25 @@ def _(result):
 def _(result):
     result.expect_line(f"^CGROUP .*0::/tb/vms/web {(32 + 128) << 20}$")
     result.expect_line("^LEFT $")
+    result.expect_no_line("^NOT")
+
+
+# As on Raspberry Pi OS, whose firmware tells the kernel to do without the controller for memory.
+@lab.check("a cgroup for each VM without control of memory", """
+    echo "-memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
+    GROUP=/sys/fs/cgroup/small
+    mkdir $GROUP
+""" + BEGIN + """
+    ctl vm create web --kernel bare --memory 32M --command-line idle --start
+    until_ 60 is web running
+    echo "CGROUP $(cat /proc/$(pid_of)/cgroup) $(cat $GROUP/vms/web/pids.max) $(ls $GROUP/vms/web | grep -c ^memory)"
+    forget web
+    kill $D
+    wait $D
+""", limit=900)
+def _(result):
+    result.expect_line("^CGROUP .*0::/small/vms/web 128 0$")
+    result.expect_line("vm-limits: the memory of VMs' processes is not limited: its cgroup was not given")
     result.expect_no_line("^NOT")
 
 

@@ -4,10 +4,8 @@ Linux's softdog. And what witnessd says of the board it is on."""
 import tempfile
 import time
 
-from lab import Lab, Result, board, expect
+from lab import DAEMON_PACKAGES, Lab, Result, board, expect
 
-PACKAGES = ("libuv1", "libraft2", "liblz4-1", "libsqlite3-0", "libssl3", "libprotobuf-c1", "libjansson4",
-            "libcurl4", "libsmartcols1")
 # The cloud kernel has no driver for it.
 OPTIONS = ("--kernel", "full", "--module", "i6300esb", "--module", "softdog", "--qemu=-device i6300esb,id=dog")
 
@@ -27,7 +25,7 @@ alive() { sleep "$1"; echo "ALIVE $2"; }
 wctl() { witnessctl --socket /run/tiebreak/witnessd.sock "$@"; }
 """
 
-lab = Lab("watchdog", packages=PACKAGES, options=OPTIONS, programs=("witnessd", "witnessctl"))
+lab = Lab("watchdog", packages=DAEMON_PACKAGES, options=OPTIONS, programs=("witnessd", "witnessctl"))
 
 
 def script(text):
@@ -156,7 +154,7 @@ def _():
                 sleep 5
                 wctl node show board
             """))
-        packages = [word for name in PACKAGES for word in ("--package", name)]
+        packages = [word for name in DAEMON_PACKAGES for word in ("--package", name)]
         words = [word for name in ("witnessd", "witnessctl") for word in ("--file", f"{lab.bin}/{name}:/bin/")]
         machine = board("--machine", "pi3", *packages, *words, "--file", f"{path}:/script", "--limit", 200,
                         command=["sh", "/script"])

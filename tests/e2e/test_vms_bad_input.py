@@ -91,6 +91,14 @@ def images(cluster, board):
     code, text = board.get(f"{path}:upload?size={len(data)}")
     if code != 200 or json.loads(text)["have"] != str(MIB):
         raise Failure(f"after a restart of the board: {code} {text}")
+    # Another size, asked or sent: both are told, and the part stays (the push below goes on with it).
+    for code, text in (board.get(f"{path}:upload?size={MIB - 1}"),
+                       board.send("PUT", f"{path}?name=debian&size={len(data) + 1}&offset={MIB}", data[:5])):
+        if code != 409 or f"with size={len(data)}, and not size=" not in text:
+            raise Failure(f"another size than the part's: {code} {text}")
+    code, text = board.get(f"{path}:upload?size={len(data)}")
+    if json.loads(text)["have"] != str(MIB):
+        raise Failure(f"a refused upload has changed the part: {code} {text}")
     code, text = board.send("PUT", f"{path}?name=debian&size={len(data)}&offset={2 * MIB}", data[2 * MIB:3 * MIB])
     if code != 409 or "not where the upload stands" not in text:
         raise Failure(f"a piece too far on: {code} {text}")

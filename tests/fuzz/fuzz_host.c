@@ -109,7 +109,7 @@ static const struct image_receive_events receive_events = {receive_over, receive
 static void fuzz_copy(int fd)
 {
 	struct image_receive *receive =
-		image_receive_new(&f.loop, f.store, NOTHING, WANTED, &receive_events, NULL);
+		image_receive_new(&f.loop, f.store, NOTHING, WANTED, 0, &receive_events, NULL);
 	struct image_copy *copy;
 
 	f.over = false;

@@ -169,6 +169,10 @@ static void test_upload_failures(void **state)
 		expect_status(w, cases[i].status,
 			      &(struct ask){"GET", "/v1/images/" DISK ":upload?size=3"});
 	}
+	/* The field at fault tells witnessctl that asking again does not help. */
+	w->core.upload_error = -EEXIST;
+	expect_problem(w, 409, "no", "size",
+		       &(struct ask){"GET", "/v1/images/" DISK ":upload?size=3"});
 	w->core.upload_error = 0;
 	expect_status(w, 404, &(struct ask){"GET", "/v1/images/x"});
 	api_host_set(w->api, NULL);

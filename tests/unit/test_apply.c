@@ -14,6 +14,7 @@
 #include "cluster/snapshot.h"
 #include "lib/rng.h"
 #include "tests/unit/commands.h"
+#include "tests/unit/events.h"
 
 enum {
 	NONE = TB__REFUSAL__REFUSAL_NONE,
@@ -77,25 +78,6 @@ static void expect(struct model *m, struct command *c, int refusal, const char *
 			     result.certificates_changed);
 	}
 	apply_result_free(&result);
-}
-
-static int event_visit(void *arg, const Tb__Event *row)
-{
-	char **text = arg;
-
-	free(*text);
-	*text = mem_printf("%s|%s|%s|%s|%s", row->type, row->actor, row->site, row->node,
-			   row->message);
-	return 0;
-}
-
-static void expect_event(struct model *m, const char *text)
-{
-	char *newest = NULL;
-
-	assert_int_equal(store_events_newest(m->s, 1, event_visit, &newest), 0);
-	assert_string_equal(newest != NULL ? newest : "", text);
-	free(newest);
 }
 
 static uint64_t last_event(struct model *m)
@@ -216,7 +198,7 @@ static void test_before_init(void **state)
 	model_open(&m);
 	assert_int_equal(model_put_site(&m, "a", CREATE), TB__REFUSAL__REFUSAL_NOT_INITIALISED);
 	assert_int_equal(model_init_cluster(&m), NONE);
-	expect_event(&m, "cluster.created|root@test||b1|cluster c1 created on board b1");
+	expect_event(&m, "cluster.created|root@test||b1||cluster c1 created on board b1");
 	assert_int_equal(model_init_cluster(&m), TB__REFUSAL__REFUSAL_INITIALISED);
 	store_close(m.s);
 }
@@ -300,7 +282,7 @@ static void test_cluster_set(void **state)
 		assert_int_equal(result.cluster_changed, i == 0);
 		apply_result_free(&result);
 	}
-	expect_event(m, "cluster.changed|root@test|||unknown sites are now created when they "
+	expect_event(m, "cluster.changed|root@test||||unknown sites are now created when they "
 			"first attach");
 }
 
@@ -383,7 +365,7 @@ static void test_token_checks(void **state)
 	assert_int_equal(row->created_ms, TEST_TIME);
 	assert_string_equal(row->created_by, "root@test");
 	tb__token__free_unpacked(row, NULL);
-	expect_event(m, "token.created|root@test|||token " TOKEN " ops of role node created");
+	expect_event(m, "token.created|root@test||||token " TOKEN " ops of role node created");
 }
 
 static int token_revoke(struct model *m, const char *id)
@@ -480,12 +462,12 @@ static void test_join_tokens(void **state)
 
 	node.name = TEXT("b2");
 	assert_int_equal(node_add(m, &op, TEST_TIME + 99), NONE);
-	expect_event(m, "node.added|root@test||b2|board b2 admitted with id 2 by token " TOKEN);
+	expect_event(m, "node.added|root@test||b2||board b2 admitted with id 2 by token " TOKEN);
 	node.name = TEXT("b3");
 	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_USED);
 	assert_int_equal(token_revoke(m, TOKEN), NONE);
 	assert_int_equal(node_add(m, &op, TEST_TIME), TB__REFUSAL__REFUSAL_TOKEN_REVOKED);
-	expect_event(m, "token.revoked|root@test|||token " TOKEN " revoked");
+	expect_event(m, "token.revoked|root@test||||token " TOKEN " revoked");
 	token.id = TEXT("00000000000000bb");
 	token.role = TB__ROLE__ROLE_ADMIN;
 	op.token_id = token.id;
@@ -557,13 +539,13 @@ static void test_nodes(void **state)
 	c.c.op_case = TB__COMMAND__OP_NODE_SET;
 	c.c.node_set = &promote;
 	expect(m, &c, NONE, "");
-	expect_event(m, "node.joined|root@test||b2|board b2 is a voter");
+	expect_event(m, "node.joined|root@test||b2||board b2 is a voter");
 	assert_int_equal(node_remove(m, 99), NOT_FOUND);
 	assert_int_equal(revoked(m, serial), 0);
 	assert_int_equal(node_remove(m, 2), NONE);
 	assert_int_equal(revoked(m, serial), 1);
 	assert_int_equal(revoked(m, NODE_CERTIFICATE), 0);
-	expect_event(m, "node.removed|root@test||b2|board b2 removed from the cluster");
+	expect_event(m, "node.removed|root@test||b2||board b2 removed from the cluster");
 	for (uint64_t id = 3; id <= LIMIT_NODES; id++)
 		assert_int_equal(node_remove(m, id), NONE);
 	assert_int_equal(node_remove(m, 1), INVALID); /* the last one */
@@ -597,7 +579,7 @@ static void test_node_set(void **state)
 	op.address = TEXT("192.0.2.9:7443");
 	command_renew(m, &c);
 	expect(m, &c, NONE, "");
-	expect_event(m, "node.changed|root@test||b1|board b1 changed: 192.0.2.9:7443, version ");
+	expect_event(m, "node.changed|root@test||b1||board b1 changed: 192.0.2.9:7443, version ");
 	assert_int_equal(store_node_get(m->s, 1, &row), 0);
 	assert_string_equal(row->address, "192.0.2.9:7443");
 	assert_int_equal(row->role, TB__NODE_ROLE__NODE_ROLE_VOTER); /* not given: stays */
@@ -642,7 +624,7 @@ static void test_node_replace(void **state)
 	node.name = TEXT("b1");
 	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
 	expect_event(m,
-		     "node.replaced|root@test||b2|board b2 (id 2) is replaced by a new board with "
+		     "node.replaced|root@test||b2||board b2 (id 2) is replaced by a new board with "
 		     "id 3 by token 00000000000000ca");
 	assert_int_equal(revoked(m, serial), 1);
 	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
@@ -658,7 +640,7 @@ static void test_node_replace(void **state)
 	op.token_id = token.id;
 	node.name = TEXT("b9");
 	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
-	expect_event(m, "node.added|root@test||b9|board b9 admitted with id 4 by token "
+	expect_event(m, "node.added|root@test||b9||board b9 admitted with id 4 by token "
 			"00000000000000cb");
 }
 
@@ -703,7 +685,7 @@ static void test_node_drain(void **state)
 	assert_int_equal(node_drain(m, 1, (Tb__Drain)3), INVALID);
 	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
 	expect_event(m,
-		     "node.drained|root@test||b1|board b1 is drained: its site nodes are sent to "
+		     "node.drained|root@test||b1||board b1 is drained: its site nodes are sent to "
 		     "the other boards");
 	assert_int_equal(store_node_get(m->s, 1, &row), 0);
 	assert_int_equal(row->drain, TB__DRAIN__DRAIN_GENTLE);
@@ -724,7 +706,7 @@ static void test_node_drain(void **state)
 	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_GENTLE), NONE);
 	assert_int_equal(last_event(m), events); /* nothing changed */
 	assert_int_equal(node_drain(m, 1, TB__DRAIN__DRAIN_OFF), NONE);
-	expect_event(m, "node.undrained|root@test||b1|board b1 serves sites again");
+	expect_event(m, "node.undrained|root@test||b1||board b1 serves sites again");
 }
 
 /* --- a new history --------------------------------------------------------------------------- */
@@ -875,7 +857,7 @@ static void test_restore(void **state)
 	r.node.id = 2;
 	assert_int_equal(restore_send(&m, &r.op, now), NONE);
 	expect_event(&m,
-		     "cluster.restored|root@test||b1|history 1 of cluster c1 begins on board b1, "
+		     "cluster.restored|root@test||b1||history 1 of cluster c1 begins on board b1, "
 		     "from the backup");
 	assert_int_equal(epoch_of(&m, "a", &node), floor);
 	assert_int_equal(node, 7);
@@ -995,7 +977,7 @@ static void test_quotas(void **state)
 
 	assert_int_equal(tenant_quota(m, "a b", 1), INVALID);
 	assert_int_equal(tenant_quota(m, "red", 2), NONE);
-	expect_event(m, "tenant.changed|root@test|||tenant red may have 2 sites");
+	expect_event(m, "tenant.changed|root@test||||tenant red may have 2 sites");
 	assert_int_equal(tenant_quota(m, "blue", 1), NONE);
 	assert_int_equal(tenant_quota(m, "green", 7), NONE);
 	assert_int_equal(store_cluster_get(m->s, &cluster), 0);
@@ -1016,7 +998,7 @@ static void test_quotas(void **state)
 	assert_int_equal(tenant_delete(m, "red", "r2"), NONE);
 	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), LIMIT);
 	assert_int_equal(tenant_quota(m, "red", 0), NONE);
-	expect_event(m, "tenant.changed|root@test|||tenant red may have any number of sites");
+	expect_event(m, "tenant.changed|root@test||||tenant red may have any number of sites");
 	assert_int_equal(tenant_put(m, "red", "r2", "red", UPSERT), NONE);
 	assert_int_equal(tenant_put(m, "red", "r3", "red", UPSERT), NONE);
 }
@@ -1067,9 +1049,9 @@ static void test_alarms(void **state)
 	alone.subject = TEXT("a");
 	alone.message = TEXT("it is alone");
 	assert_int_equal(alarm_command(m, &alone, NULL), NONE);
-	expect_event(m, "alarm.raised|root@test|a||it is alone");
+	expect_event(m, "alarm.raised|root@test|a|||it is alone");
 	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
-	expect_event(m, "alarm.raised|root@test||b1|it is slow");
+	expect_event(m, "alarm.raised|root@test||b1||it is slow");
 	assert_int_equal(alarm_count(m), 2);
 	/* It is there: nothing happens, whatever it says now. */
 	events = last_event(m);
@@ -1077,7 +1059,7 @@ static void test_alarms(void **state)
 	assert_int_equal(alarm_command(m, &slow, NULL), NONE);
 	assert_int_equal(last_event(m), events);
 	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
-	expect_event(m, "alarm.cleared|root@test||b1|over: it is slow");
+	expect_event(m, "alarm.cleared|root@test||b1||over: it is slow");
 	events = last_event(m);
 	assert_int_equal(alarm_command(m, NULL, &slow), NONE);
 	assert_int_equal(last_event(m), events);
@@ -1407,9 +1389,9 @@ static void test_certificate_life(void **state)
 	op.life_ms = 60000;
 	command_renew(m, &c);
 	expect(m, &c, NONE, "");
-	expect_event(m,
-		     "cluster.changed|root@test|||certificates of boards and API clients live 60 s "
-		     "from now on");
+	expect_event(
+		m, "cluster.changed|root@test||||certificates of boards and API clients live 60 s "
+		   "from now on");
 }
 
 /* --- sites ----------------------------------------------------------------------------------- */
@@ -1525,7 +1507,7 @@ static void test_site_modes(void **state)
 	struct model *m = *state;
 
 	assert_int_equal(model_put_site(m, "london-1", CREATE), NONE);
-	expect_event(m, "site.created|root@test|london-1||site london-1 created");
+	expect_event(m, "site.created|root@test|london-1|||site london-1 created");
 	assert_int_equal(model_put_site(m, "london-1", CREATE), EXISTS);
 	assert_int_equal(model_put_site(m, "london-1", REPLACE), NONE);
 	assert_int_equal(model_put_site(m, "london-2", REPLACE), NOT_FOUND);
@@ -1533,7 +1515,7 @@ static void test_site_modes(void **state)
 	assert_int_equal(model_put_site(m, "london-2", UPSERT), NONE);
 	assert_int_equal(model_put_site(m, "london 2", UPSERT), INVALID);
 	assert_int_equal(model_put_site(m, "a", (Tb__SitePut__Mode)3), INVALID);
-	expect_event(m, "site.created|root@test|london-2||site london-2 created");
+	expect_event(m, "site.created|root@test|london-2|||site london-2 created");
 }
 
 struct site_case {
@@ -1632,7 +1614,7 @@ static void test_upsert_leaves_equal_alone(void **state)
 	assert_null(row->status);
 	assert_string_equal(row->labels[0]->key, "owner"); /* sorted */
 	tb__site__free_unpacked(row, NULL);
-	expect_event(m, "site.changed|root@test|london-1||site london-1 changed");
+	expect_event(m, "site.changed|root@test|london-1|||site london-1 changed");
 }
 
 static void test_site_revisions(void **state)
@@ -1672,7 +1654,7 @@ static void test_bulk_is_all_or_nothing(void **state)
 	expect_put(m, sites, 3, 0, INVALID, "sites[2].policy.tieBreakerNode");
 	assert_int_equal(store_count(m->s, "site", &count), 0);
 	assert_int_equal(count, 0);
-	expect_event(m, "cluster.created|root@test||b1|cluster c1 created on board b1");
+	expect_event(m, "cluster.created|root@test||b1||cluster c1 created on board b1");
 	t[2].site.policy = NULL;
 	expect_put(m, sites, 3, 7, INVALID, "ifRevision");
 	expect_put(m, sites, 0, 0, INVALID, "sites");
@@ -1738,7 +1720,7 @@ static void test_site_delete(void **state)
 	assert_int_equal(result.results[0]->deleted, 2);
 	assert_int_equal(result.site_count, 2);
 	apply_result_free(&result);
-	expect_event(m, "site.deleted|root@test|b||site b deleted");
+	expect_event(m, "site.deleted|root@test|b|||site b deleted");
 }
 
 /* --- grants ---------------------------------------------------------------------------------- */
@@ -1764,13 +1746,13 @@ static void test_grants(void **state)
 	assert_int_equal(model_grant(m, id, 0, UINT64_MAX, 1), INVALID);
 	assert_int_equal(model_grant(m, id, 0, 1, 0), INVALID); /* node 0 */
 	assert_int_equal(model_grant(m, id, 0, 7, 1), NONE);
-	expect_event(m, "grant.given|root@test|london-1||vote of london-1 given to node 1 on ring "
+	expect_event(m, "grant.given|root@test|london-1|||vote of london-1 given to node 1 on ring "
 			"1.29 (epoch 7): node 2 confirmed its refusal");
 	assert_int_equal(model_grant(m, id, 0, 8, 2), CONFLICT); /* decided on an old state */
 	assert_int_equal(model_grant(m, id, 7, 7, 2), CONFLICT);
 	assert_int_equal(model_grant(m, id, 7, 3, 2), CONFLICT);
 	assert_int_equal(model_grant(m, id, 7, 9, 2), NONE);
-	expect_event(m, "grant.moved|root@test|london-1||vote of london-1 given to node 2 on ring "
+	expect_event(m, "grant.moved|root@test|london-1|||vote of london-1 given to node 2 on ring "
 			"2.29 (epoch 9): node 2 confirmed its refusal");
 	assert_int_equal(model_grant(m, id, 9, 10, 2), NONE);
 	/* A storm of grants must not push out the ids of commands that may be tried again. */
@@ -1802,7 +1784,7 @@ static void test_grants(void **state)
 	assert_int_equal(result.grants[0]->granted_ms, TEST_TIME);
 	apply_result_free(&result);
 	expect_event(m,
-		     "grant.moved|root@test|london-1||vote of london-1 given to nodes 1, 2, 3, 4, "
+		     "grant.moved|root@test|london-1|||vote of london-1 given to nodes 1, 2, 3, 4, "
 		     "5, 6, 7, 8 and 2 more on ring 0.0 (epoch 11)");
 }
 
@@ -1833,8 +1815,9 @@ static void test_leases(void **state)
 	command_renew(m, &c);
 	expect(m, &c, NONE, "");
 	expect_event(
-		m, "lease.granted|root@test|london-1||lease of london-1 given to node 1 (epoch 1): "
-		   "only node 1 wants the lease");
+		m,
+		"lease.granted|root@test|london-1|||lease of london-1 given to node 1 (epoch 1): "
+		"only node 1 wants the lease");
 	note.site_id = grant.site_id;
 	note.epoch = 2;
 	note.generation = 9;
@@ -1883,7 +1866,7 @@ static void test_epochs_survive_deletion(void **state)
 	tb__grant__free_unpacked(grant, NULL);
 	assert_int_equal(model_grant(m, id, 0, 1, 1), CONFLICT);
 	assert_int_equal(model_grant(m, id, 40, 41, 1), NONE);
-	expect_event(m, "grant.given|root@test|london-1||vote of london-1 given to node 1 on ring "
+	expect_event(m, "grant.given|root@test|london-1|||vote of london-1 given to node 1 on ring "
 			"1.29 (epoch 41): node 2 confirmed its refusal");
 	buf_free(&snapshot);
 }
@@ -1945,12 +1928,12 @@ static void test_certificates(void **state)
 		expect(m, &c, cases[i].refusal, cases[i].field);
 	}
 	expect_event(m,
-		     "certificate.issued|root@test|||client certificate " SERIAL " issued to ann");
+		     "certificate.issued|root@test||||client certificate " SERIAL " issued to ann");
 	assert_int_equal(certificate_revoke(m, "bb"), NOT_FOUND);
 	assert_int_equal(certificate_revoke(m, SERIAL), NONE);
 	assert_int_equal(revoked(m, SERIAL), 1);
 	expect_event(
-		m, "certificate.revoked|root@test|||client certificate " SERIAL " of ann revoked");
+		m, "certificate.revoked|root@test||||client certificate " SERIAL " of ann revoked");
 	assert_int_equal(certificate_revoke(m, SERIAL), NONE); /* again: nothing to do */
 }
 
@@ -2030,7 +2013,7 @@ static void test_event_add(void **state)
 		c.c.event_add = &op;
 		expect(m, &c, cases[i].field[0] != '\0' ? INVALID : NONE, cases[i].field);
 	}
-	expect_event(m, "lease.lost|root@test||b1|m");
+	expect_event(m, "lease.lost|root@test||b1||m");
 	assert_int_equal(last_event(m), 2);
 }
 

@@ -13,6 +13,7 @@
 #include "cluster/snapshot.h"
 #include "proto/json.h"
 #include "tests/unit/commands.h"
+#include "tests/unit/events.h"
 
 enum {
 	NONE = TB__REFUSAL__REFUSAL_NONE,
@@ -86,25 +87,6 @@ static void ok(struct model *m, const char *json)
 #define RUN(name, verb) "{\"vmRun\":{\"name\":\"" name "\",\"verb\":\"" verb "\"}}"
 #define PLACE(vm, incarnation, node)                                                               \
 	"{\"vmPlace\":{\"vm\":" #vm ",\"incarnation\":" #incarnation ",\"node\":" #node "}}"
-
-static int event_visit(void *arg, const Tb__Event *row)
-{
-	char **text = arg;
-
-	free(*text);
-	*text = mem_printf("%s|%s|%s|%s|%s", row->type, row->actor, row->node, row->vm,
-			   row->message);
-	return 0;
-}
-
-static void expect_event(struct model *m, const char *text)
-{
-	char *newest = NULL;
-
-	assert_int_equal(store_events_newest(m->s, 1, event_visit, &newest), 0);
-	assert_string_equal(newest != NULL ? newest : "", text);
-	free(newest);
-}
 
 static Tb__Vm *vm_of(struct model *m, const char *name)
 {
@@ -206,7 +188,7 @@ static void test_images(void **state)
 	ok(m, IMAGE(OTHER, "data", ",\"size\":5"));
 	assert_true(images_changed && !vms_changed);
 	assert_int_equal(last.created, 1);
-	expect_event(m, "image.added|root@test|||image data added (5 bytes, SHA-256 " OTHER ")");
+	expect_event(m, "image.added|root@test||||image data added (5 bytes, SHA-256 " OTHER ")");
 	assert_int_equal(store_image_find(m->s, "data", &row), 0);
 	assert_string_equal(row->sha256, OTHER);
 	assert_string_equal(row->created_by, "root@test");
@@ -221,7 +203,7 @@ static void test_images(void **state)
 	expect(m, "{\"imageRemove\":{\"sha256\":\"" OTHER "0\"}}", INVALID, "sha256");
 	ok(m, "{\"imageRemove\":{\"sha256\":\"" OTHER "\"}}");
 	assert_true(images_changed);
-	expect_event(m, "image.removed|root@test|||image data removed (SHA-256 " OTHER ")");
+	expect_event(m, "image.removed|root@test||||image data removed (SHA-256 " OTHER ")");
 	expect(m, "{\"imageRemove\":{\"sha256\":\"" OTHER "\"}}", NOT_FOUND, "sha256");
 }
 
@@ -299,7 +281,7 @@ static void test_create(void **state)
 	      "{\"kind\":\"data\",\"sizeMib\":10}],\"nics\":[{\"bridge\":\"br0\"}]}}}}");
 	assert_int_equal(last.created, 1);
 	assert_true(vms_changed && !images_changed);
-	expect_event(m, "vm.created|root@test||web|VM web created: 1 vCPU, 128 MiB");
+	expect_event(m, "vm.created|root@test|||web|VM web created: 1 vCPU, 128 MiB");
 	expect_row(m, "web",
 		   "{\"id\":\"1\",\"name\":\"web\",\"labels\":{\"a\":\"1\",\"b\":\"2\"},"
 		   "\"config\":{\"vcpus\":1,\"memoryMib\":128,\"kernel\":\"" KERNEL
@@ -313,7 +295,7 @@ static void test_create(void **state)
 	/* Started at once. */
 	ok(m, "{\"vmPut\":{\"vm\":{\"name\":\"db\",\"running\":true,"
 	      "\"config\":{\"kernel\":\"linux\",\"vcpus\":2}}}}");
-	expect_event(m, "vm.started|root@test||db|VM db is to run");
+	expect_event(m, "vm.started|root@test|||db|VM db is to run");
 	expect_placement(m, "db", true, "{}");
 }
 
@@ -425,12 +407,12 @@ static void test_change(void **state)
 	assert_false(vms_changed);
 	ok(m, SET("web", ",\"memoryMib\":256"));
 	assert_int_equal(last.changed, 1);
-	expect_event(m, "vm.changed|root@test||web|VM web changed");
+	expect_event(m, "vm.changed|root@test|||web|VM web changed");
 	ok(m, RUN("web", "start"));
 	ok(m, PLACE(1, 0, 2));
 	/* While it runs: `running` and the placement are not VmPut's. */
 	ok(m, SET("web", ",\"memoryMib\":512"));
-	expect_event(m, "vm.changed|root@test||web|VM web changed; it takes effect at its next "
+	expect_event(m, "vm.changed|root@test|||web|VM web changed; it takes effect at its next "
 			"start");
 	expect_placement(m, "web", true, "{\"node\":\"2\",\"incarnation\":\"1\"}");
 	expect(m, SET("web", ",\"memoryMib\":1200"), INVALID, "config.memoryMib");
@@ -527,7 +509,7 @@ static void test_admission(void **state)
 	/* Room for the loss of a board: 2 of 3 boards have 2000 MiB. */
 	ok(m, "{\"clusterSet\":{\"keepRoom\":\"on\"}}");
 	assert_int_equal(last.changed, 1);
-	expect_event(m, "cluster.changed|root@test|||room is kept for the virtual machines of any "
+	expect_event(m, "cluster.changed|root@test||||room is kept for the virtual machines of any "
 			"one board: what would not leave it is refused");
 	ok(m, "{\"clusterSet\":{}}"); /* any: stays */
 	assert_int_equal(last.unchanged, 1);
@@ -572,7 +554,7 @@ static void test_no_hosts(void **state)
 			 i);
 		ok(m, json);
 	}
-	expect_event(m, "node.host|root@test|b3||board b3 hosts no virtual machines: there is no "
+	expect_event(m, "node.host|root@test||b3||board b3 hosts no virtual machines: there is no "
 			"/dev/kvm");
 	expect(m, PUT("web", ""), INVALID, "");
 	assert_string_equal(last_message, "no board hosts virtual machines: b3 there is no "
@@ -592,11 +574,11 @@ static void test_run(void **state)
 	assert_int_equal(last.unchanged, 1);
 	ok(m, RUN("web", "start"));
 	assert_true(vms_changed);
-	expect_event(m, "vm.started|root@test||web|VM web is to run");
+	expect_event(m, "vm.started|root@test|||web|VM web is to run");
 	ok(m, RUN("web", "start"));
 	assert_int_equal(last.unchanged, 1);
 	ok(m, PLACE(1, 0, 2));
-	expect_event(m, "vm.placed|root@test|b2|web|VM web goes to b2 (incarnation 1)");
+	expect_event(m, "vm.placed|root@test||b2|web|VM web goes to b2 (incarnation 1)");
 	/* A restart leaves the placement in the same entry, and is to come back there. */
 	ok(m, RUN("web", "restart"));
 	expect_placement(
@@ -605,9 +587,9 @@ static void test_run(void **state)
 		"\"reason\":\"it is restarted by a person\"}");
 	/* So does a stop; a second one with force makes it hard, and there is no way back. */
 	ok(m, RUN("web", "stop"));
-	expect_event(m, "vm.stopped|root@test||web|VM web is stopped");
+	expect_event(m, "vm.stopped|root@test|||web|VM web is stopped");
 	ok(m, "{\"vmRun\":{\"name\":\"web\",\"verb\":\"stop\",\"hard\":true}}");
-	expect_event(m, "vm.stopped|root@test||web|VM web is stopped, without asking the guest");
+	expect_event(m, "vm.stopped|root@test|||web|VM web is stopped, without asking the guest");
 	ok(m, RUN("web", "stop"));
 	assert_int_equal(last.unchanged, 1);
 	expect_placement(m, "web", false,
@@ -621,7 +603,7 @@ static void test_run(void **state)
 	expect_placement(m, "web", true, "{\"node\":\"2\",\"incarnation\":\"2\"}");
 	ok(m, RUN("web", "stop"));
 	ok(m, PLACE(1, 2, 0));
-	expect_event(m, "vm.released|root@test|b2|web|VM web is off b2");
+	expect_event(m, "vm.released|root@test||b2|web|VM web is off b2");
 	expect_placement(m, "web", false, "{\"incarnation\":\"2\"}");
 }
 
@@ -643,7 +625,7 @@ static void test_delete(void **state)
 	ok(m, "{\"vmDelete\":{\"name\":\"web\"}}");
 	assert_int_equal(last.deleted, 1);
 	assert_true(vms_changed);
-	expect_event(m, "vm.deleted|root@test||web|VM web deleted");
+	expect_event(m, "vm.deleted|root@test|||web|VM web deleted");
 	ok(m, PUT("web", "")); /* with an id of its own */
 	expect(m, PLACE(1, 1, 2), NOT_FOUND, "vm");
 }
@@ -666,13 +648,13 @@ static void test_move(void **state)
 			    "b2 cannot take VM web: b2 has 1000 MiB for virtual machines, 502 of "
 			    "them are taken by 1, and it needs 600");
 	ok(m, "{\"vmMove\":{\"name\":\"web\",\"node\":3}}");
-	expect_event(m, "vm.moving|root@test||web|VM web is to move to b3");
+	expect_event(m, "vm.moving|root@test|||web|VM web is to move to b3");
 	expect_placement(
 		m, "web", true,
 		"{\"node\":\"1\",\"incarnation\":\"1\",\"releasing\":true,\"target\":\"3\","
 		"\"reason\":\"it is moved by a person\"}");
 	ok(m, PLACE(1, 1, 3));
-	expect_event(m, "vm.moved|root@test|b3|web|VM web moves from b1 to b3 (incarnation 2)");
+	expect_event(m, "vm.moved|root@test||b3|web|VM web moves from b1 to b3 (incarnation 2)");
 	/* Anywhere else: not back to where it was. */
 	ok(m, "{\"vmMove\":{\"name\":\"web\"}}");
 	expect_placement(m, "web", true,
@@ -744,7 +726,7 @@ static void test_data_disks_pin(void **state)
 	assert_int_equal(store_node_delete(m->s, 3), 0);
 	expect(m, RUN("db", "start"), INVALID, "config.disks");
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":4,\"force\":true}}");
-	expect_event(m, "vm.moving|root@test||db|VM db is to start next on b4");
+	expect_event(m, "vm.moving|root@test|||db|VM db is to start next on b4");
 	ok(m, RUN("db", "start"));
 }
 
@@ -774,7 +756,7 @@ static void test_incarnations(void **state)
 	expect(m, RELEASE(1, 0, ""), CONFLICT, "incarnation");
 	expect(m, SETTLE(1, 0, ",\"ended\":true"), CONFLICT, "incarnation");
 	ok(m, "{\"vmPlace\":{\"vm\":1,\"incarnation\":1,\"node\":3,\"reason\":\"b2 is lost\"}}");
-	expect_event(m, "vm.moved|root@test|b3|web|VM web moves from b2 to b3 (incarnation 2): b2 "
+	expect_event(m, "vm.moved|root@test||b3|web|VM web moves from b2 to b3 (incarnation 2): b2 "
 			"is lost");
 	/* Nowhere keeps the incarnation: the next placement gives the next one. */
 	ok(m, PLACE(1, 2, 0));
@@ -799,7 +781,7 @@ static void test_release(void **state)
 	ok(m, RUN("web", "start"));
 	ok(m, PLACE(1, 0, 2));
 	ok(m, RELEASE(1, 1, ",\"reason\":\"b2 is drained\""));
-	expect_event(m, "vm.releasing|root@test|b2|web|VM web is to leave b2: b2 is drained");
+	expect_event(m, "vm.releasing|root@test||b2|web|VM web is to leave b2: b2 is drained");
 	expect_placement(m, "web", true,
 			 "{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"reason\":\"b2 "
 			 "is drained\"}");
@@ -812,7 +794,7 @@ static void test_release(void **state)
 			 "\"reason\":\"b2 is drained\"}");
 	ok(m, PLACE(1, 1, 3));
 	ok(m, RELEASE(1, 2, ",\"failed\":true,\"hard\":true,\"reason\":\"it crashed\""));
-	expect_event(m, "vm.failed|root@test|b3|web|VM web failed on b3: it crashed");
+	expect_event(m, "vm.failed|root@test||b3|web|VM web failed on b3: it crashed");
 	expect_placement(m, "web", true,
 			 "{\"node\":\"3\",\"incarnation\":\"2\",\"releasing\":true,\"hard\":true,"
 			 "\"moves\":1,\"avoid\":\"3\",\"reason\":\"it crashed\"}");
@@ -832,13 +814,13 @@ static void test_release(void **state)
 	ok(m, PLACE(1, 4, 1));
 	/* It runs well: forgotten. */
 	ok(m, SETTLE(1, 5, ",\"well\":true"));
-	expect_event(m, "vm.well|root@test|b1|web|VM web runs well on b1");
+	expect_event(m, "vm.well|root@test||b1|web|VM web runs well on b1");
 	expect_placement(m, "web", true, "{\"node\":\"1\",\"incarnation\":\"5\"}");
 	ok(m, SETTLE(1, 5, ",\"well\":true"));
 	assert_int_equal(last.unchanged, 1);
 	/* And ends by itself. */
 	ok(m, SETTLE(1, 5, ",\"ended\":true,\"reason\":\"its guest powered off\""));
-	expect_event(m, "vm.ended|root@test|b1|web|VM web has ended on b1: its guest powered off");
+	expect_event(m, "vm.ended|root@test||b1|web|VM web has ended on b1: its guest powered off");
 	expect_placement(m, "web", false,
 			 "{\"node\":\"1\",\"incarnation\":\"5\",\"releasing\":true,\"hard\":true,"
 			 "\"reason\":\"its guest powered off\"}");
@@ -887,7 +869,7 @@ static void test_node_host(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		expect(m, cases[i].json, cases[i].refusal, cases[i].field);
 	host_set(m, 1, 2000);
-	expect_event(m, "node.host|root@test|b1||board b1 hosts virtual machines: 4 cores, 2000 "
+	expect_event(m, "node.host|root@test||b1||board b1 hosts virtual machines: 4 cores, 2000 "
 			"MiB, bridges: br0");
 	host_set(m, 1, 2000);
 	assert_int_equal(last.unchanged, 1);

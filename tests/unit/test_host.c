@@ -10,7 +10,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/sha.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,7 +177,7 @@ struct lab {
 	struct mailbox home;
 	struct host_console *console;
 	struct buf said;
-	bool open, over;
+	bool open, over, uploaded;
 	char why[128];
 };
 
@@ -259,8 +262,25 @@ static void model_commit(void)
 	host_model_changed(lab.host, lab.applied);
 }
 
-static char text_name[] = "web", text_cluster[] = "lab", text_board[] = "b1",
+static char text_name[] = "web", text_copied[] = "copied", text_kernel[] = "kernel",
+	    text_disk[] = "disk", text_cluster[] = "lab", text_board[] = "b1",
 	    empty_address[] = "x:1";
+
+static void vm_store(Tb__Vm *vm, Tb__VmConfig *config, Tb__VmPlacement *placement)
+{
+	vm->config = config;
+	vm->running = true;
+	vm->placement = placement;
+	placement->node = 1;
+	config->vcpus = 1;
+	config->memory_mib = 64;
+	config->kernel = lab.sha256;
+	config->restart_attempts = 3;
+	config->restart_backoff_ms = 1000;
+	model_begin();
+	assert_int_equal(store_vm_put(lab.model, vm), 0);
+	model_commit();
+}
 
 static void vm_put(uint64_t incarnation, bool releasing, bool data)
 {
@@ -271,48 +291,27 @@ static void vm_put(uint64_t incarnation, bool releasing, bool data)
 
 	vm.id = 5;
 	vm.name = text_name;
-	vm.config = &config;
-	vm.running = true;
-	vm.placement = &placement;
-	placement.node = 1;
 	placement.incarnation = incarnation;
 	placement.releasing = releasing;
-	config.vcpus = 1;
-	config.memory_mib = 64;
-	config.kernel = lab.sha256;
-	config.restart_attempts = 3;
-	config.restart_backoff_ms = 1000;
 	disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
 	disk.size_mib = 1;
 	config.disks = disks;
 	config.n_disks = data;
-	model_begin();
-	assert_int_equal(store_vm_put(lab.model, &vm), 0);
-	model_commit();
+	vm_store(&vm, &config, &placement);
 }
 
-static void image_put(bool file)
+static void image_put(char *name, Tb__ImageKind kind, const void *bytes, size_t len,
+		      char sha256[65])
 {
-	static const char bytes[] = "what a kernel is made of";
 	Tb__Image image = TB__IMAGE__INIT;
 	uint8_t digest[SHA256_DIGEST_LENGTH];
-	char path[256], name[] = "kernel";
-	int fd;
 
-	SHA256((const uint8_t *)bytes, sizeof(bytes), digest);
-	hex_encode(digest, sizeof(digest), lab.sha256);
-	image.sha256 = lab.sha256;
+	SHA256(bytes, len, digest);
+	hex_encode(digest, sizeof(digest), sha256);
+	image.sha256 = sha256;
 	image.name = name;
-	image.kind = TB__IMAGE_KIND__IMAGE_KIND_KERNEL;
-	image.size = sizeof(bytes);
-	if (file) {
-		snprintf(path, sizeof(path), "%s/images", lab.data);
-		mkdir(path, 0700);
-		snprintf(path, sizeof(path), "%s/images/%s", lab.data, lab.sha256);
-		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-		assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
-		close(fd);
-	}
+	image.kind = kind;
+	image.size = len;
 	model_begin();
 	assert_int_equal(store_image_put(lab.model, &image), 0);
 	model_commit();
@@ -395,24 +394,36 @@ static void console_await_over(const char *why)
 
 static void uploaded(void *arg, int error, const char *message, uint64_t have, bool done)
 {
-	(void)arg, (void)message;
+	(void)message;
 	assert_int_equal(error, 0);
-	assert_int_equal(have, 25);
+	assert_int_equal(have, *(const size_t *)arg);
 	assert_true(done);
+	lab.uploaded = true;
+}
+
+static void upload(const char *sha256, const void *bytes, size_t len)
+{
+	static size_t size;
+
+	size = len;
+	lab.uploaded = false;
+	host_upload(lab.host, &lab.home, sha256, len, 0, bytes, len, uploaded, &size);
 }
 
 /* Without the fence nothing starts; without the image it says so; then it runs. */
 static void story_start(void)
 {
-	image_put(false);
+	static const char kernel[] = "what a kernel is made of";
+
+	image_put(text_kernel, TB__IMAGE_KIND__IMAGE_KIND_KERNEL, kernel, sizeof(kernel),
+		  lab.sha256);
 	vm_put(1, false, true);
 	host_lease(lab.host, clock_boottime_ms() + 60000, UINT64_MAX);
 	pause_ms(HOSTING_QUIET_MS + 500);
 	assert_int_equal(vm_pid(5), 0);
 	await(5, 1, IS(PREPARING), "kernel: ");
 	assert_int_equal(vm_pid(5), 0);
-	host_upload(lab.host, &lab.home, lab.sha256, 25, 0, "what a kernel is made of", 25,
-		    uploaded, NULL);
+	upload(lab.sha256, kernel, sizeof(kernel));
 	await(5, 1, IS(RUNNING), "");
 	assert_true(vm_pid(5) > 0);
 	assert_true(vm_folder());
@@ -474,6 +485,38 @@ static void story_release(void)
 	await(5, 3, IS(RUNNING), "");
 }
 
+/* Another board that makes links, and says nothing on them: each is closed in time, with words. */
+static void story_silent(void)
+{
+	uint8_t head[FRAME_HEAD], payload[256];
+	ProtobufCMessage *message;
+	int pairs[3][2];
+	size_t len;
+
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]), 0);
+		assert_int_equal(setsockopt(pairs[i][0], SOL_SOCKET, SO_RCVTIMEO,
+					    &(struct timeval){.tv_sec = WAIT_MS / 1000},
+					    sizeof(struct timeval)),
+				 0);
+		host_link_accepted(lab.host, 2, pairs[i][1]);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(recv(pairs[i][0], head, sizeof(head), MSG_WAITALL), sizeof(head));
+		len = frame_payload_len(head);
+		assert_in_range(len, 1, sizeof(payload));
+		assert_int_equal(recv(pairs[i][0], payload, len, MSG_WAITALL), len);
+		assert_int_equal(frame_unpack(&tb__host_frame__descriptor, payload, len,
+					      FRAME_MEMORY(len), &message),
+				 0);
+		assert_string_equal(((Tb__HostFrame *)message)->end,
+				    "this board was not told in time what the link is for");
+		protobuf_c_message_free_unpacked(message, NULL);
+		assert_int_equal(recv(pairs[i][0], head, 1, 0), 0);
+		close(pairs[i][0]);
+	}
+}
+
 static void story_delete(void)
 {
 	uint64_t end = clock_boottime_ms() + WAIT_MS;
@@ -490,13 +533,94 @@ static void story_delete(void)
 	assert_false(vm_folder());
 }
 
+/* A copy whose first piece stays with a slow disk until the host has heard that it is to stop. */
+static struct {
+	atomic_bool armed;
+	atomic_uint pieces;
+	sem_t stops;
+	atomic_bool heard;
+} copy;
+
+/* In place of libc's: what is copied goes to the disk piece by piece. */
+int sync_file_range(int fd, off64_t offset, off64_t count, unsigned flags)
+{
+	(void)fd, (void)offset, (void)count, (void)flags;
+	if (copy.armed && copy.pieces++ == 0)
+		sem_wait(&copy.stops);
+	return 0;
+}
+
+static void stop_asked(void *arg, int error, const char *message, uint64_t have, bool done)
+{
+	(void)arg, (void)message, (void)have, (void)done;
+	if (error == -ESHUTDOWN)
+		copy.heard = true;
+}
+
+/* Letters come in order: whoever is refused knows that the host has read the one before. */
+static void *copy_let_go(void *arg)
+{
+	(void)arg;
+	while (!copy.heard) {
+		host_upload(lab.host, &lab.home, lab.sha256, 25, 0, NULL, 0, stop_asked, NULL);
+		pause_ms(2);
+	}
+	sem_post(&copy.stops);
+	return NULL;
+}
+
+/* false: the file system clones, and nothing is copied. */
+static bool copy_begin(void)
+{
+	char problem[256];
+	static uint8_t bytes[3 << 20];
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+	char sha256[65];
+	Tb__Vm vm = TB__VM__INIT;
+	Tb__VmConfig config = TB__VM_CONFIG__INIT;
+	Tb__VmPlacement placement = TB__VM_PLACEMENT__INIT;
+	Tb__VmDisk disk = TB__VM_DISK__INIT, *disks[] = {&disk};
+
+	memset(bytes, 0x5a, sizeof(bytes));
+	image_put(text_disk, TB__IMAGE_KIND__IMAGE_KIND_DISK, bytes, sizeof(bytes), sha256);
+	upload(sha256, bytes, sizeof(bytes));
+	sem_init(&copy.stops, 0, 0);
+	vm.id = 6;
+	vm.name = text_copied;
+	placement.incarnation = 1;
+	disk.kind = TB__DISK_KIND__DISK_KIND_OVERLAY;
+	disk.image = sha256;
+	config.disks = disks;
+	config.n_disks = 1;
+	while (!lab.uploaded && clock_boottime_ms() < end) {
+		pause_ms(20);
+		lease_give();
+	}
+	copy.armed = true;
+	vm_store(&vm, &config, &placement);
+	while (copy.pieces == 0 && condition(6, 1, problem) != IS(RUNNING) &&
+	       clock_boottime_ms() < end) {
+		pause_ms(20);
+		lease_give();
+	}
+	return copy.pieces > 0;
+}
+
+/* What runs is asked to shut down; of what is copied no further piece is waited for. */
 static void story_stop(void)
 {
+	pthread_t other;
+	bool copies;
+
 	vm_put(4, false, false);
 	await(5, 4, IS(RUNNING), "");
 	console_open(5, true);
 	console_await("of web");
+	copies = copy_begin();
+	pthread_create(&other, NULL, copy_let_go, NULL);
 	host_stop(lab.host);
+	pthread_join(other, NULL);
+	assert_int_equal(copy.pieces, copies);
 	assert_int_equal(vm_pid(5), 0);
 	console_await("powering off");
 	console_await_over("this board is stopping");
@@ -512,6 +636,7 @@ static void test_story(void **state)
 	story_crash();
 	story_lease();
 	story_release();
+	story_silent();
 	story_delete();
 	story_stop();
 }
@@ -545,6 +670,7 @@ static int setup(void **state)
 	if (host_start(&config, NULL, NULL, &lab.host, &why) != 0)
 		fail_msg("%s", why);
 	lab.host->kvm = "/dev/null";
+	lab.host->entrant_ms = 200;
 	config.data_dir = config.run_dir = config.vm_program = NULL;
 	config_free(&config);
 	return 0;

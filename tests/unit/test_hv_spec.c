@@ -22,6 +22,7 @@ static int spec_make(const char *text, const char *folder, bool paths, Tb__VmSpe
 	Tb__VmSpec *spec = NULL;
 	int rv;
 
+	*ret = NULL;
 	*fault = (struct fault){0};
 	rv = spec_parse(text, strlen(text), folder, &spec, fault);
 	if (rv == 0) {

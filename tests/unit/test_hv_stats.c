@@ -82,7 +82,8 @@ static int kvm_file(const struct one *list, uint32_t count, uint32_t name_size)
 		d->flags = list[i].flags;
 		d->size = list[i].size;
 		d->offset = i * 8;
-		strncpy(d->name, list[i].name, name_size);
+		/* As the kernel has it: what fills the field needs no end. */
+		memcpy(d->name, list[i].name, strnlen(list[i].name, name_size));
 		assert_int_equal(pwrite(fd, d, size, head.desc_offset + i * size), size);
 		assert_int_equal(pwrite(fd, &list[i].value, 8, head.data_offset + i * 8), 8);
 		free(d);

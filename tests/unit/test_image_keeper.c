@@ -24,6 +24,8 @@
 
 enum { BOARDS = 3, SIZE = 3 << 20, PIECE = 1 << 20, TURNS = 20000 };
 
+#define PART ".3145728.part" /* of SIZE */
+
 enum manner {
 	HONEST,
 	DOWN, /* cannot be reached */
@@ -377,17 +379,22 @@ static void uploaded(void *arg, int error, const char *message, uint64_t have, b
 	w->answered = true;
 }
 
-static int upload(struct board *b, uint64_t offset, size_t len)
+static int upload_sized(struct board *b, uint64_t size, uint64_t offset, size_t len)
 {
 	struct world *w = b->world;
 	unsigned turns = 0;
 
 	w->answered = false;
-	image_keeper_upload(b->keeper, w->name, SIZE, offset, w->bytes + offset, len, uploaded, w);
+	image_keeper_upload(b->keeper, w->name, size, offset, w->bytes + offset, len, uploaded, w);
 	while (!w->answered && turns++ < TURNS)
 		world_step(w);
 	assert_true(w->answered);
 	return w->error;
+}
+
+static int upload(struct board *b, uint64_t offset, size_t len)
+{
+	return upload_sized(b, SIZE, offset, len);
 }
 
 static void upload_all(struct board *b)
@@ -466,7 +473,7 @@ static void test_upload_refused(void **state)
 	assert_int_equal(w->error, -EINVAL);
 	assert_int_equal(upload(b, 0, 10), 0);
 	image_keeper_upload(b->keeper, w->name, SIZE + 1, 10, "x", 1, uploaded, w);
-	assert_int_equal(w->error, -EINVAL);
+	assert_int_equal(w->error, -EEXIST);
 	w->bytes[PIECE] ^= 1;
 	assert_int_equal(upload(b, 10, PIECE), 0);
 	assert_int_equal(upload(b, PIECE + 10, PIECE), 0);
@@ -493,6 +500,87 @@ static void test_upload_resumed(void **state)
 	assert_true(w->done);
 }
 
+static bool file_there(struct board *b, const char *folder, const char *suffix)
+{
+	char *path = mem_printf("%s/%s/%s%s", b->data, folder, b->world->name, suffix);
+	bool there = access(path, F_OK) == 0;
+
+	free(path);
+	return there;
+}
+
+static void assert_refused_sizes(struct board *b, const char *words)
+{
+	static const size_t lengths[] = {0, 10};
+	static const uint64_t sizes[] = {1000, SIZE - 1, SIZE + 1};
+
+	for (size_t i = 0; i < 2; i++)
+		for (size_t k = 0; k < 3; k++) {
+			struct world *w = b->world;
+
+			assert_int_equal(upload_sized(b, sizes[k], 0, lengths[i]), -EEXIST);
+			if (strstr(w->message, words) == NULL)
+				fail_msg("%s", w->message);
+		}
+}
+
+/* Another size than of what is here, by who only asks as by who sends: both sizes are named, and
+ * nothing has changed. */
+static void test_upload_other_size(void **state)
+{
+	struct world *w = *state;
+	struct board *b = &w->boards[0];
+
+	assert_int_equal(upload(b, 0, PIECE), 0);
+	assert_refused_sizes(b, "1048576 bytes of this image are here, of an upload with "
+				"size=3145728, and not size=");
+	reopen(b);
+	assert_refused_sizes(b, "go on with that size, or upload it to another board");
+	assert_true(file_there(b, "incoming", PART));
+	assert_int_equal(upload(b, 0, 0), 0);
+	assert_int_equal(w->have, PIECE);
+	assert_int_equal(upload(b, PIECE, PIECE), 0);
+	assert_int_equal(upload(b, 2 * PIECE, PIECE), 0);
+	assert_true(w->done);
+	/* Nor may the model get another size than the bytes have. */
+	assert_refused_sizes(b, "has 3145728 bytes, and not ");
+	reopen(b);
+	assert_refused_sizes(b, ": give size=3145728");
+	model(b, true, true);
+	assert_refused_sizes(b, "has 3145728 bytes, and not ");
+}
+
+/* Who asks makes no file. */
+static void test_upload_asked(void **state)
+{
+	struct world *w = *state;
+	struct board *b = &w->boards[0];
+
+	assert_int_equal(upload(b, 0, 0), 0);
+	model(b, true, false);
+	model(b, false, false);
+	assert_int_equal(upload(b, 0, 0), 0);
+	assert_int_equal(w->have, 0);
+	assert_false(file_there(b, "incoming", PART));
+	assert_int_equal(upload_sized(b, 1000, 0, 0), 0);
+}
+
+/* The part of an upload that named a wrong size does not keep the image away for ever. */
+static void test_copy_past_wrong_part(void **state)
+{
+	struct world *w = *state;
+	struct board *b = &w->boards[1];
+
+	assert_int_equal(upload_sized(b, SIZE + 5, 0, PIECE), 0);
+	reopen(b);
+	upload_all(&w->boards[0]);
+	model(&w->boards[0], true, true);
+	model(b, true, true);
+	until(b, HELD);
+	assert_file(b);
+	assert_false(file_there(b, "incoming", ".3145733.part"));
+}
+
 /* A power cut has left the length and not the bytes: the client is told to begin again. */
 static void test_upload_damaged_part(void **state)
 {
@@ -501,7 +589,7 @@ static void test_upload_damaged_part(void **state)
 
 	assert_int_equal(upload(b, 0, PIECE), 0);
 	board_close(b);
-	flip(b, "incoming", ".part");
+	flip(b, "incoming", PART);
 	board_open(b);
 	assert_int_equal(upload(b, PIECE, PIECE), 0);
 	assert_int_equal(upload(b, 2 * PIECE, PIECE), -EAGAIN);
@@ -516,7 +604,7 @@ static void test_upload_finished_later(void **state)
 	struct world *w = *state;
 	struct board *b = &w->boards[0];
 	char *from = mem_printf("%s/images/%s", b->data, w->name);
-	char *to = mem_printf("%s/incoming/%s.part", b->data, w->name);
+	char *to = mem_printf("%s/incoming/%s" PART, b->data, w->name);
 
 	upload_all(b);
 	board_close(b);
@@ -761,15 +849,6 @@ static void test_checked_once(void **state)
 
 /* --- dropped --- */
 
-static bool file_there(struct board *b, const char *folder, const char *suffix)
-{
-	char *path = mem_printf("%s/%s/%s%s", b->data, folder, b->world->name, suffix);
-	bool there = access(path, F_OK) == 0;
-
-	free(path);
-	return there;
-}
-
 static void test_dropped(void **state)
 {
 	struct world *w = *state;
@@ -826,11 +905,11 @@ static void test_old_part_dropped(void **state)
 	model(b, false, true);
 	image_keeper_tick(b->keeper, uv_now(&w->loop) + 3600000);
 	steps(w, 100);
-	assert_true(file_there(b, "incoming", ".part"));
+	assert_true(file_there(b, "incoming", PART));
 	image_keeper_tick(b->keeper, uv_now(&w->loop) + UINT64_C(25) * 3600000);
-	while (file_there(b, "incoming", ".part") && turns++ < TURNS)
+	while (file_there(b, "incoming", PART) && turns++ < TURNS)
 		world_step(w);
-	assert_false(file_there(b, "incoming", ".part"));
+	assert_false(file_there(b, "incoming", PART));
 }
 
 /* --- the end, wherever it comes --- */
@@ -861,6 +940,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_upload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_upload_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_upload_other_size, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_upload_asked, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_copy_past_wrong_part, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_upload_resumed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_upload_damaged_part, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_upload_finished_later, setup, teardown),

@@ -84,6 +84,15 @@ static char *path_of(const struct lab *l, const char *folder, const char *suffix
 	return mem_printf("%s/%s/%s%s", l->dir, folder, l->name, suffix);
 }
 
+/* Of the part of an image of l->size bytes. */
+static char *part_path(const struct lab *l)
+{
+	char suffix[40];
+
+	snprintf(suffix, sizeof(suffix), ".%zu.part", l->size);
+	return path_of(l, "incoming", suffix);
+}
+
 static struct image_part *part(struct lab *l)
 {
 	struct image_part *p = NULL;
@@ -234,7 +243,7 @@ static void test_resumed_damaged(void **state)
 {
 	struct lab *l = *state;
 	struct image_part *p = part(l);
-	char *path = path_of(l, "incoming", ".part");
+	char *path = part_path(l);
 	bool again;
 	int fd;
 
@@ -253,26 +262,49 @@ static void test_resumed_damaged(void **state)
 	assert_int_equal(check(l), 0);
 }
 
-/* Nothing of the longer one stays behind the end. */
+/* Whoever names another size does not touch what is there, be it more or less. */
 static void test_part_of_another_size(void **state)
 {
+	static const int others[] = {-60000, -1, 1, 100};
 	struct lab *l = *state;
-	size_t size = l->size;
-	struct image_part *p;
-	uint8_t junk[100] = {0};
+	struct image_part *p = part(l);
+	struct image_part *q;
 	bool again;
 
-	l->size = size + sizeof(junk);
-	p = part(l);
-	assert_int_equal(image_part_write(p, 0, l->bytes, size), 0);
-	assert_int_equal(image_part_write(p, size, junk, sizeof(junk)), 0);
+	assert_int_equal(image_part_write(p, 0, l->bytes, 50000), 0);
 	image_part_close(p);
-	l->size = size;
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		char sizes[80];
+
+		assert_int_equal(
+			image_part_open(l->store, l->name, (uint64_t)((int)l->size + others[i]), &q,
+					l->message),
+			-EEXIST);
+		snprintf(sizes, sizeof(sizes), "with size=%zu, and not %d", l->size,
+			 (int)l->size + others[i]);
+		assert_non_null(strstr(l->message, sizes));
+		assert_counts(l, 1, 0);
+	}
+	lab_open(l, 0);
 	p = part(l);
-	assert_int_equal(image_part_have(p), 0);
+	assert_int_equal(image_part_have(p), 50000);
 	assert_int_equal(fill(l, p), 0);
 	assert_int_equal(finish(l, p, &again), 0);
 	assert_int_equal(check(l), 0);
+	assert_counts(l, 0, 1);
+}
+
+/* One that was opened and got no byte binds nobody. */
+static void test_part_without_bytes(void **state)
+{
+	struct lab *l = *state;
+
+	l->size++;
+	image_part_close(part(l));
+	assert_counts(l, 1, 0);
+	l->size--;
+	put(l);
+	assert_counts(l, 0, 1);
 }
 
 static void test_every_byte_counts(void **state)
@@ -474,8 +506,10 @@ static void test_strangers(void **state)
 	struct image_identity identity;
 	struct image_part *p;
 	char *link = path_of(l, "images", "");
-	char *part_link = path_of(l, "incoming", ".part");
+	char *part_link = path_of(l, "incoming", ".5.part");
 	char *other = mem_printf("%s/images/README", l->dir);
+	static const char *const suffixes[] = {".part",	 ".0.part", ".x.part",
+					       "..part", ".5.park", ".5"};
 	char *victim = mem_printf("%s/victim", l->dir); /* of our own: the code may be broken */
 	int fd;
 
@@ -483,6 +517,12 @@ static void test_strangers(void **state)
 	assert_int_equal(symlink(victim, link), 0);
 	assert_int_equal(symlink(victim, part_link), 0);
 	assert_int_equal(close(open(other, O_CREAT | O_WRONLY, 0600)), 0);
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		char *path = path_of(l, "incoming", suffixes[i]);
+
+		assert_int_equal(close(open(path, O_CREAT | O_WRONLY, 0600)), 0);
+		free(path);
+	}
 	assert_counts(l, 0, 0);
 	assert_int_equal(image_file_open(l->store, l->name, &fd, &identity), -ELOOP);
 	assert_int_equal(image_part_open(l->store, l->name, 5, &p, l->message), -ELOOP);
@@ -515,6 +555,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_resumed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resumed_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_part_of_another_size, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_part_without_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_every_byte_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_during_check, setup, teardown),
 		cmocka_unit_test(test_identity_fields),
