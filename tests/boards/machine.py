@@ -140,12 +140,19 @@ def sparse_copy(source, target):
     subprocess.run(["cp", "--reflink=auto", "--sparse=always", source, target], check=True)
 
 
+def _slow():
+    source = HERE / "slow/slow.c"
+    return cache.made(f"programs/slow-{cache.digest(source)}", lambda directory: subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O2", "-o", directory / "slow.so", source], check=True)) / "slow.so"
+
+
 class Machine:
     """Board `number` with its files in folder/board-N: disk, sockets, console.log, pid. Nothing of its state is here, so
     any process can take hold of a machine that another one started. What it is made of the next time that it is
     switched on is whose who does that."""
 
     cpu, cores, memory_mib = "cortex-a72", 2, 1024
+    slow = 1  # so many times slower than this machine's are its clocks, see slow/slow.c
 
     def __init__(self, folder, number):
         self.number, self.name, self.address = number, f"board-{number}", f"{SUBNET}.{number}"
@@ -191,9 +198,10 @@ class Machine:
             raise Down(f"{self.name} is running already")
         for left in self.directory.glob("*.sock"):
             left.unlink()
+        more = {"LD_PRELOAD": str(_slow()), "BOARD_SLOW": str(self.slow)} if self.slow > 1 else {}
         with open(self.directory / "errors", "w") as errors:
             process = subprocess.Popen(self.words(disks), cwd=self.directory.parent, stdin=subprocess.DEVNULL, stdout=errors,
-                                       stderr=errors, start_new_session=True)
+                                       stderr=errors, start_new_session=True, env={**os.environ, **more})
         self.pid_file.write_text(f"{process.pid}\n")
         # A process that has just become another program has no words yet.
         while process.poll() is None and not self.alive():

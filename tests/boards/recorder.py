@@ -38,16 +38,15 @@ WantedBy=multi-user.target
 """
 
 
-def now():
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) / 1e9
-
-
 class Recorder(threading.Thread):
-    def __init__(self, boards, path):
+    """`slow`: of the boards. All times are of this machine's clock, made as many times slower."""
+
+    def __init__(self, boards, path, slow=1):
         super().__init__(daemon=True)
+        self.slow = slow
         self.boards, self.file = boards, open(path, "w")
         self.lock, self.over = threading.Lock(), threading.Event()
-        self.lives = {}
+        self.lives, self.seen = {}, set()
         self.newest = {}  # VM: its newest line
         self.processes = {}  # board: its newest census
         self.trouble = None
@@ -61,12 +60,18 @@ class Recorder(threading.Thread):
         self.join()
         self.file.close()
 
+    def now_ns(self):
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // self.slow
+
+    def now(self):
+        return self.now_ns() / 1e9
+
     # --- what the others say ---
 
     @staticmethod
     def install(board, vms):
         """`vms`: whose lines are recorded; the program and record.sh are in FOLDER. Goes on at each boot."""
-        command = (f"cat >/etc/systemd/system/lab-record.service <<'END'\n{UNIT % ' '.join(vms)}END\n"
+        command = (f"cat >/etc/systemd/system/lab-record.service <<'END'\n{UNIT % ':'.join(vms)}END\n"
                    "systemctl daemon-reload && systemctl enable --now lab-record")
         status, said = board.run(command, 300)
         if status != 0:
@@ -74,13 +79,13 @@ class Recorder(threading.Thread):
 
     def on(self, board):
         self.lives[board.number] = self.lives.get(board.number, 0) + 1
-        self._write(kind="on", board=board.number, life=self.lives[board.number], at=now())
+        self._write(kind="on", board=board.number, life=self.lives[board.number], at=self.now())
 
     def off(self, board):
-        self._write(kind="off", board=board.number, life=self.lives[board.number], at=now())
+        self._write(kind="off", board=board.number, life=self.lives[board.number], at=self.now())
 
     def note(self, text):
-        at = now()
+        at = self.now()
         self._write(kind="note", at=at, text=text)
         return at
 
@@ -93,7 +98,7 @@ class Recorder(threading.Thread):
         """{VM: [pid]} as the board last said, if that is no older than a second; else None."""
         with self.lock:
             record = self.processes.get(board.number)
-        fresh = record and record["life"] == self.lives[board.number] and record["got"] > now() - 1
+        fresh = record and record["life"] == self.lives[board.number] and record["got"] > self.now() - 1
         return record["vms"] if fresh else None
 
     # --- the thread ---
@@ -125,7 +130,9 @@ class Recorder(threading.Thread):
 
     def _line(self, board, life, got, line):
         match = LINE.match(line)
-        if match and int(match.group(3)) == board:
+        key = (life, line)
+        if match and int(match.group(3)) == board and key not in self.seen:
+            self.seen.add(key)
             self._write(kind="line", board=board, life=life, got=got, vm=match.group(1).decode(), n=int(match.group(2)),
                         begun=int(match.group(4)), at=int(match.group(5)))
 
@@ -147,7 +154,7 @@ class Recorder(threading.Thread):
         got_bytes = b""
         with contextlib.suppress(OSError):
             got_bytes = key.fileobj.recv(1 << 16)
-        got = now()
+        got = self.now()
         if not got_bytes:
             selector.unregister(key.fileobj)
             key.fileobj.close()
@@ -162,13 +169,13 @@ class Recorder(threading.Thread):
         try:
             with selectors.DefaultSelector() as selector:
                 while not self.over.is_set():
-                    if now() - told >= TELL_S:
+                    if self.now() - told >= TELL_S:
                         self._connect(links, selector)
-                        told = now()
+                        told = self.now()
                         for (_, port), connection in links.items():
                             if port == "census":
                                 with contextlib.suppress(OSError):
-                                    connection.send(b"%d\n" % time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+                                    connection.send(b"%d\n" % self.now_ns())
                     for key, _ in selector.select(TELL_S / 2):
                         self._read(key, links, selector)
         except Exception as error:  # pylint: disable=broad-except

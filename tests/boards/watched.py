@@ -20,10 +20,10 @@ def tell(text):
 class Lab:
     fresh_s = 3  # so old may the newest line of a VM be that prints
 
-    def __init__(self, folder, packages, record):
+    def __init__(self, folder, packages, record, slow):
         self.folder, self.packages, self.path = pathlib.Path(folder), packages, record
         self.boards = cluster.Cluster(folder)
-        self.record = recorder.Recorder(self.boards, record)
+        self.record = recorder.Recorder(self.boards, record, slow)
 
     # --- life ---
 
@@ -39,6 +39,7 @@ class Lab:
             machine.pack([self.folder / name for name in files], packed)
         self.boards.hub_start()
         for board in self.boards.boards:
+            board.slow = self.record.slow
             board.cores = 1  # more would wait for each other's locks where three boards share two processors
             board.cpu = f"cortex-a72,midr={PROCESSOR + board.number:#x}"  # so the guest knows which one it is on
             self.on(board, [("lab", pack)])
@@ -63,6 +64,10 @@ class Lab:
             board.kill()
             self.record.off(board)
 
+    def sleep(self, seconds):
+        """Of the boards' clocks."""
+        time.sleep(seconds * self.record.slow)
+
     # --- what is seen ---
 
     def until(self, what, condition, timeout=WAIT_S):
@@ -80,7 +85,7 @@ class Lab:
     def host(self, vm, but=None):
         """The board on which the VM prints, now; None: none, or `but`."""
         line = self.record.line(vm)
-        if line and line["got"] > recorder.now() - self.fresh_s and line["n"] >= 4:
+        if line and line["got"] > self.record.now() - self.fresh_s and line["n"] >= 4:
             board = self.boards.board(line["board"])
             return board if board is not but else None
         return None
