@@ -75,13 +75,13 @@ demo-vm: deps ## three emulated Arm boards host two virtual machines; the plug o
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/demo_vm.py
 
-never-twice: deps ## what befalls three emulated boards: never two of one virtual machine (twenty minutes)
+never-twice: deps ## what befalls three emulated boards: never two of one virtual machine (ARGS="--slow 4" on a busy machine)
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/never_twice.py
+	@tests/boards/never_twice.py $(ARGS)
 
 vms-soak: deps ## 24 virtual machines on three emulated boards, for ten minutes all that can be done to them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/vms_soak.py
+	@tests/boards/vms_soak.py $(ARGS)
 
 virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64

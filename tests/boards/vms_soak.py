@@ -33,7 +33,7 @@ COUNT = 24
 NAMES = [f"vm-{number:02}" for number in range(1, COUNT + 1)]
 LINUX = NAMES[:COUNT // 2]
 PRINTING = NAMES[COUNT // 2:COUNT // 2 + 4]  # whose consoles are followed: each costs a board a process or three
-BOARD_MIB = 2048
+BOARD_MIB, BOARD_CORES = 2048, 3  # two boards have room for all: four VMs may share a core
 GROWTH_KIB = 2048  # what allocators may still round up to
 GROWTH_FILES = 4
 PAUSE_S = (0.2, 2.0)
@@ -251,7 +251,7 @@ def main():
     problems = []
     with tempfile.TemporaryDirectory(prefix="vms-soak-") as folder:
         lab = Lab(folder, options.packages, options.record, options.slow)
-        lab.fresh_s = 20
+        lab.fresh_s, lab.cores = 20, BOARD_CORES
         for board in lab.boards.boards:
             board.memory_mib = BOARD_MIB
         try:

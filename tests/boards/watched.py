@@ -19,6 +19,7 @@ def tell(text):
 
 class Lab:
     fresh_s = 3  # so old may the newest line of a VM be that prints
+    cores = 1  # of a board; more would wait for each other's locks where three boards share two processors
 
     def __init__(self, folder, packages, record, slow):
         self.folder, self.packages, self.path = pathlib.Path(folder), packages, record
@@ -40,7 +41,7 @@ class Lab:
         self.boards.hub_start()
         for board in self.boards.boards:
             board.slow = self.record.slow
-            board.cores = 1  # more would wait for each other's locks where three boards share two processors
+            board.cores = self.cores
             board.cpu = f"cortex-a72,midr={PROCESSOR + board.number:#x}"  # so the guest knows which one it is on
             self.on(board, [("lab", pack)])
             self.boards.shell(board, f"mkdir -p {recorder.FOLDER} && "
