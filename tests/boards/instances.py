@@ -18,7 +18,8 @@ So each event has an earliest and a latest time, and every claim here is made by
 
 An instance is seen twice: by its lines, from the guest's first instruction to the last line, and by its process in the
 list of its board. A process of a board that stands still does not run and cannot end: its latest end is after the
-freeze, and so only an overlap that is certain counts for processes. Lines must be apart. A process that is there for
+freeze, and so only an overlap that is certain counts for processes, and the last look at one does not count: a process
+that was killed runs nothing any more, but is in the list until it has ended. Lines must be apart. A process that is there for
 seconds without a line, or a line without a process, means that something was not seen, and is a failure too."""
 
 import bisect
@@ -126,7 +127,7 @@ def lines_of(records, clocks):
 
 def processes_of(records, clocks):
     """A Life for each process of a VM."""
-    lives, open_, before, last = [], {}, {}, {}
+    lives, open_, before = [], {}, {}
 
     def ended(key, latest):
         vm, board, pid, begin, seen = open_.pop(key)
@@ -142,10 +143,11 @@ def processes_of(records, clocks):
             ended(key, clock.latest(record["to"]))
         for key in there:
             if key not in open_:
-                open_[key] = (key[1], board, key[2], (clock.earliest(before.get(board, 0)), clock.latest(record["to"])), 0)
-            open_[key] = (*open_[key][:4], record["from"])
+                begin = (clock.earliest(before.get(board, 0)), clock.latest(record["to"]))
+                open_[key] = (key[1], board, key[2], begin, record["from"])
+            else:
+                open_[key] = (*open_[key][:4], before[board])
         before[board] = record["from"]
-        last[board] = record["to"]
     for key in list(open_):
         ended(key, clocks[key[0]].off)
     return lives

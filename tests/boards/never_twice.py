@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """never_twice.py: what befalls a board, a daemon or a process: never two of one virtual machine.
 
-    never_twice.py [--packages DIR] [--only WORDS] [--record FILE]
+    never_twice.py [--packages DIR] [--only CASE...] [--record FILE] [--slow N]
 
 Three emulated boards with our packages and two virtual machines whose guest does nothing but print what time it is,
 four times a second, from its first instruction on (tests/boards/guest/bare). recorder.py writes down all that is
@@ -151,27 +151,29 @@ def judged(lab, began):
     return report, told
 
 
-def run(lab, case):
+def run(lab, case, known):
+    """`known`: the problems that were told, and are."""
     began = lab.record.now()
     case(lab)
     settle(lab)
     report, lines = judged(lab, began)
-    tell(f"{'FAILED' if report.problems else 'ok    '}  never twice: {case.__doc__} ({lab.record.now() - began:.0f} s)")
-    for line in lines:
+    problems = [problem for problem in report.problems if problem not in known]
+    known.update(problems)
+    tell(f"{'FAILED' if problems else 'ok    '}  never twice: {case.__doc__} ({lab.record.now() - began:.0f} s)")
+    for line in [*lines, *problems]:
         tell(f"        {line}")
-    if report.problems:
-        raise cluster.Failure("\n".join(report.problems))
 
 
-def teeth(lab):
+def teeth(lab, known):
     """The last case, for which the checker must find two."""
     began = lab.record.now()
     clock_stands_still(lab)
     settle(lab)
     report, lines = judged(lab, began)
-    found = [problem for problem in report.problems if problem.startswith(instances.OVERLAP)]
+    problems = [problem for problem in report.problems if problem not in known]
+    found = any(problem.startswith(instances.OVERLAP) for problem in problems)
     tell(f"{'ok    ' if found else 'FAILED'}  never twice: {clock_stands_still.__doc__} ({lab.record.now() - began:.0f} s)")
-    for line in [*lines, *report.problems]:
+    for line in [*lines, *problems]:
         tell(f"        {line}")
     if not found:
         raise cluster.Failure("two ran at once and the checker has not found them, or the board knew better")
@@ -191,7 +193,8 @@ def start(lab):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--packages", default=str(ROOT / "build/packages"), help="the folder with our .debs")
-    parser.add_argument("--only", default="", help="only cases with this in their name")
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=[case.__name__ for case in (*CASES, clock_stands_still)],
+                        help="only these: %(choices)s")
     parser.add_argument("--record", default=str(ROOT / "build/never-twice.json"), help="where the record is kept")
     parser.add_argument("--slow", type=int, default=1, metavar="N",
                         help="for a busy machine: the boards' clocks go so many times slower than this one's")
@@ -202,13 +205,15 @@ def main():
         try:
             with lab.record:
                 start(lab)
+                known = set()
                 for case in CASES:
-                    if options.only in case.__name__:
-                        run(lab, case)
-                if options.only in clock_stands_still.__name__:
-                    teeth(lab)
-            status = 0
+                    if options.only is None or case.__name__ in options.only:
+                        run(lab, case, known)
+                status = 1 if known else 0
+                if options.only is None or clock_stands_still.__name__ in options.only:
+                    teeth(lab, known)
         except (cluster.Failure, machine.Down, debian.Missing) as failure:
+            status = 1
             tell(textwrap.indent(str(failure), "        "))
         finally:
             lab.boards.down()

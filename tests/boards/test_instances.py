@@ -98,6 +98,18 @@ def stood():
     expect(story.report().problems == [], story.report().problems)
 
 
+def dying():
+    """A process that a stalled board lists once more when it goes on is on its way out; twice, and it lives"""
+    for looks in (1, 2):
+        story = Story()
+        story.lives(1, 30, 40, 100, until=40)
+        for tenth in range(700, 900):
+            story.census(1, tenth / 10, {"web": [100]} if tenth < 700 + looks else {})
+        story.lives(2, 45, 90, 200)
+        found = any(problem.startswith("overlap") for problem in story.report().problems)
+        expect(found == (looks == 2), f"{looks}: {story.report().problems}")
+
+
 def unclear():
     """Where the bounds do not tell, it is not taken for apart"""
     story = Story()
@@ -161,7 +173,7 @@ def main():
     parser.add_argument("bin", nargs="?", help="not used; tests/boards/run.sh gives it to all")
     parser.parse_args()
     failed = 0
-    checks = (apart, overlap, late, stood, unclear, plug, again, blind, fast)
+    checks = (apart, overlap, late, stood, dying, unclear, plug, again, blind, fast)
     for check in checks:
         failure = tried(check)
         failed += failure is not None
