@@ -458,19 +458,45 @@ def rotate_the_ca(cluster):
              lambda: (first.status() or {}).get("nodesReachable") == 4)
 
 
+class SiteFiles:
+    """What a site's nodes were given to attach with: by witnessctl, with these words before the command."""
+
+    def __init__(self, board, site, *who):
+        self.board, self.site = board, site
+        self.path = os.path.join(board.cluster.dir, f"qnet-{site}")
+        done = ctl_remote(board, *who, "site", "enroll", site, "--out", self.path) if who else \
+            board.ctl("site", "enroll", site, "--out", self.path)
+        if done.returncode != 0:
+            raise Failure(f"the site cannot be enrolled: {done.stderr}")
+        subprocess.run(["openssl", "pkcs12", "-in", f"{self.path}/qdevice-net-node.p12", "-passin", "pass:",
+                        "-nodes", "-out", f"{self.path}/both.pem"], check=True, capture_output=True)
+
+    def attach(self):
+        """A client that said INIT, and what it was told; None: it was sent away before."""
+        client = QnetClient(self.board.sites_address)
+        try:
+            client.preinit(self.site.encode())
+            client.starttls(f"{self.path}/qnetd-cacert.crt", f"{self.path}/both.pem", f"{self.path}/both.pem")
+            return client, client.init(1)
+        except (EOFError, OSError):
+            return client, None
+
+
+def ends(client, seconds):
+    client.socket.settimeout(seconds)
+    try:
+        return client.closed()
+    except TimeoutError:
+        return False
+
+
 def revocation_ends_sessions(cluster):
     cluster.make(3)
     first = cluster.board(1)
     files = client_files(first, "ann")
-    path = os.path.join(cluster.dir, "qnet")
     first.ctl("site", "create", "office")
-    first.ctl("site", "enroll", "office", "--out", path)
-    subprocess.run(["openssl", "pkcs12", "-in", f"{path}/qdevice-net-node.p12", "-passin", "pass:", "-nodes",
-                    "-out", f"{path}/both.pem"], check=True, capture_output=True)
-    client = QnetClient(first.sites_address)
-    client.preinit(b"office")
-    client.starttls(f"{path}/qnetd-cacert.crt", f"{path}/both.pem", f"{path}/both.pem")
-    if client.init(1) != 0:
+    client, answer = SiteFiles(first, "office").attach()
+    if answer != 0:
         raise Failure("the site node is not let in")
     watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{first.address}",
                               *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
@@ -484,12 +510,7 @@ def revocation_ends_sessions(cluster):
         return time.monotonic()
 
     began = revoke("site", "office")
-    client.socket.settimeout(5)
-    try:
-        ended = client.closed()
-    except TimeoutError:
-        ended = False
-    if not ended:
+    if not ends(client, 5):
         raise Failure("the session of a revoked site certificate lives")
     began = revoke("client", "ann")
     try:
@@ -612,6 +633,20 @@ def tenants_keep_to_themselves(cluster):
             for row in first.json("tenant", "list")["items"]}
     if rows != {"blue": (1, 0), "red": (2, 2)}:
         raise Failure(f"tenant list: {rows}")
+    # What was given out for a site opens no later one of its name.
+    files = SiteFiles(second, "r1", "--token", token)
+    client, answer = files.attach()
+    if answer != 0:
+        raise Failure("the tenant's node is not let in")
+    done = red("site", "delete", "r1")
+    if done.returncode != 0:
+        raise Failure(f"the tenant cannot delete its site: {done.stderr}")
+    if not ends(client, 5):
+        raise Failure("the session of a site that was deleted lives")
+    first.ctl("site", "create", "r1", "-l", "tenant=blue", "--tls", "required")
+    wait_for(10, "the new site is not everywhere", lambda: second.ctl("site", "show", "r1", check=False).returncode == 0)
+    if files.attach()[1] is not None:
+        raise Failure("a certificate of before opens another tenant's site")
 
 
 def alarms_before_the_day(cluster):

@@ -1979,6 +1979,132 @@ static void test_certificate_limit(void **state)
 	assert_int_equal(count, LIMIT_CERTIFICATES - 9);
 }
 
+static void level_set(struct model *m, uint32_t level)
+{
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	struct command c;
+
+	op.level = level;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+/* A certificate of a site or its agent `node`, by whom `tenant` says; the refusal. */
+static int certificate_for(struct model *m, unsigned number, const char *kind, const char *site,
+			   uint64_t id, uint32_t node, const char *tenant)
+{
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	struct command c;
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	row.serial = serial;
+	row.kind = TEXT(kind);
+	row.subject = TEXT(site);
+	row.site_id = id;
+	row.node = node;
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.tenant = TEXT(tenant);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	return command_refusal(m, &c);
+}
+
+static int revoked_number(struct model *m, unsigned number)
+{
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	return revoked(m, serial);
+}
+
+static int token_of_site(struct model *m, const char *id, Tb__Role role, const char *site)
+{
+	Tb__Token token;
+
+	token_make(&token, role);
+	token.id = TEXT(id);
+	token.site = TEXT(site);
+	return token_add(m, &token);
+}
+
+static int token_revoked(struct model *m, const char *id)
+{
+	Tb__Token *row;
+	int value;
+
+	assert_int_equal(store_token_get(m->s, id, &row), 0);
+	value = row->revoked;
+	tb__token__free_unpacked(row, NULL);
+	return value;
+}
+
+/* What was given out for a site opens no other one of its name. */
+static void test_site_certificates(void **state)
+{
+	struct model *m = *state;
+	struct apply_result result;
+	uint64_t first;
+	struct command c;
+	Tb__SiteDelete op = TB__SITE_DELETE__INIT;
+	char *names[] = {TEXT("shop")};
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(model_put_site(m, "shop2", CREATE), NONE);
+	first = site_id(m, "shop");
+	assert_int_equal(certificate_for(m, 1, "site", "shop", first, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 2, "agent", "shop", first, 1, ""), NONE);
+	assert_int_equal(certificate_for(m, 3, "agent", "shop", 0, 2, ""), NONE);
+	assert_int_equal(certificate_for(m, 4, "site", "shop2", 0, 0, ""), NONE);
+	/* Signed for another site, for none, or by one who does not see it. */
+	assert_int_equal(certificate_for(m, 5, "site", "shop", first + 1, 0, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 5, "agent", "none", 0, 1, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 5, "site", "shop", first, 0, "blue"), NOT_FOUND);
+	assert_int_equal(token_of_site(m, "00000000000000b1", TB__ROLE__ROLE_SITE, "shop"), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b2", TB__ROLE__ROLE_AGENT, "shop"), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b3", TB__ROLE__ROLE_AGENT, "shop2"), NONE);
+	op.names = names;
+	op.n_names = 1;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_SITE_DELETE;
+	c.c.site_delete = &op;
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.results[0]->deleted, 1);
+	assert_int_equal(result.results[0]->changed, 0);
+	assert_true(result.certificates_changed);
+	apply_result_free(&result);
+	for (unsigned i = 1; i <= 4; i++)
+		assert_int_equal(revoked_number(m, i), i != 4);
+	assert_true(token_revoked(m, "00000000000000b1"));
+	assert_true(token_revoked(m, "00000000000000b2"));
+	assert_false(token_revoked(m, "00000000000000b3"));
+	/* A request that was on its way when the site was deleted and made anew. */
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(certificate_for(m, 6, "site", "shop", first, 0, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 6, "site", "shop", site_id(m, "shop"), 0, ""), NONE);
+}
+
+/* Boards of the release before apply the same entries: they must come to the same model. */
+static void test_site_certificates_of_before(void **state)
+{
+	struct model *m = *state;
+
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(certificate_for(m, 1, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 2, "site", "none", 0, 0, ""), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b1", TB__ROLE__ROLE_SITE, "shop"), NONE);
+	assert_int_equal(model_delete_site(m, "shop"), NONE);
+	expect_event(m, "site.deleted|root@test|shop|||site shop deleted");
+	assert_int_equal(revoked_number(m, 1), 0);
+	assert_false(token_revoked(m, "00000000000000b1"));
+}
+
 static void test_event_add(void **state)
 {
 	static const char limit[LIMIT_MESSAGE + 2] = {[0 ... LIMIT_MESSAGE] = 'x'};
@@ -2457,6 +2583,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_epochs_survive_deletion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_certificates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_certificates_of_before, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_event_add, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_missing_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_determinism, setup, teardown),
