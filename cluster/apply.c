@@ -1963,6 +1963,8 @@ static int command_dispatch(struct applier *a)
 		return apply_certificate_add(a, c->certificate_add);
 	case TB__COMMAND__OP_CERTIFICATE_REVOKE:
 		return apply_certificate_revoke(a, c->certificate_revoke);
+	case TB__COMMAND__OP_CERTIFICATE_SAVED:
+		return apply_certificate_saved(a, c->certificate_saved);
 	case TB__COMMAND__OP_EVENT_ADD:
 		return apply_event_add(a, c->event_add);
 	case TB__COMMAND__OP_NODE_DRAIN:

@@ -52,7 +52,13 @@ void apply_result_free(struct apply_result *r);
  * of the CA, life of certificates, tenants, agents and their leases. Level 3: floating addresses,
  * images and virtual machines, commands from 60 on; certificates and tokens of a site end with it.
  */
-enum { LEVEL_FIRST = 1, LEVEL_VMS = 3, LEVEL_SITE_CERTIFICATES = 3, LEVEL_HERE = 3 };
+enum {
+	LEVEL_FIRST = 1,
+	LEVEL_VMS = 3,
+	LEVEL_SITE_CERTIFICATES = 3,
+	LEVEL_CERTIFICATE_SAVED = 3,
+	LEVEL_HERE = 3,
+};
 /* The level that a command needs. */
 unsigned command_level(const Tb__Command *command);
 /* False for a command of a later release. The leader asks before it proposes one that came from

@@ -109,6 +109,7 @@ static int ca_advance(struct applier *a, const Tb__CaAdvance *op, Tb__Cluster *c
 
 struct ca_holders {
 	const char *sha256;
+	bool saved; /* only those that are on the board's disk count */
 	bool found;
 };
 
@@ -116,13 +117,15 @@ static int ca_holders_visit(void *arg, const Tb__Certificate *row)
 {
 	struct ca_holders *holders = arg;
 
-	holders->found |= !row->revoked && strcmp(row->ca_sha256, holders->sha256) == 0;
+	holders->found |= !row->revoked && (row->saved || !holders->saved) &&
+			  strcmp(row->ca_sha256, holders->sha256) == 0;
 	return holders->found;
 }
 
 struct ca_boards {
 	struct store *s;
 	const char *sha256;
+	bool saved; /* as of ca_holders */
 	char missing[LIMIT_NAME + 1]; /* a board without a certificate of the new CA; "" none */
 	int status;
 };
@@ -130,7 +133,7 @@ struct ca_boards {
 static int ca_boards_visit(void *arg, const Tb__Node *row)
 {
 	struct ca_boards *boards = arg;
-	struct ca_holders holders = {.sha256 = boards->sha256};
+	struct ca_holders holders = {.sha256 = boards->sha256, .saved = boards->saved};
 
 	boards->status =
 		store_certificates_of(boards->s, "node", row->name, ca_holders_visit, &holders);
@@ -143,7 +146,9 @@ static int ca_boards_visit(void *arg, const Tb__Node *row)
 
 static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets)
 {
-	struct ca_boards boards = {.s = a->s, .sha256 = cluster->ca_sha256};
+	struct ca_boards boards = {.s = a->s,
+				   .sha256 = cluster->ca_sha256,
+				   .saved = cluster->level >= LEVEL_CERTIFICATE_SAVED};
 	Tb__Secrets row = *secrets;
 	Tb__Cluster next = *cluster;
 	int rv;
@@ -158,8 +163,9 @@ static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets 
 			return rv != 0 ? rv : boards.status;
 		if (boards.missing[0] != '\0')
 			return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
-				      "board %s has no certificate of the new CA yet; wait until "
-				      "it is back and has one, or remove or replace it",
+				      "board %s has no certificate of the new CA on its disk yet; "
+				      "wait until it is back and has one (its log says what it "
+				      "cannot write), or remove or replace it",
 				      boards.missing);
 	}
 	/* In the first step nothing was signed by the new one yet: it is given up. */

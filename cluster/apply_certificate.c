@@ -83,6 +83,7 @@ int certificate_add(struct applier *a, const Tb__Certificate *certificate)
 		row.issued_ms = a->command->time_ms;
 	row.issued_by = a->command->actor;
 	row.revoked = false;
+	row.saved = false;
 	a->out->certificates_changed = true;
 	return store_certificate_put(a->s, &row);
 }
@@ -125,15 +126,21 @@ static int certificate_revoke(struct applier *a, const Tb__Certificate *row)
 		     "%s certificate %s of %s revoked", row->kind, row->serial, row->subject);
 }
 
+static int certificate_get(struct applier *a, const char *serial, Tb__Certificate **ret)
+{
+	int rv = store_certificate_get(a->s, serial, ret);
+
+	if (rv != -ENOENT)
+		return rv;
+	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "serial",
+		      "no certificate of this cluster has that serial; see witnessctl cert list");
+}
+
 int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevoke *op)
 {
 	Tb__Certificate *row;
-	int rv = store_certificate_get(a->s, op->serial, &row);
+	int rv = certificate_get(a, op->serial, &row);
 
-	if (rv == -ENOENT)
-		return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "serial",
-			      "no certificate of this cluster has that serial; see witnessctl "
-			      "cert list");
 	if (rv != 0)
 		return rv;
 	if (row->revoked)
@@ -142,6 +149,27 @@ int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevoke *op)
 		rv = certificate_revoke(a, row);
 	if (rv == 0 && a->result->unchanged == 0)
 		a->result->changed = 1;
+	tb__certificate__free_unpacked(row, NULL);
+	return rv;
+}
+
+int apply_certificate_saved(struct applier *a, const Tb__CertificateSaved *op)
+{
+	Tb__Certificate *row;
+	int rv = certificate_get(a, op->serial, &row);
+
+	if (rv != 0)
+		return rv;
+	if (strcmp(row->kind, "node") != 0) {
+		rv = refuse(a, TB__REFUSAL__REFUSAL_INVALID, "serial",
+			    "only boards say of their certificates that they are saved");
+	} else if (row->saved) {
+		a->result->unchanged = 1;
+	} else {
+		row->saved = true;
+		a->result->changed = 1;
+		rv = store_certificate_put(a->s, row);
+	}
 	tb__certificate__free_unpacked(row, NULL);
 	return rv;
 }

@@ -45,6 +45,7 @@ bool level_reached(struct applier *a, unsigned level);
 /* Commands about certificates, and what ends with a board, a site or a history. */
 int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op);
 int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevoke *op);
+int apply_certificate_saved(struct applier *a, const Tb__CertificateSaved *op);
 int certificate_add(struct applier *a, const Tb__Certificate *certificate);
 int node_certificates_revoke(struct applier *a, const char *name);
 int site_certificates_revoke(struct applier *a, const char *name, size_t *ret_count);

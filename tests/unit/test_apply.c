@@ -1235,12 +1235,73 @@ static void node_certificate(struct model *m, const char *serial, const char *ca
 	row.kind = TEXT("node");
 	row.subject = TEXT("b1");
 	row.ca_sha256 = TEXT(ca_sha256);
+	row.saved = true; /* not the proposer's to say */
 	row.not_after_ms = TEST_TIME * 10;
 	op.certificate = &row;
 	command_start(m, &c);
 	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	c.c.certificate_add = &op;
 	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static void level_set(struct model *m, uint32_t level)
+{
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	struct command c;
+
+	op.level = level;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static int certificate_saved(struct model *m, const char *serial)
+{
+	Tb__CertificateSaved op = TB__CERTIFICATE_SAVED__INIT;
+	struct command c;
+
+	op.serial = TEXT(serial);
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_SAVED;
+	c.c.certificate_saved = &op;
+	assert_int_equal(command_level(&c.c), 3);
+	return command_refusal(m, &c);
+}
+
+/* To the overlap of two CAs; "00ff" is the new one. */
+static void ca_overlap(struct model *m)
+{
+	Tb__CaRotate rotate = TB__CA_ROTATE__INIT;
+	Tb__CaAdvance advance = TB__CA_ADVANCE__INIT;
+
+	rotate.next_ca_cert = TEXT("NEW");
+	rotate.next_ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_ROTATE, &rotate), NONE);
+	advance.ca_sha256 = TEXT("00ff");
+	advance.rotation_index = m->index;
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_ADVANCE, &advance), NONE);
+}
+
+/* A recorded certificate does not count while its board has not said that it is on its disk. */
+static void test_ca_saved(void **state)
+{
+	static const char of_before[] = "dddddddddddddddddddddddddddddddd";
+	static const char recorded[] = "cccccccccccccccccccccccccccccccc";
+	struct model *m = *state;
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+
+	level_set(m, LEVEL_HERE);
+	ca_overlap(m);
+	node_certificate(m, of_before, "00fe");
+	assert_int_equal(certificate_saved(m, of_before), NONE);
+	node_certificate(m, recorded, "00ff");
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_FINISH, &finish), CONFLICT);
+	assert_int_equal(certificate_saved(m, "00"), NOT_FOUND);
+	assert_int_equal(certificate_saved(m, recorded), NONE);
+	assert_int_equal(certificate_saved(m, recorded), NONE); /* again: nothing to do */
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_FINISH, &finish), NONE);
 }
 
 static void test_ca_rotation(void **state)
@@ -1979,18 +2040,6 @@ static void test_certificate_limit(void **state)
 	assert_int_equal(count, LIMIT_CERTIFICATES - 9);
 }
 
-static void level_set(struct model *m, uint32_t level)
-{
-	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
-	struct command c;
-
-	op.level = level;
-	command_start(m, &c);
-	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
-	c.c.cluster_level = &op;
-	assert_int_equal(command_refusal(m, &c), NONE);
-}
-
 /* A certificate of a site or its agent `node`, by whom `tenant` says; the refusal. */
 static int certificate_for(struct model *m, unsigned number, const char *kind, const char *site,
 			   uint64_t id, uint32_t node, const char *tenant)
@@ -2084,6 +2133,7 @@ static void test_site_certificates(void **state)
 	assert_true(token_revoked(m, "00000000000000b1"));
 	assert_true(token_revoked(m, "00000000000000b2"));
 	assert_false(token_revoked(m, "00000000000000b3"));
+	assert_int_equal(certificate_saved(m, "00000000000000000000000000000004"), INVALID);
 	/* A request that was on its way when the site was deleted and made anew. */
 	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
 	assert_int_equal(certificate_for(m, 6, "site", "shop", first, 0, ""), NOT_FOUND);
@@ -2567,6 +2617,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_saved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
