@@ -1441,7 +1441,7 @@ static int site_delete(struct applier *a, const Tb__Site *site)
 	}
 	if (rv == 0)
 		rv = store_site_delete(a->s, site->id);
-	if (rv == 0 && level_reached(a, LEVEL_SITE_CERTIFICATES))
+	if (rv == 0 && level_reached(a, LEVEL_CERTIFICATES))
 		rv = site_certificates_revoke(a, site->name, &certificates);
 	if (rv != 0)
 		return rv;
@@ -1594,7 +1594,7 @@ static int apply_site_delete(struct applier *a, const Tb__SiteDelete *op)
 
 	for (size_t i = 0; i < op->n_names && rv == 0; i++)
 		rv = site_delete_named(a, op, i);
-	if (rv == 0 && level_reached(a, LEVEL_SITE_CERTIFICATES))
+	if (rv == 0 && level_reached(a, LEVEL_CERTIFICATES))
 		rv = site_tokens_revoke(a, op);
 	return rv;
 }

@@ -55,8 +55,7 @@ void apply_result_free(struct apply_result *r);
 enum {
 	LEVEL_FIRST = 1,
 	LEVEL_VMS = 3,
-	LEVEL_SITE_CERTIFICATES = 3,
-	LEVEL_CERTIFICATE_SAVED = 3,
+	LEVEL_CERTIFICATES = 3, /* end with their site, and are counted at the end of a CA */
 	LEVEL_HERE = 3,
 };
 /* The level that a command needs. */

@@ -40,7 +40,7 @@ static int certificate_site(struct applier *a, const Tb__Certificate *row)
 	bool same;
 	int rv;
 
-	if (!is_of_site(row) || !level_reached(a, LEVEL_SITE_CERTIFICATES))
+	if (!is_of_site(row) || !level_reached(a, LEVEL_CERTIFICATES))
 		return 0;
 	rv = store_site_find(a->s, row->subject, &site);
 	if (rv != 0 && rv != -ENOENT)

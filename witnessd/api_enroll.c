@@ -402,6 +402,7 @@ void api_site_enroll_agent(struct api_call *call)
 
 		row->node = request->node;
 		row->site_id = e->site->id;
+		api_certificate_signed_by(row, e->secrets->ca_cert);
 		api_certificate_propose(call, row, agent_enrolled);
 	}
 }

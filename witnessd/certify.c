@@ -190,7 +190,7 @@ static enum certify_step certify_next(struct core *c, const Tb__Cluster *cluster
 	if (renewal_is_due(own->issued_ms, own->not_after_ms, core_now_ms(c)) ||
 	    (overlap && strcmp(own->ca_sha256, sha256) != 0))
 		step = CERTIFY_RENEW;
-	else if (overlap && !own->saved && core_level(c) >= LEVEL_CERTIFICATE_SAVED)
+	else if (overlap && !own->saved && core_level(c) >= LEVEL_CERTIFICATES)
 		step = CERTIFY_TELL;
 	/* Who was shut out does not let itself in again. */
 	if (own->revoked)

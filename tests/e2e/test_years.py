@@ -2,14 +2,17 @@
 """What happens to a cluster in the course of the years, by the commands that are meant for it. CI runs the short
 ones; `make years` runs all."""
 
+import http.client
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
+from agents import holder, site_of_agents
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
@@ -398,6 +401,23 @@ def certificates_renew_themselves(cluster):
     nodes.end()
 
 
+def keep_alive(board, cert, key, ca):
+    """Asks over one connection that stays: the status of each answer."""
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False
+    context.load_cert_chain(cert, key)
+    host, port = board.address.rsplit(":", 1)
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+
+    def ask():
+        connection.request("GET", "/v1/cluster")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    return ask
+
+
 class Unwritable:
     """A file of a board's data directory that cannot be replaced, as on a card that has become read-only."""
 
@@ -417,6 +437,10 @@ def rotate_the_ca(cluster):
     boards = list(cluster.boards.values())
     first = boards[0]
     believed, own = (Unwritable(boards[1], name) for name in ("ca.crt", "node.crt"))
+    agents = site_of_agents(cluster)
+    for agent in agents:
+        agent.start()
+    held = holder(agents)
     files = client_files(first, "ann")
     token = first.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
     failures = []
@@ -469,13 +493,42 @@ def rotate_the_ca(cluster):
     if done.returncode == 0 or "board2 has no certificate of the new CA on its disk" not in done.stderr:
         raise Failure(f"the rotation was finished though a board could not write its certificate: {done.stderr}")
     own.mend()
-    wait_for(20, "the rotation cannot be finished",
-             lambda: first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False).returncode == 0)
-    time.sleep(3)
+
+    def refused():
+        done = first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False)
+        if done.returncode == 0:
+            raise Failure("the rotation was finished though agents and clients have no other certificate")
+        return "3 agents and API clients have no certificate of the new CA" in done.stderr
+
+    wait_for(20, "the rotation waits for a board still", refused)
+    # What was let in by the old CA, and stays connected.
+    kept = keep_alive(boards[1], *files[1::2])
+    watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{boards[1].address}",
+                              *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    if kept() != 200 or not held.holds():
+        raise Failure("a client or an agent of before is not let in any more")
+    time.sleep(15)  # for the links of all boards to be made anew
+    terms = first.json("cluster", "status")["status"]["term"]
+    first.ctl("cluster", "rotate-ca", "--finish", "--force", "--yes")
+    began = time.monotonic()
+    wait_for(6, "an agent of the old CA is still connected",
+             lambda: all(agent.status()["connected"] == "no" for agent in agents))
+    wait_for(6, "a kept connection of the old CA is still served", lambda: kept() == 401)
+    try:
+        watch.wait(max(0.1, began + 6 - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Failure("a watch of the old CA goes on")
+    wait_for(6, "an agent of the old CA holds the lease", lambda: not held.holds())
     for way, good in ((files, False), (["--token", token], False), (new, True)):
         done = ctl_remote(boards[1], *way, "status")
         if (done.returncode == 0) != good:
             raise Failure(f"after the end of the old CA {way[1]}: {done.returncode} {done.stderr}")
+    # Links between the boards were made anew, and nobody missed them.
+    if first.json("cluster", "status")["status"]["term"] != terms:
+        raise Failure("another leader was elected when the links were made anew")
+    for agent in agents:
+        agent.kill()
     for board in boards:
         board.stop()
         board.start()

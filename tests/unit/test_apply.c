@@ -1304,6 +1304,89 @@ static void test_ca_saved(void **state)
 	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_FINISH, &finish), NONE);
 }
 
+/* A certificate of an API client, or of the agent of a site's node. */
+static int holder_certificate(struct model *m, unsigned number, const char *kind,
+			      const char *subject, uint32_t node, const char *ca_sha256,
+			      int64_t not_after_ms)
+{
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	struct command c;
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	row.serial = serial;
+	row.kind = TEXT(kind);
+	row.subject = TEXT(subject);
+	row.node = node;
+	row.role = strcmp(kind, "client") == 0 ? TB__ROLE__ROLE_VIEWER : TB__ROLE__ROLE_NONE;
+	row.ca_sha256 = TEXT(ca_sha256);
+	row.not_after_ms = not_after_ms;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	return command_refusal(m, &c);
+}
+
+static void finish_expect(struct model *m, bool force, const char *text)
+{
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+	struct apply_result result;
+	struct command c;
+
+	finish.force = force;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CA_FINISH;
+	c.c.ca_finish = &finish;
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.results[0]->refusal, text != NULL ? CONFLICT : NONE);
+	if (text != NULL)
+		assert_non_null(strstr(result.results[0]->message, text));
+	apply_result_free(&result);
+}
+
+/* Nobody is locked out by the end of a rotation without a word. */
+static void test_ca_left_behind(void **state)
+{
+	static const char own[] = "cccccccccccccccccccccccccccccccc";
+	static const struct {
+		const char *kind, *subject;
+		uint32_t node;
+		int ends; /* it has expired by then */
+	} of_before[] = {
+		{"client", "ann", 0, 0}, /* 1 */
+		{"client", "ann", 0, 0}, /* 2: counted once */
+		{"agent", "shop", 1, 0}, /* 3 */
+		{"agent", "shop", 2, 0}, /* 4 */
+		{"client", "bob", 0, 1}, /* 5 */
+	};
+	struct model *m = *state;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	for (unsigned i = 0; i < sizeof(of_before) / sizeof(of_before[0]); i++)
+		assert_int_equal(holder_certificate(m, i + 1, of_before[i].kind,
+						    of_before[i].subject, of_before[i].node, "",
+						    of_before[i].ends ? TEST_TIME : TEST_TIME * 10),
+				 NONE);
+	ca_overlap(m);
+	finish_expect(m, true, "board b1"); /* a board is never left behind */
+	node_certificate(m, own, "00ff");
+	assert_int_equal(certificate_saved(m, own), NONE);
+	finish_expect(m, false,
+		      "3 agents and API clients have no certificate of the new CA, the first is "
+		      "client ann;");
+	assert_int_equal(holder_certificate(m, 11, "client", "ann", 0, "00ff", TEST_TIME * 10),
+			 NONE);
+	assert_int_equal(holder_certificate(m, 12, "agent", "shop", 2, "00ff", TEST_TIME * 10),
+			 NONE);
+	finish_expect(m, false,
+		      "1 agents and API clients have no certificate of the new CA, the first is "
+		      "the agent of node 1 of site shop;");
+	finish_expect(m, true, NULL);
+}
+
 static void test_ca_rotation(void **state)
 {
 	struct model *m = *state;
@@ -2618,6 +2701,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_saved, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_left_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
