@@ -1,6 +1,7 @@
 /* apply_certificate.c: which certificates the model takes, and which of them hold no more. Doors
  * ask it for the serial of whoever comes; apply_ca.c has the CAs that sign them. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,27 +10,76 @@
 #include "cluster/limits.h"
 #include "lib/mem.h"
 
-static int certificate_room(struct applier *a)
+static bool is_of_site(const Tb__Certificate *row)
 {
+	return strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0;
+}
+
+/* Sites and their agents cannot take the place that boards need to renew theirs. */
+static int certificate_room(struct applier *a, const Tb__Certificate *row)
+{
+	uint64_t limit = LIMIT_CERTIFICATES;
 	uint64_t count;
 	int rv = store_count(a->s, "certificate", &count);
 
-	if (rv != 0 || count < LIMIT_CERTIFICATES)
+	if (is_of_site(row) && level_reached(a, LEVEL_CERTIFICATES))
+		limit -= LIMIT_CERTIFICATES_RESERVED;
+	if (rv != 0 || count < limit)
 		return rv;
 	rv = store_certificates_expire(a->s, a->command->time_ms);
 	if (rv == 0)
 		rv = store_count(a->s, "certificate", &count);
-	if (rv != 0 || count < LIMIT_CERTIFICATES)
+	if (rv != 0 || count < limit)
 		return rv;
-	return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "certificate",
-		      "the cluster remembers at most %d certificates and none has expired; wait "
-		      "until some do",
-		      LIMIT_CERTIFICATES);
+	return refuse(
+		a, TB__REFUSAL__REFUSAL_LIMIT, "certificate",
+		"the cluster remembers at most %" PRIu64
+		" certificates of this kind, revoked ones too, and none has expired; wait until "
+		"some do",
+		limit);
 }
 
-static bool is_of_site(const Tb__Certificate *row)
+/* Valid ones of a site, or of its agents. */
+struct holders {
+	const struct applier *a;
+	const Tb__Certificate *row;
+	unsigned same; /* for the site itself, or for the same node */
+	unsigned all;
+};
+
+static int holders_visit(void *arg, const Tb__Certificate *row)
 {
-	return strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0;
+	struct holders *h = arg;
+
+	if (row->revoked || (row->not_after_ms != 0 && row->not_after_ms < h->a->command->time_ms))
+		return 0;
+	h->all++;
+	h->same += row->node == h->row->node;
+	return 0;
+}
+
+/* A valid one cannot be dropped to make room: who is not in the table is let in, since a board's
+ * model may lag, and a restored one be older than the certificate. */
+static int certificate_holder_room(struct applier *a, const Tb__Certificate *row)
+{
+	struct holders h = {.a = a, .row = row};
+	int rv = store_certificates_of(a->s, row->kind, row->subject, holders_visit, &h);
+
+	if (rv != 0 || (h.same < LIMIT_HOLDER_CERTIFICATES && h.all < LIMIT_SITE_CERTIFICATES))
+		return rv;
+	if (h.same < LIMIT_HOLDER_CERTIFICATES)
+		return refuse(
+			a, TB__REFUSAL__REFUSAL_LIMIT, "certificate",
+			"the agents of site %s have %u valid certificates, and %d are allowed; "
+			"revoke those that are not in use (witnessctl cert list, witnessctl cert "
+			"revoke)",
+			row->subject, h.all, LIMIT_SITE_CERTIFICATES);
+	return refuse(
+		a, TB__REFUSAL__REFUSAL_LIMIT, "certificate",
+		"site %s has %u valid certificates for %s, and %d are allowed; revoke those that "
+		"are not in use (witnessctl cert list, witnessctl cert revoke)",
+		row->subject, h.same, row->node != 0 ? "this node" : "its nodes",
+		LIMIT_HOLDER_CERTIFICATES);
 }
 
 /* What was signed for a site that is deleted by now must not open another one of its name, which
@@ -48,7 +98,7 @@ static int certificate_site(struct applier *a, const Tb__Certificate *row)
 	same = rv == 0 && (row->site_id == 0 || row->site_id == site->id) && tenant_may(a, site);
 	tb__site__free_unpacked(site, NULL);
 	if (same)
-		return 0;
+		return certificate_holder_room(a, row);
 	return refuse(
 		a, TB__REFUSAL__REFUSAL_NOT_FOUND, "certificate.subject",
 		"there is no site %s, or it was deleted and made anew meanwhile; see witnessctl "
@@ -76,7 +126,7 @@ int certificate_add(struct applier *a, const Tb__Certificate *certificate)
 		return rv;
 	rv = certificate_site(a, &row);
 	if (rv == 0)
-		rv = certificate_room(a);
+		rv = certificate_room(a, &row);
 	if (rv != 0)
 		return rv;
 	if (row.issued_ms == 0)

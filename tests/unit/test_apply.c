@@ -2223,6 +2223,60 @@ static void test_site_certificates(void **state)
 	assert_int_equal(certificate_for(m, 6, "site", "shop", site_id(m, "shop"), 0, ""), NONE);
 }
 
+/* Neither a site nor an agent fills the table. */
+static void test_certificates_of_one_holder(void **state)
+{
+	struct model *m = *state;
+	unsigned number = 0;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	for (unsigned i = 0; i < LIMIT_HOLDER_CERTIFICATES; i++) {
+		assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), NONE);
+		assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 1, ""), NONE);
+	}
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), LIMIT);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 1, ""), LIMIT);
+	/* One that is revoked makes room. */
+	assert_int_equal(certificate_revoke(m, "00000000000000000000000000000001"), NONE);
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), LIMIT);
+	/* Nor by naming many nodes. */
+	for (unsigned i = LIMIT_HOLDER_CERTIFICATES; i < LIMIT_SITE_CERTIFICATES; i++)
+		assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, i, ""), NONE);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 999, ""), LIMIT);
+	assert_int_equal(certificate_revoke(m, "00000000000000000000000000000002"), NONE);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 999, ""), NONE);
+}
+
+/* When sites have filled it, boards and clients still get theirs. */
+static void test_certificates_reserved(void **state)
+{
+	struct model *m = *state;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(store_begin(m->s), 0);
+	for (int i = 1; i < LIMIT_CERTIFICATES - LIMIT_CERTIFICATES_RESERVED - 1; i++) {
+		Tb__Certificate row = TB__CERTIFICATE__INIT;
+		char serial[40];
+
+		snprintf(serial, sizeof(serial), "%032x", i);
+		row.serial = serial;
+		row.kind = TEXT("site");
+		row.subject = TEXT("other");
+		row.not_after_ms = TEST_TIME * 10;
+		assert_int_equal(store_certificate_put(m->s, &row), 0);
+	}
+	assert_int_equal(store_commit(m->s, m->index), 0);
+	assert_int_equal(certificate_for(m, 100001, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 100002, "site", "shop", 0, 0, ""), LIMIT);
+	assert_int_equal(certificate_for(m, 100003, "agent", "shop", 0, 1, ""), LIMIT);
+	node_certificate(m, "cccccccccccccccccccccccccccccccc", "");
+	assert_int_equal(holder_certificate(m, 100004, "client", "ann", 0, "", TEST_TIME * 10),
+			 NONE);
+}
+
 /* Boards of the release before apply the same entries: they must come to the same model. */
 static void test_site_certificates_of_before(void **state)
 {
@@ -2720,6 +2774,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_certificates_of_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates_of_one_holder, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates_reserved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_event_add, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_missing_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_determinism, setup, teardown),
