@@ -288,6 +288,19 @@ static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__N
 		     old->name, old->id, a->result->node_id, op->token_id);
 }
 
+/* The token may be old, and the board be back; whoever sends the command asks the leader first. A
+ * board whose model lacked the token has not asked. */
+static int node_dead_check(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
+{
+	if (op->dead == old->id || !level_reached(a, LEVEL_DEAD))
+		return 0;
+	return refuse(
+		a, TB__REFUSAL__REFUSAL_CONFLICT, "token",
+		"it was not looked whether board %s, whose place the token gives, is still dead: "
+		"the board that was asked did not know the token yet; try again in a moment",
+		old->name);
+}
+
 static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 {
 	struct apply_problem problem;
@@ -307,7 +320,9 @@ static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 		rv = store_node_get(a->s, replaces, &old);
 	if (rv != 0 && rv != -ENOENT)
 		return rv;
-	rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
+	rv = old != NULL ? node_dead_check(a, op, old) : 0;
+	if (rv == 0)
+		rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
 	tb__node__free_unpacked(old, NULL);
 	return rv;
 }

@@ -56,6 +56,7 @@ enum {
 	LEVEL_FIRST = 1,
 	LEVEL_VMS = 3,
 	LEVEL_CERTIFICATES = 3, /* end with their site, and are counted at the end of a CA */
+	LEVEL_DEAD = 3, /* a board is replaced only after the leader has looked for it */
 	LEVEL_HERE = 3,
 };
 /* The level that a command needs. */

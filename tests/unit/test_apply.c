@@ -644,6 +644,51 @@ static void test_node_replace(void **state)
 			"00000000000000cb");
 }
 
+static void level_set(struct model *m, uint32_t level)
+{
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	struct command c;
+
+	op.level = level;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+/* A board that is back is not put out by a token of when it was dead. */
+static void test_node_replace_unlooked(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Token *used;
+	Tb__Node *row;
+
+	level_set(m, LEVEL_HERE);
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	token.id = TEXT("00000000000000ca");
+	token.max_uses = 1;
+	token.replaces = 2;
+	assert_int_equal(token_add(m, &token), NONE);
+	op.token_id = token.id;
+	assert_int_equal(node_add(m, &op, TEST_TIME), CONFLICT);
+	op.dead = 1; /* another was looked for */
+	assert_int_equal(node_add(m, &op, TEST_TIME), CONFLICT);
+	assert_int_equal(store_node_get(m->s, 2, &row), 0);
+	tb__node__free_unpacked(row, NULL);
+	assert_int_equal(store_token_get(m->s, token.id, &used), 0);
+	assert_int_equal(used->uses, 0); /* it still serves */
+	tb__token__free_unpacked(used, NULL);
+	op.dead = 2;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
+}
+
 static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
 {
 	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
@@ -1241,18 +1286,6 @@ static void node_certificate(struct model *m, const char *serial, const char *ca
 	command_start(m, &c);
 	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	c.c.certificate_add = &op;
-	assert_int_equal(command_refusal(m, &c), NONE);
-}
-
-static void level_set(struct model *m, uint32_t level)
-{
-	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
-	struct command c;
-
-	op.level = level;
-	command_start(m, &c);
-	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
-	c.c.cluster_level = &op;
 	assert_int_equal(command_refusal(m, &c), NONE);
 }
 
@@ -2744,6 +2777,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_replace_unlooked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
