@@ -654,7 +654,12 @@ def rolling_upgrade(cluster):
                 raise Failure(f"drained in a mixed cluster: {done.stderr}")
         if "Upgrade" not in board.ctl("status").stdout and cluster.leader(through=board) is board:
             raise Failure("status does not tell of the upgrade")
-    wait_for(20, "the level does not rise", lambda: boards[0].json("cluster", "status").get("level") == 2)
+
+    def risen():
+        cluster = boards[0].json("cluster", "status")
+        return cluster.get("level", 0) > 1 and cluster["level"] == cluster["status"]["levelHere"]
+
+    wait_for(20, "the level does not rise", risen)
     boards[0].ctl("node", "drain", boards[1].name, "--timeout", "60s")
     boards[0].ctl("node", "undrain", boards[1].name)
     versions = {item["version"] for item in boards[0].json("node", "list")["items"]}
