@@ -259,7 +259,7 @@ def _(result):
 """ + BEGIN + """
     ctl vm create web --kernel bare --memory 32M --command-line idle --start
     until_ 60 is web running
-    echo "CGROUP $(cat /proc/$(pid_of)/cgroup) $(cat $GROUP/vms/web/pids.max) $(ls $GROUP/vms/web | grep -c ^memory)"
+    echo "CGROUP $(cat /proc/$(pid_of)/cgroup) $(cat $GROUP/vms/web/pids.max) $(ls $GROUP/vms/web | grep -c ^memory.max)"
     forget web
     kill $D
     wait $D
