@@ -427,7 +427,7 @@ static unsigned node_first_address(const struct site_nodes *s, const struct node
 	return s->options.fair_start ? (unsigned)(n - s->nodes) % s->address_count : 0;
 }
 
-/* Its own source address, another one than its neighbour's. The port is the kernel's to choose when it
+/* Its own source address, another one than its neighbour has. The kernel chooses the port when it
  * knows where to. */
 static void node_bind(struct site_nodes *s, const struct node *n)
 {
