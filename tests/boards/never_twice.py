@@ -11,7 +11,7 @@ Boards are unplugged, daemons and processes stopped, emulators stopped and kille
 SIGSTOP is a board whose processors stand still while its clock goes on: when it is let go its clock has jumped, and
 with it the leases are over, as on a board of metal. One that is paused by its monitor is not: its own clock stands
 still too, and no lease that is counted by a clock can notice that (S2 allows clocks to be 1 % off, not to stop). That
-is the last case, and the proof that the checker can fail on real boards: there it must find two of one."""
+is the last case: there the checker must find two of one."""
 
 import argparse
 import pathlib
