@@ -28,6 +28,7 @@ struct conn {
 	struct deadline deadline;
 	struct hash_node by_id;
 	struct list link; /* in door->conns */
+	uint64_t issuer; /* of its certificate (tls_peer) */
 };
 
 struct counters {
@@ -53,7 +54,8 @@ struct agent_door {
 	uint64_t next_id;
 	struct list conns;
 	unsigned conn_count;
-	struct list *sweep; /* next of conns to look up; NULL: no sweep */
+	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
+	unsigned sweep_left; /* to be looked up */
 	struct hash by_id;
 	struct deadlines deadlines;
 	struct agent_out out; /* events for the core are collected here; its wire is reused */
@@ -183,22 +185,29 @@ static bool may_act(struct agent_door *d)
  * a look into the model. */
 static void sweep_step(struct agent_door *d)
 {
-	for (unsigned i = 0; i < SWEEP_STEP && d->sweep != NULL; i++) {
-		struct conn *c = list_entry(d->sweep, struct conn, link);
+	for (unsigned i = 0; i < SWEEP_STEP && d->sweep_left > 0; i++) {
+		struct conn *c;
 
-		d->sweep = d->sweep->next != &d->conns ? d->sweep->next : NULL;
+		d->sweep_left--;
+		if (d->sweep == &d->conns)
+			d->sweep = d->conns.next;
+		if (d->sweep == &d->conns)
+			return; /* nobody is left */
+		c = list_entry(d->sweep, struct conn, link);
+		d->sweep = d->sweep->next;
 		if (c->session.state == AGENT_CLOSED ||
-		    d->up.revoked(d->up.arg, c->session.serial) <= 0)
+		    d->up.revoked(d->up.arg, c->session.serial, c->issuer) <= 0)
 			continue;
-		log_agent(c, "agent-closed", "its certificate was revoked");
+		log_agent(c, "agent-closed",
+			  "its certificate was revoked, or is of a CA that is believed no more");
 		conn_abort(c, TB__DOOR_CLOSED__REASON__BY_DOOR);
 	}
 }
 
 void agent_door_model_changed(struct agent_door *d)
 {
-	if (!list_empty(&d->conns))
-		d->sweep = d->conns.next;
+	/* Once round from where it is, not from the start: changes may come faster than it. */
+	d->sweep_left = d->conn_count;
 }
 
 static void door_tick(uv_timer_t *timer)
@@ -237,7 +246,7 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 					      ? TB__DOOR_CLOSED__REASON__BY_CLIENT
 					      : TB__DOOR_CLOSED__REASON__BY_DOOR);
 	if (d->sweep == &c->link)
-		d->sweep = c->link.next != &d->conns ? c->link.next : NULL;
+		d->sweep = c->link.next;
 	hash_remove(&d->by_id, &c->by_id);
 	list_remove(&c->link);
 	d->conn_count--;
@@ -278,9 +287,11 @@ static const char *certificate_problem(struct agent_door *d, const struct tls_pe
 
 	if (!peer->present || agent_uri_parse(peer->uri, ret_site, ret_node) != 0)
 		return "it has no certificate of an agent";
-	revoked = d->up.revoked(d->up.arg, peer->serial);
+	revoked = d->up.revoked(d->up.arg, peer->serial, peer->issuer);
 	if (revoked != 0)
-		return revoked > 0 ? "its certificate was revoked" : "the model cannot be read";
+		return revoked > 0 ? "its certificate was revoked, or is of a CA that is believed "
+				     "no more"
+				   : "the model cannot be read";
 	return NULL;
 }
 
@@ -309,6 +320,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	c = mem_zalloc(sizeof(*c));
 	c->door = d;
 	c->stream = s;
+	c->issuer = peer.issuer;
 	agent_session_init(&c->session, d->next_id++, site, node, peer.serial,
 			   stream_peer_address(s), now_ms(d));
 	stream_local_address(s, local);
@@ -492,6 +504,7 @@ struct agent_door *agent_door_new(uv_loop_t *loop, struct mailbox *home, unsigne
 	rng_fill(&boot, sizeof(boot));
 	d->next_id = (uint64_t)(boot >> 1) << 32 | 1;
 	list_init(&d->conns);
+	d->sweep = &d->conns;
 	deadlines_init(&d->deadlines, d->seen_ms);
 	uv_timer_init(loop, &d->tick);
 	uv_prepare_init(loop, &d->flush);

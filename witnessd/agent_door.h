@@ -24,8 +24,9 @@ struct agent_door_upcalls {
 	/* In order; taken over. */
 	void (*events)(void *arg, Tb__DoorEvent **events, size_t count);
 	const struct core_view *view;
-	/* 0: not revoked; 1: revoked; negative: cannot be read. */
-	int (*revoked)(void *arg, const char *serial);
+	/* 0: not revoked; 1: revoked, or of a CA that is believed no more (`issuer` as in
+	 * tls_peer); negative: cannot be read. */
+	int (*revoked)(void *arg, const char *serial, uint64_t issuer);
 	/* Name of this board; valid until the next call. */
 	const char *(*board_name)(void *arg);
 	uint64_t (*clock_ms)(void *arg); /* boot clock; NULL: the real one */
