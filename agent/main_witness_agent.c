@@ -49,7 +49,7 @@ static const char usage[] =
 	"  generation N    generation of this node's data, for the policy \"generation\"\n"
 	"  renew           a new key and certificate for a node that is enrolled; the lease is "
 	"kept\n"
-	"  loss            runs on-loss, as the service does after the daemon has died\n"
+	"  loss            runs on-loss, as the service does after the daemon has ended\n"
 	"\n"
 	"  --config FILE   settings (default /etc/tiebreak/witness-agent.conf)\n"
 	"  --set KEY=VALUE one setting, over the file (repeatable)\n"

@@ -123,7 +123,7 @@ static void site_fear_unknown(struct fleet *f, struct site *s)
 
 	if (until <= f->now_ms)
 		return;
-	s->proof_ms = f->unknown_until_ms + hash_string(s->name) % FLEET_PROOF_SPREAD_MS;
+	s->proof_ms = f->unknown_until_ms + s->id % FLEET_PROOF_SPREAD_MS;
 	for (unsigned i = 0; i < s->grant_nodes.count; i++) {
 		struct member *m = site_member_add(f, s, s->grant_nodes.ids[i]);
 
