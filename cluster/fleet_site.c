@@ -997,7 +997,8 @@ bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watc
 				.board = x->door,
 				.board_zone = "",
 				.rtt_ms = x->rtt_ms,
-				.heartbeat_ms = x->heartbeat_ms,
+				.within_ms = x->agent ? x->lease_ms / LEASE_ANSWER_PARTS
+						      : x->heartbeat_ms,
 			};
 	}
 	return true;
