@@ -443,6 +443,12 @@ def test_bad_input(cluster):
     refused("needs the role operator", *enroll, "--board", board.address, "--token", viewer)
     refused("there is no site", "--set", f"state-dir={a.state}", "enroll", "--site", "nowhere", "--node", "1",
             "--board", board.address, "--token", board.json("token", "create", "--role", "operator")["secret"])
+    # A tenant enrols the agents of its own sites, and of no other.
+    tenant = board.json("token", "create", "--role", "operator", "--tenant", "red")["secret"]
+    board.ctl("site", "create", "red-1", "-l", "tenant=red")
+    refused("there is no site", *enroll, "--board", board.address, "--token", tenant)
+    own = ["--config", os.path.join(cluster.dir, "red.conf"), "--set", f"state-dir={cluster.dir}/red"]
+    a.command(*own, "enroll", "--site", "red-1", "--node", "1", "--board", board.address, "--token", tenant)
     refused("did you mean \"status\"", "statuss", code=2)
     refused("no agent answers", "status", code=3)
     for line, words in [("lease = 5", "\"5\" is not a time"), ("lease = 1s", "is not a time from 3000ms"),
