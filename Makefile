@@ -38,7 +38,7 @@ sim: build ## 100,000 runs of the seeded simulator (about ten minutes)
 sim-vms: build ## the same for virtual machines: never two of one, none without a lease
 	@build/$(PRESET)/tests/sim/sim --vms --runs 100000
 
-bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as ratios (about half an hour)
+bench-arm64: deps ## the same beside corosync-qnetd in an emulated Arm board, as ratios (about twenty minutes)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
 	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witnessd witnessctl \
 		witness-agent qnet_load -- --quiet
@@ -81,7 +81,7 @@ virtual-boards: deps ## three emulated Arm boards with Debian and our packages f
 
 bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
-	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witness-vm -- --quiet
+	@cmake --preset arm64 >/dev/null && cmake --build --preset arm64 -j $(JOBS) --target witness-vm floor -- --quiet
 	@python3 tests/bench/hv.py build/arm64/bin docs/BENCHMARKS-hv.md
 
 small-kernel: deps ## the small purpose-built kernel, kept in the cache (about fifteen minutes, once)

@@ -1180,7 +1180,10 @@ const struct command commands[] = {
 	 .summary = "Changes what a virtual machine is, from its next start on",
 	 .description =
 		 "What is not given stays as it is. A list (disks, cards, boards) that is given "
-		 "takes the place of the whole list. --file replaces all of it.",
+		 "takes the place of the whole list. --file replaces all of it. One that is on a "
+		 "board and grows (memory, vCPUs) must fit there, since it may begin anew at any "
+		 "time: if the board has not the room, it is refused with what is taken; move or "
+		 "stop the virtual machine first.",
 	 .options = vm_set_options,
 	 .examples = vm_set_examples,
 	 .run = run_vm_set},

@@ -16,6 +16,7 @@
 #include "cluster/scheduler.h"
 #include "cluster/snapshot.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 #include "proto/json.h"
 
 enum {
@@ -534,6 +535,59 @@ static int vm_refuse_revision(struct applier *a, const char *name, uint64_t is)
 		      name, is);
 }
 
+static void home_disks_free(Tb__VmPlacement *p)
+{
+	for (size_t i = 0; i < p->n_home_disks; i++)
+		text_set(&p->home_disks[i], NULL);
+	free(p->home_disks);
+	p->home_disks = NULL;
+	p->n_home_disks = 0;
+}
+
+/* What is on the board that was its home is none of its disks any more. */
+static void home_leave(Tb__VmPlacement *p)
+{
+	home_disks_free(p);
+	p->home = 0;
+	p->home_incarnation = 0;
+}
+
+/* It begins with empty disks where it is placed now. */
+static void home_begin(Tb__VmPlacement *p)
+{
+	home_leave(p);
+	p->home = p->node;
+	p->home_incarnation = p->incarnation;
+}
+
+/* It stays on its board if it begins anew there: its board must have the room. One that is on its
+ * way out is placed again anyway. */
+static int vm_grow(struct applier *a, const Tb__Vm *old, const Tb__Vm *row)
+{
+	const Tb__VmPlacement *p = row->placement;
+	struct apply_problem problem;
+	struct scheduler_room room;
+	struct rows *rows;
+	int rv;
+
+	if (p->node == 0 || p->releasing ||
+	    (row->config->memory_mib <= old->config->memory_mib &&
+	     row->config->vcpus <= old->config->vcpus))
+		return 0;
+	rows = mem_zalloc(sizeof(*rows));
+	rv = rows_get(a, row->id, true, rows);
+	room = rows_room(rows, false);
+	for (size_t i = 0; i < rows->node_count && rv == 0; i++)
+		if (rows->nodes[i]->id == p->node &&
+		    scheduler_holds(&room, rows->nodes[i], row, problem.field,
+				    sizeof(problem.field), problem.message,
+				    sizeof(problem.message)) != 0)
+			rv = refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, problem.field, "%s",
+				    problem.message);
+	rows_free(rows);
+	return rv;
+}
+
 static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 {
 	int rv;
@@ -544,6 +598,7 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 	row->revision = old->revision;
 	row->placement = (Tb__VmPlacement *)message_copy(&old->placement->base);
 	rv = vm_settle_config(a, row, old);
+	rv = rv != 0 ? rv : vm_grow(a, old, row);
 	if (rv != 0)
 		return rv;
 	if (message_equal(&old->base, &row->base)) {
@@ -551,8 +606,9 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 		return 0;
 	}
 	/* Its board makes a data disk at the next start there: from now on that is its home. */
-	if (room_pins(row) && row->placement->node != 0 && row->placement->home == 0)
-		row->placement->home = row->placement->node;
+	if (room_pins(row) && row->placement->node != 0 && !row->placement->releasing &&
+	    row->placement->home == 0)
+		home_begin(row->placement);
 	row->revision = a->index;
 	a->result->changed = 1;
 	rv = vm_put_row(a, row);
@@ -838,7 +894,7 @@ static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 			    "--force it starts with empty ones, and what they hold is lost to it",
 			    vm->name, board);
 	free(board);
-	p->home = 0;
+	home_leave(p);
 	return rv;
 }
 
@@ -965,7 +1021,10 @@ static int vm_place(struct applier *a, const Tb__VmPlace *op, Tb__Vm *vm, const 
 	p->releasing = false;
 	p->hard = false;
 	p->target = 0;
-	p->home = room_pins(vm) ? node->id : 0;
+	if (!room_pins(vm))
+		home_leave(p);
+	else if (p->home != node->id)
+		home_begin(p);
 	p->since_ms = a->command->time_ms;
 	text_set(&p->reason, mem_strdup(op->reason));
 	a->result->changed = 1;
@@ -1048,6 +1107,64 @@ static int apply_vm_release(struct applier *a, const Tb__VmRelease *op)
 	return rv;
 }
 
+/* Adds the ids of data disks that it still has, and drops those that it has no more. False: the
+ * model knew. */
+static bool home_disks_add(Tb__Vm *vm, const Tb__VmSettle *op, struct buf *ret_names)
+{
+	Tb__VmPlacement *p = vm->placement;
+	char **ids = mem_array(vm->config->n_disks + 1, sizeof(*ids));
+	size_t count = 0;
+
+	for (size_t i = 0; i < vm->config->n_disks; i++) {
+		const Tb__VmDisk *disk = vm->config->disks[i];
+		bool known = text_among(disk->id, p->home_disks, p->n_home_disks);
+
+		if (disk->kind != TB__DISK_KIND__DISK_KIND_DATA ||
+		    (!known && !text_among(disk->id, op->home_disks, op->n_home_disks)))
+			continue;
+		ids[count++] = mem_strdup(disk->id);
+		if (!known)
+			buf_printf(ret_names, "%s%s", ret_names->len > 0 ? ", " : "", disk->id);
+	}
+	if (ret_names->len > 0) {
+		home_disks_free(p);
+		p->home_disks = ids;
+		p->n_home_disks = count;
+		return true;
+	}
+	for (size_t i = 0; i < count; i++)
+		free(ids[i]);
+	free(ids);
+	return false;
+}
+
+/* From now on its home is to have them, or it does not start: none is made anew in their place. */
+static int vm_settle_disks(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm)
+{
+	struct buf names = {0};
+	char *board;
+	int rv;
+
+	if (vm->placement->home != vm->placement->node)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "homeDisks",
+			      "VM %s has no data disks where it is; decide again", vm->name);
+	if (!home_disks_add(vm, op, &names)) {
+		a->result->unchanged = 1;
+		buf_free(&names);
+		return 0;
+	}
+	a->result->changed = 1;
+	rv = vm_put_row(a, vm);
+	board = node_name(a, vm->placement->node);
+	if (rv == 0)
+		rv = audit(a, "vm.data-made", INFO, (struct subject){.node = board, .vm = vm->name},
+			   "VM %s has its data disks on %s, empty: %s", vm->name, board,
+			   buf_string(&names));
+	free(board);
+	buf_free(&names);
+	return rv;
+}
+
 static int vm_settle(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm)
 {
 	Tb__VmPlacement *p = vm->placement;
@@ -1057,6 +1174,8 @@ static int vm_settle(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm)
 	if (p->node == 0 || p->releasing)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "vm",
 			      "VM %s is leaving its board; decide again", vm->name);
+	if (op->n_home_disks > 0)
+		return vm_settle_disks(a, op, vm);
 	if (!op->ended && (!op->well || (p->moves == 0 && p->avoid == 0))) {
 		a->result->unchanged = 1;
 		return 0;

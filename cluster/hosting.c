@@ -8,11 +8,10 @@
  *      +------- the process is gone --------- ENDING (button, then force; or force at once)
  *
  * WAITING:   nothing is there; PREPARE is asked for once it may start.
- * PREPARED:  as WAITING, with all that the process needs.
- * ENDING:    the process may still be there. What the placement says only matters again when it is
- *            gone.
- * FAILED and ENDED stay until there is another incarnation.
- * "Released" is no state: it is a placement that is being released, and no process. */
+ * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader,
+ * and it starts when the model has them. ENDING:    the process may still be there. What the
+ * placement says only matters again when it is gone. FAILED and ENDED stay until there is another
+ * incarnation. "Released" is no state: it is a placement that is being released, and no process. */
 #include "cluster/hosting.h"
 
 #include <stdio.h>
@@ -37,6 +36,12 @@ enum state {
 	ENDED,
 };
 
+/* Ids of data disks. */
+struct disks {
+	size_t count;
+	char ids[LIMIT_VM_DISKS][LIMIT_VM_DISK_ID + 1];
+};
+
 struct hosted {
 	uint64_t vm;
 	enum state state;
@@ -47,9 +52,14 @@ struct hosted {
 	Tb__VmRestart restart;
 	uint32_t attempts_max;
 	uint32_t backoff_ms;
+	struct disks data; /* those that it has, as the newest model says */
+	struct disks home; /* and those of which the model knows that they are made */
+	struct disks asked; /* those that it had when PREPARE was asked for */
+	struct disks made; /* and that are there: what it would start with */
 	/* The process; incarnation 0: there is none. */
 	uint64_t process;
 	uint64_t deadline_ms; /* as it was last told */
+	uint64_t taken_ms; /* the last one that it is known to have taken */
 	uint64_t runs_since_ms; /* 0: its guest does not run */
 	uint64_t force_ms; /* ENDING: when the button has had its time; 0: it was forced */
 	/* What PREPARE was asked for and DISCARD was not; 0: nothing. */
@@ -99,7 +109,7 @@ void hosting_free(struct hosting *h)
 
 /* --- entries --------------------------------------------------------------------------------- */
 
-static struct hosted *hosted_find(struct hosting *h, uint64_t vm)
+static struct hosted *hosted_find(const struct hosting *h, uint64_t vm)
 {
 	for (size_t i = 0; i < h->count; i++)
 		if (h->vms[i].vm == vm)
@@ -140,6 +150,57 @@ static void problem_set(struct hosting *h, struct hosted *e, const char *problem
 		return;
 	snprintf(e->problem, sizeof(e->problem), "%s", problem);
 	h->changed = true;
+}
+
+/* --- its data disks -------------------------------------------------------------------------- */
+
+static bool disks_have(const struct disks *disks, const char *id)
+{
+	for (size_t i = 0; i < disks->count; i++)
+		if (strcmp(disks->ids[i], id) == 0)
+			return true;
+	return false;
+}
+
+static void disks_add(struct disks *disks, const char *id)
+{
+	if (disks->count < LIMIT_VM_DISKS)
+		snprintf(disks->ids[disks->count++], sizeof(disks->ids[0]), "%s", id);
+}
+
+/* One that was taken out of the VM meanwhile is nothing to wait for. */
+static bool disk_new(const struct hosted *e, const char *id)
+{
+	return disks_have(&e->data, id) && !disks_have(&e->home, id);
+}
+
+static bool disks_known(const struct hosted *e)
+{
+	for (size_t i = 0; i < e->made.count; i++)
+		if (disk_new(e, e->made.ids[i]))
+			return HOSTING_FAULTY(HOSTING_FAULT_UNKNOWN_DISKS);
+	return true;
+}
+
+static void disks_update(struct hosted *e, const Tb__Vm *vm)
+{
+	const Tb__VmPlacement *p = vm->placement;
+
+	e->data.count = e->home.count = 0;
+	for (size_t i = 0; i < vm->config->n_disks; i++)
+		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA)
+			disks_add(&e->data, vm->config->disks[i]->id);
+	for (size_t i = 0; i < p->n_home_disks; i++)
+		disks_add(&e->home, p->home_disks[i]);
+}
+
+/* The model is to have them. */
+static void disks_report(const struct hosted *e, Tb__VmReport *r)
+{
+	r->home_disks = mem_array(LIMIT_VM_DISKS, sizeof(*r->home_disks));
+	for (size_t i = 0; i < e->made.count; i++)
+		if (disk_new(e, e->made.ids[i]))
+			r->home_disks[r->n_home_disks++] = mem_strdup(e->made.ids[i]);
 }
 
 /* --- what is said of one --------------------------------------------------------------------- */
@@ -251,12 +312,14 @@ static void placement_settle(struct hosting *h, struct hosted *e, uint64_t now_m
 	if (e->state == WAITING && may_start(h, now_ms)) {
 		e->state = PREPARING;
 		e->prepared = e->incarnation;
+		e->asked = e->data;
 		hosted_act(h, e, HOSTING_PREPARE, e->incarnation, 0);
 	}
-	if (e->state == PREPARED && may_start(h, now_ms)) {
+	if (e->state == PREPARED && disks_known(e) && may_start(h, now_ms)) {
 		e->state = STARTING;
 		e->process = e->incarnation;
 		e->deadline_ms = h->until_ms;
+		e->taken_ms = h->until_ms;
 		e->restarts += e->started;
 		e->started = true;
 		hosted_act(h, e, HOSTING_START, e->incarnation, e->deadline_ms);
@@ -320,6 +383,7 @@ static void hosted_renew_placement(struct hosting *h, struct hosted *e, uint64_t
 	e->attempts = 0;
 	e->restarts = 0;
 	e->started = false;
+	e->made.count = 0;
 	e->since_ms = now_ms;
 	e->problem[0] = '\0';
 	h->changed = true;
@@ -336,6 +400,7 @@ static void hosted_update(struct hosting *h, const Tb__Vm *vm, uint64_t now_ms)
 	if (e == NULL)
 		e = hosted_add(h, vm->id, now_ms);
 	hosted_renew_placement(h, e, p->incarnation, now_ms);
+	disks_update(e, vm);
 	e->releasing = p->releasing;
 	e->hard = p->hard;
 	e->restart = vm->config->restart;
@@ -406,7 +471,7 @@ static void process_gone(struct hosting *h, struct hosted *e, bool off, const ch
 			 uint64_t now_ms)
 {
 	bool wanted = e->state != ENDING && e->incarnation == e->process && !e->releasing;
-	bool lapsed = now_ms >= e->deadline_ms;
+	bool lapsed = !off && now_ms >= e->taken_ms;
 
 	if (e->runs_since_ms != 0 && now_ms >= e->runs_since_ms + HOSTING_WELL_MS)
 		e->attempts = 0;
@@ -427,6 +492,8 @@ static void prepare_news(struct hosting *h, struct hosted *e, enum hosting_news 
 		return;
 	if (news == HOSTING_PREPARED) {
 		e->state = PREPARED;
+		e->made = e->asked;
+		h->changed |= !disks_known(e);
 		return;
 	}
 	problem_set(h, e, problem != NULL ? problem : "");
@@ -461,6 +528,21 @@ void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum 
 		process_news(h, e, news, problem, now_ms);
 	}
 	settle(h, now_ms);
+}
+
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms)
+{
+	struct hosted *e = hosted_find(h, vm);
+
+	if (e != NULL && e->process == incarnation && until_ms > e->taken_ms)
+		e->taken_ms = until_ms;
+}
+
+bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms)
+{
+	const struct hosted *e = hosted_find(h, vm);
+
+	return e != NULL && e->process == incarnation && now_ms >= e->taken_ms;
 }
 
 static void sooner(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)
@@ -520,6 +602,7 @@ static Tb__VmReport *hosted_report(const struct hosting *h, const struct hosted 
 	r->restarts = e->restarts;
 	if (e->problem[0] != '\0')
 		r->problem = mem_strdup(e->problem);
+	disks_report(e, r);
 	if (condition == TB__VM_CONDITION__VM_CONDITION_RUNNING)
 		r->well_ms = now_ms - e->runs_since_ms;
 	return r;

@@ -6,6 +6,8 @@
  * - the model is as new as the leader's was at the last lease grant of this link (`fence`): an old
  *   model would show a placement that has moved on while this board was away;
  * - the placement names this board and is not being released;
+ * - the model knows that its data disks are made (VmPlacement.home_disks): from the guest's first
+ *   write on, a disk that is not there is missing, and not one that is still to be made;
  * - no process of this VM is there, and HOSTING_QUIET_MS have passed since the daemon's start: a
  *   process that a daemon of before has left behind has reached its deadline by then.
  * A process is ended when its placement is released, gone, or of another incarnation, and when the
@@ -59,6 +61,13 @@ enum hosting_news {
 void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum hosting_news news,
 		     const char *problem, uint64_t now_ms);
 
+/* The process has said that this deadline is its own now. Of a renewal that it has not answered
+ * nobody knows whether it was taken. */
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms);
+/* A process that is gone at `now` otherwise than by its guest's own wish: was it its deadline that
+ * ended it, and no failure? */
+bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms);
+
 /* Does what is due; when to call again (UINT64_MAX: only on an event). */
 uint64_t hosting_tick(struct hosting *h, uint64_t now_ms);
 
@@ -93,6 +102,7 @@ enum hosting_fault {
 	HOSTING_FAULT_NO_FENCE, /* starts by an old model */
 	HOSTING_FAULT_EARLY_RELEASE, /* says released while the process is still there */
 	HOSTING_FAULT_NO_QUIET, /* or while one of a daemon of before may be */
+	HOSTING_FAULT_UNKNOWN_DISKS, /* starts before the model knows of its data disks */
 };
 extern enum hosting_fault hosting_fault;
 #define HOSTING_FAULTY(fault) (hosting_fault == (fault))

@@ -10,6 +10,7 @@
 #include "cluster/check.h"
 #include "cluster/scheduler.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 
 void room_init(struct room *r, const Tb__Node *const *nodes, size_t count)
 {
@@ -41,6 +42,15 @@ bool room_pins(const Tb__Vm *vm)
 	return false;
 }
 
+bool room_has_data(const Tb__Vm *vm, const char *id)
+{
+	for (size_t i = 0; i < vm->config->n_disks; i++)
+		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA &&
+		    strcmp(vm->config->disks[i]->id, id) == 0)
+			return true;
+	return false;
+}
+
 void room_take(struct room *r, size_t board, const Tb__Vm *vm)
 {
 	struct room_board *b = &r->boards[board];
@@ -52,18 +62,10 @@ void room_take(struct room *r, size_t board, const Tb__Vm *vm)
 		r->held[r->held_count++] = (struct room_held){vm, board};
 }
 
-static bool name_among(const char *name, char *const *names, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
 static bool bridges_there(const Tb__NodeHost *host, const Tb__VmConfig *c)
 {
 	for (size_t i = 0; i < c->n_nics; i++)
-		if (!name_among(c->nics[i]->bridge, host->bridges, host->n_bridges))
+		if (!text_among(c->nics[i]->bridge, host->bridges, host->n_bridges))
 			return false;
 	return true;
 }
@@ -106,7 +108,7 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
 		return ROOM_AWAY;
 	if (b->node->drain != TB__DRAIN__DRAIN_OFF && !r->drained_too)
 		return ROOM_DRAINED;
-	if (c->n_require > 0 && !name_among(b->node->name, c->require, c->n_require))
+	if (c->n_require > 0 && !text_among(b->node->name, c->require, c->n_require))
 		return ROOM_REQUIRE;
 	if (vm->placement->home != 0 && vm->placement->home != b->node->id && room_pins(vm))
 		return ROOM_HOME;
@@ -225,7 +227,7 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 		}
 		hosts = true;
 		if ((vm->config->n_require > 0 &&
-		     !name_among(node->name, vm->config->require, vm->config->n_require)) ||
+		     !text_among(node->name, vm->config->require, vm->config->n_require)) ||
 		    (pinned && node->id != vm->placement->home))
 			continue;
 		ret->nodes[ret->count++] = node;
@@ -287,7 +289,7 @@ static int admit_bridges(const struct admission *a, const struct candidates *boa
 		size_t n = 0;
 
 		while (n < boards->count &&
-		       !name_among(c->nics[i]->bridge, boards->nodes[n]->host->bridges,
+		       !text_among(c->nics[i]->bridge, boards->nodes[n]->host->bridges,
 				   boards->nodes[n]->host->n_bridges))
 			n++;
 		if (n < boards->count)
@@ -449,16 +451,54 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 	return rv == 0 && room->keep_room ? admit_keep_room(&a) : rv;
 }
 
+/* The board with all that is placed there. */
+static void room_of(struct room *r, const struct scheduler_room *rows, const Tb__Node *node)
+{
+	room_init(r, &node, 1);
+	for (size_t i = 0; i < rows->vm_count; i++)
+		if (rows->vms[i]->placement->node == node->id)
+			room_take(r, 0, rows->vms[i]);
+}
+
+int scheduler_holds(const struct scheduler_room *rows, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_field, size_t field_size, char *ret_message, size_t message_size)
+{
+	const struct admission a = {rows, vm, ret_field, field_size, ret_message, message_size};
+	const Tb__NodeHost *host = node->host;
+	struct room *r = mem_alloc(sizeof(*r));
+	const struct room_board *b = &r->boards[0];
+	int rv = 0;
+
+	room_of(r, rows, node);
+	if (host == NULL || !host->hosts)
+		rv = 0; /* nobody knows what it has */
+	else if ((uint64_t)b->memory_mib + room_memory_mib(vm) > host->memory_mib)
+		rv = admit_refuse(&a, "config.memoryMib",
+				  "it is on %s, which has %" PRIu32
+				  " MiB for virtual machines; %" PRIu32
+				  " of them are taken by %u other%s, and it would need %" PRIu32
+				  "; move it first, or stop it",
+				  node->name, host->memory_mib, b->memory_mib, b->vms,
+				  b->vms == 1 ? "" : "s", room_memory_mib(vm));
+	else if ((uint64_t)b->vcpus + vm->config->vcpus > (uint64_t)host->vcpus * r->share)
+		rv = admit_refuse(&a, "config.vcpus",
+				  "it is on %s, whose %" PRIu32
+				  " cores may be shared by %d vCPUs each; %" PRIu32
+				  " vCPUs are those of %u other%s, and it would have %" PRIu32
+				  "; move it first, or stop it",
+				  node->name, host->vcpus, SCHEDULER_SHARE, b->vcpus, b->vms,
+				  b->vms == 1 ? "" : "s", vm->config->vcpus);
+	free(r);
+	return rv;
+}
+
 int scheduler_takes(const struct scheduler_room *rows, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size)
 {
 	struct room *r = mem_alloc(sizeof(*r));
 	enum room_lack lack;
 
-	room_init(r, &node, 1);
-	for (size_t i = 0; i < rows->vm_count; i++)
-		if (rows->vms[i]->placement->node == node->id)
-			room_take(r, 0, rows->vms[i]);
+	room_of(r, rows, node);
 	lack = room_lacks(r, 0, vm);
 	if (lack == ROOM_MEMORY)
 		snprintf(ret_message, message_size,

@@ -62,5 +62,7 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm);
 uint32_t room_memory_mib(const Tb__Vm *vm);
 /* It has a disk that stays on its board. */
 bool room_pins(const Tb__Vm *vm);
+/* And one of them has this id. */
+bool room_has_data(const Tb__Vm *vm, const char *id);
 /* "3 boards, 2 lack memory, 1 is drained"; counts of each lack, as many as there are boards. */
 void room_describe(const unsigned counts[ROOM_LACKS], size_t boards, struct buf *out);

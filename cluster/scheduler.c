@@ -125,6 +125,34 @@ static bool emit_release(struct decider *d, struct item *it, bool failed, const 
 	return emit(d, TB__COMMAND__OP_VM_RELEASE, op);
 }
 
+/* The model is to know that its data disks are made: it begins only then. */
+static void emit_disks(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+	Tb__VmSettle *op = mem_alloc(sizeof(*op));
+
+	tb__vm_settle__init(op);
+	op->vm = it->vm->id;
+	op->incarnation = it->vm->placement->incarnation;
+	op->home_disks = mem_array(r->n_home_disks, sizeof(*op->home_disks));
+	for (size_t i = 0; i < r->n_home_disks; i++)
+		op->home_disks[op->n_home_disks++] = mem_strdup(r->home_disks[i]);
+	emit(d, TB__COMMAND__OP_VM_SETTLE, op);
+}
+
+static bool disks_new(const Tb__Vm *vm, const Tb__VmReport *r)
+{
+	const Tb__VmPlacement *p = vm->placement;
+
+	if (p->home != p->node)
+		return false;
+	for (size_t i = 0; i < r->n_home_disks; i++)
+		if (room_has_data(vm, r->home_disks[i]) &&
+		    !text_among(r->home_disks[i], p->home_disks, p->n_home_disks))
+			return true;
+	return false;
+}
+
 static void emit_settle(struct decider *d, struct item *it, bool ended, const char *reason)
 {
 	Tb__VmSettle *op = mem_alloc(sizeof(*op));
@@ -164,7 +192,7 @@ static bool begins(const struct item *it)
 /* Its board is gone from the model. */
 static void settle_removed(struct decider *d, struct item *it)
 {
-	if (d->now_ms >= d->view->gone_end_ms) {
+	if (d->now_ms >= d->view->gone_end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_GONE_IS_DEAD)) {
 		it->leave = LEAVE_LOST;
 		return;
 	}
@@ -263,7 +291,9 @@ static void settle_there(struct decider *d, struct item *it)
 		return;
 	}
 	settle_report(d, it, r);
-	if (ended)
+	if (disks_new(it->vm, r))
+		emit_disks(d, it);
+	else if (ended)
 		emit_settle(d, it, true,
 			    r->condition == TB__VM_CONDITION__VM_CONDITION_ENDED
 				    ? "its guest powered off"

@@ -103,12 +103,18 @@ int scheduler_admit(const struct scheduler_room *room, const Tb__Vm *vm, char *r
 int scheduler_takes(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
 		    char *ret_message, size_t message_size);
 
+/* Has the board on which the VM is memory and processors for it as `vm` says it is now? It may
+ * begin anew there without being placed again. 0, or -EINVAL with the field and a sentence. */
+int scheduler_holds(const struct scheduler_room *room, const Tb__Node *node, const Tb__Vm *vm,
+		    char *ret_field, size_t field_size, char *ret_message, size_t message_size);
+
 #ifdef TIEBREAK_SIM_FAULTS
 /* Mistakes for the simulator to find; compiled only into its own build of the library. */
 enum scheduler_fault {
 	SCHEDULER_FAULT_NONE,
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
+	SCHEDULER_FAULT_GONE_IS_DEAD, /* moves what was on a board that was removed at once */
 };
 extern enum scheduler_fault scheduler_fault;
 #define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))

@@ -45,6 +45,7 @@ struct control {
 	struct watch timer_watch;
 	bool timer_runs;
 	uint64_t next_id;
+	uint64_t handled; /* requests */
 };
 
 /* The timer */
@@ -174,6 +175,7 @@ static void request_handle(struct client *client, Tb__VmRequest *request)
 	Tb__VmReply reply = TB__VM_REPLY__INIT;
 	uint64_t id = client->id;
 
+	c->handled++;
 	call.may_renew = call.parent || c->client[PARENT].fd < 0;
 	if (!c->config.request(c->config.arg, &call, &reply)) {
 		client->promised = true;
@@ -545,6 +547,20 @@ void control_tell_parent(struct control *c, Tb__VmReply *reply)
 		frame_append(&parent->out, &reply->base);
 		(void)client_flush(parent);
 	}
+}
+
+void control_hear_parent(struct control *c)
+{
+	struct client *parent = &c->client[PARENT];
+	uint64_t handled;
+
+	/* A parent that has stopped taking answers is not heard, as in the loop. */
+	do {
+		handled = c->handled;
+		if (parent->fd >= 0 && parent->out.len == 0) {
+			client_read(parent);
+		}
+	} while (c->handled != handled);
 }
 
 unsigned control_clients(const struct control *c)

@@ -59,6 +59,9 @@ void control_destroy(struct control *c);
  * gone. */
 void control_answer(struct control *c, uint64_t client, Tb__VmReply *reply);
 
+/* Takes the parent's requests that are there, one after the other; for whoever keeps the loop
+ * waiting and is not in a request itself. With the lock. */
+void control_hear_parent(struct control *c);
 /* A word to the parent that no request asked for (id 0): the VM runs, the VM has ended. */
 void control_tell_parent(struct control *c, Tb__VmReply *reply);
 /* Ends connections that were half done or not read from for CONTROL_PATIENCE_MS; called by a timer

@@ -110,8 +110,8 @@ static bool holder_find(int fd, char holder[64])
 	return found;
 }
 
-/* The kernel clears up a ring behind a VM that has ended, and so does virtio/blk_sync.h: their
- * locks are waited for. */
+/* Behind a VM that was killed the kernel clears up its ring in its own time, and its disk's process
+ * (virtio/blk_sync.h) ends by itself: their locks are waited for. */
 int disk_lock(int fd, bool read_only, char holder[64])
 {
 	static const struct timespec pause = {.tv_nsec = 10000000};

@@ -113,22 +113,32 @@ int gic_state_save(const struct gic *g, const struct vcpus *v, Tb__VmGicState *r
 	return rv;
 }
 
+/* Those words that go back late, or those that do not. */
+static void words_set(const struct gic *g, const struct gic_shape *shape,
+		      const struct gic_word *words, const Tb__VmGicState *saved, bool late,
+		      struct refusals *refused)
+{
+	char name[GIC_WORD_NAME];
+	size_t i;
+
+	for (i = 0; i < saved->n_words; i++) {
+		int rv = words[i].late == late ? word_set(g, &words[i], saved->words[i]) : 0;
+
+		if (rv < 0) {
+			gic_word_name(shape, &words[i], name);
+			refusals_add(refused, name, rv);
+		}
+	}
+}
+
 static int words_load(const struct gic *g, const struct gic_shape *shape,
 		      const struct gic_word *words, const Tb__VmGicState *saved,
 		      struct fault *fault)
 {
 	struct refusals refused = {0};
-	char name[GIC_WORD_NAME];
-	size_t i;
 
-	for (i = 0; i < saved->n_words; i++) {
-		int rv = word_set(g, &words[i], saved->words[i]);
-
-		if (rv < 0) {
-			gic_word_name(shape, &words[i], name);
-			refusals_add(&refused, name, rv);
-		}
-	}
+	words_set(g, shape, words, saved, false, &refused);
+	words_set(g, shape, words, saved, true, &refused);
 	if (refused.count > 0) {
 		return fault_set(fault, -EBADMSG,
 				 "%u words of the interrupt controller are refused: %s",

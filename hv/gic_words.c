@@ -16,7 +16,7 @@ enum { PRIVATE = 32 }; /* interrupt ids below are each vCPU's own */
 struct bank {
 	uint16_t offset, clear;
 	uint8_t bits;
-	bool zero; /* at first */
+	bool event; /* what interrupts do, not how they are set up: zero at first, and late */
 	char name[13];
 };
 
@@ -80,8 +80,16 @@ static void add_bank(struct list *l, const struct bank *b, uint32_t group, uint6
 		struct gic_word *w = add(l, group, base + b->offset + 4 * word);
 
 		w->clear = b->clear != 0 ? base + b->clear + 4 * word : 0;
-		w->zero = b->zero;
+		w->zero = w->late = b->event;
 	}
+}
+
+/* The lines of 32 interrupts; GICv3. */
+static void add_levels(struct list *l, uint64_t number)
+{
+	struct gic_word *w = add(l, LEVEL, number);
+
+	w->zero = w->late = true;
 }
 
 static void add_private_v2(struct list *l, uint64_t vcpu)
@@ -98,7 +106,7 @@ static void add_private_v2(struct list *l, uint64_t vcpu)
 		struct gic_word *w = add(l, DIST, base + SPENDSGIR + 4 * i);
 
 		w->clear = base + CPENDSGIR + 4 * i;
-		w->zero = true;
+		w->zero = w->late = true;
 	}
 	for (i = 0; i < LENGTH(interface_v2); i++) {
 		uint16_t number = interface_v2[i].number;
@@ -118,7 +126,7 @@ static void add_private_v3(struct list *l, uint64_t affinity, unsigned priority_
 	for (i = 0; i < LENGTH(banks_v3); i++) {
 		add_bank(l, &banks_v3[i], REDIST, base + GICR_SGI_FRAME, 0, PRIVATE);
 	}
-	add(l, LEVEL, base)->zero = true;
+	add_levels(l, base);
 	for (i = 0; i < LENGTH(interface_v3); i++) {
 		add(l, SYSTEM, base + interface_v3[i].number);
 	}
@@ -144,7 +152,7 @@ static void add_shared(struct list *l, const struct gic_shape *shape)
 			add(l, DIST, IROUTER + 8 * n)->zero = true;
 		}
 		for (n = PRIVATE; n < shape->interrupts; n += 32) {
-			add(l, LEVEL, n)->zero = true;
+			add_levels(l, n);
 		}
 	}
 }

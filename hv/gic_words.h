@@ -4,7 +4,13 @@
  *
  * Order: GICD_IIDR first (it tells a GICv2 of KVM that groups may be written), then what all vCPUs
  * share, then each vCPU's own copy of the banked words (SGIs and PPIs: without them the timer is
- * off in the restored guest), its CPU interface, and GICD_CTLR, which turns it all on, last.
+ * off in the restored guest), its CPU interface, and GICD_CTLR, which turns it all on. What is
+ * pending or active (`late`) goes back only after all that. KVM queues an interrupt for a vCPU in
+ * the moment in which it becomes pending, and only while the distributor is on; nothing looks for
+ * it afterwards, and a level that is high already is no news when its device raises it again
+ * (vgic_target_oracle, vgic_validate_injection of Linux 6.1). What is lost so hangs the guest: a
+ * timer that is never served, a call to another processor that it never hears of. And what is
+ * active is queued for its target, which has to be known by then.
  *
  * Set registers only add bits: `clear` names the register that takes all ones before. */
 #pragma once
@@ -29,6 +35,7 @@ struct gic_word {
 	uint64_t clear; /* attribute of the register that clears; 0: none */
 	bool zero; /* what a controller has there that did nothing yet */
 	bool wide; /* 64 bits (GICv3 CPU interface) */
+	bool late; /* goes back after all that is not */
 	int vcpu; /* whose it is; -1: all share it */
 };
 

@@ -38,13 +38,32 @@ static uint64_t little(const uint8_t *at, unsigned bytes)
 	return value;
 }
 
+/* A file, and who has a turn while it is read. */
+struct source {
+	int fd;
+	const struct image_turn *turn;
+};
+
+static bool turn_take(const struct image_turn *turn)
+{
+	return turn->take == NULL || turn->take(turn->arg);
+}
+
 /* Reads exactly `len` bytes unless the file ends. */
-static ssize_t read_at(int fd, void *to, size_t len, uint64_t offset)
+static ssize_t read_at(const struct source *file, void *to, size_t len, uint64_t offset)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t got = pread(fd, (uint8_t *)to + done, len - done, (off_t)(offset + done));
+		size_t piece = IMAGE_PIECE - (offset + done) % IMAGE_PIECE;
+		ssize_t got;
+
+		/* The small reads of a packed file have one turn together. */
+		if (piece == IMAGE_PIECE && !turn_take(file->turn)) {
+			return -ECANCELED;
+		}
+		piece = piece < len - done ? piece : len - done;
+		got = pread(file->fd, (uint8_t *)to + done, piece, (off_t)(offset + done));
 
 		if (got < 0 && errno == EINTR) {
 			continue;
@@ -163,15 +182,15 @@ static int too_large(struct fault *fault, const char *what, uint64_t need)
 }
 
 /* Plain: the file into RAM at `offset` of RAM. */
-static int load_plain(int fd, uint64_t size, const struct ram *r, uint64_t offset,
-		      uint64_t *ret_len, struct fault *fault)
+static int load_plain(const struct source *file, uint64_t size, const struct ram *r,
+		      uint64_t offset, uint64_t *ret_len, struct fault *fault)
 {
 	ssize_t got;
 
 	if (size > r->size - offset) {
 		return too_large(fault, "kernel", offset + size);
 	}
-	got = read_at(fd, r->host + offset, size, 0);
+	got = read_at(file, r->host + offset, size, 0);
 	if (got < 0) {
 		return fault_set(fault, (int)got, "cannot read the kernel: %s",
 				 strerror((int)-got));
@@ -182,7 +201,8 @@ static int load_plain(int fd, uint64_t size, const struct ram *r, uint64_t offse
 
 /* Inflates the file into `to`, at most `room` bytes. 0, 1 when there would be more, negative errno.
  */
-static int inflate_file(int fd, uint8_t *to, uint64_t room, uint64_t *ret_len, struct fault *fault)
+static int inflate_file(const struct source *file, uint8_t *to, uint64_t room, uint64_t *ret_len,
+			struct fault *fault)
 {
 	uint8_t chunk[4096];
 	z_stream z = {0};
@@ -195,9 +215,14 @@ static int inflate_file(int fd, uint8_t *to, uint64_t room, uint64_t *ret_len, s
 	z.next_out = to;
 	z.avail_out = room > UINT32_MAX ? UINT32_MAX : (uInt)room;
 	while (rv == Z_OK && z.avail_out > 0) {
-		ssize_t got = read_at(fd, chunk, sizeof(chunk), offset);
+		ssize_t got = read_at(file, chunk, sizeof(chunk), offset);
 
-		if (got <= 0) {
+		if (got < 0) {
+			inflateEnd(&z);
+			return fault_set(fault, (int)got, "cannot read the kernel: %s",
+					 strerror((int)-got));
+		}
+		if (got == 0) {
 			break;
 		}
 		offset += (uint64_t)got;
@@ -220,19 +245,19 @@ static int inflate_file(int fd, uint8_t *to, uint64_t room, uint64_t *ret_len, s
 }
 
 /* The kernel with its header at `offset` of RAM, checked. */
-static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t *ret_offset,
-		       struct fault *fault)
+static int load_kernel(const struct source *file, const struct ram *r, struct head *head,
+		       uint64_t *ret_offset, struct fault *fault)
 {
 	uint8_t first[FRONT] = {0};
 	uint64_t size = 0, len = 0, need = 0;
 	ssize_t got;
 	bool packed;
-	int rv = file_size(fd, "kernel", &size, fault);
+	int rv = file_size(file->fd, "kernel", &size, fault);
 
 	if (rv < 0) {
 		return rv;
 	}
-	got = read_at(fd, first, FRONT, 0);
+	got = read_at(file, first, FRONT, 0);
 	if (got < 0) {
 		return fault_set(fault, (int)got, "cannot read the kernel: %s",
 				 strerror((int)-got));
@@ -240,7 +265,7 @@ static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t 
 	packed = got >= 2 && first[0] == 0x1f && first[1] == 0x8b;
 	if (packed) {
 		memset(first, 0, sizeof(first));
-		rv = inflate_file(fd, first, FRONT, &len, fault);
+		rv = inflate_file(file, first, FRONT, &len, fault);
 		got = (ssize_t)len;
 	}
 	if (rv >= 0) {
@@ -253,13 +278,13 @@ static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t 
 		return too_large(fault, "kernel", head->text_offset + size);
 	}
 	if (packed) {
-		rv = inflate_file(fd, r->host + head->text_offset, r->size - head->text_offset,
+		rv = inflate_file(file, r->host + head->text_offset, r->size - head->text_offset,
 				  &len, fault);
 		if (rv == 1) {
 			return too_large(fault, "kernel", r->size + 1);
 		}
 	} else {
-		rv = load_plain(fd, size, r, head->text_offset, &len, fault);
+		rv = load_plain(file, size, r, head->text_offset, &len, fault);
 	}
 	if (rv < 0) {
 		return rv;
@@ -277,12 +302,12 @@ static int load_kernel(int fd, const struct ram *r, struct head *head, uint64_t 
 	return 0;
 }
 
-static int load_initrd(int fd, const struct ram *r, uint64_t offset, struct image_place *place,
-		       struct fault *fault)
+static int load_initrd(const struct source *file, const struct ram *r, uint64_t offset,
+		       struct image_place *place, struct fault *fault)
 {
 	uint64_t size = 0;
 	ssize_t got;
-	int rv = file_size(fd, "initrd", &size, fault);
+	int rv = file_size(file->fd, "initrd", &size, fault);
 
 	if (rv < 0) {
 		return rv;
@@ -293,7 +318,7 @@ static int load_initrd(int fd, const struct ram *r, uint64_t offset, struct imag
 	if (offset > r->size || size > r->size - offset) {
 		return too_large(fault, "initrd", offset + size);
 	}
-	got = read_at(fd, r->host + offset, size, 0);
+	got = read_at(file, r->host + offset, size, 0);
 	if (got < 0 || (uint64_t)got != size) {
 		return fault_set(fault, got < 0 ? (int)got : -EIO, "cannot read the initrd: %s",
 				 got < 0 ? strerror((int)-got) : "it became shorter");
@@ -303,13 +328,14 @@ static int load_initrd(int fd, const struct ram *r, uint64_t offset, struct imag
 	return 0;
 }
 
-int image_load(int kernel_fd, int initrd_fd, const struct ram *r, struct image_place *ret,
-	       struct fault *fault)
+int image_load(int kernel_fd, int initrd_fd, const struct ram *r, const struct image_turn *turn,
+	       struct image_place *ret, struct fault *fault)
 {
+	const struct source kernel = {kernel_fd, turn}, initrd = {initrd_fd, turn};
 	struct image_place place = {0};
 	struct head head;
 	uint64_t offset, end;
-	int rv = load_kernel(kernel_fd, r, &head, &offset, fault);
+	int rv = load_kernel(&kernel, r, &head, &offset, fault);
 
 	if (rv < 0) {
 		return rv;
@@ -326,7 +352,7 @@ int image_load(int kernel_fd, int initrd_fd, const struct ram *r, struct image_p
 	place.tree = LAYOUT_RAM + end;
 	place.tree_room = IMAGE_TREE_MAX;
 	if (initrd_fd >= 0) {
-		rv = load_initrd(initrd_fd, r, end + IMAGE_TREE_MAX, &place, fault);
+		rv = load_initrd(&initrd, r, end + IMAGE_TREE_MAX, &place, fault);
 		if (rv < 0) {
 			return rv;
 		}

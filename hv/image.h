@@ -1,6 +1,7 @@
 /* image.h: putting a kernel, an initrd and a device tree into guest memory.
  * Source: Documentation/arm64/booting.rst. The only file that names zlib. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "hv/fault.h"
@@ -17,7 +18,16 @@ struct image_place {
 /* Largest device tree (booting.rst: 2 MiB). */
 #define IMAGE_TREE_MAX (UINT64_C(2) << 20)
 
+/* Whoever reads a large file from a slow card gives others a turn: called before each piece of at
+ * most IMAGE_PIECE bytes. False: nobody wants it any more. Zeroed: nobody is asked. */
+struct image_turn {
+	bool (*take)(void *arg);
+	void *arg;
+};
+enum { IMAGE_PIECE = 1 << 20 };
+
 /* Reads an arm64 Linux Image (plain, or gzip) from kernel_fd and the initrd (initrd_fd -1: none) by
- * pread into r. Anything else is refused with a sentence. The descriptors stay the caller's. */
-int image_load(int kernel_fd, int initrd_fd, const struct ram *r, struct image_place *ret,
-	       struct fault *fault);
+ * pread into r. Anything else is refused with a sentence; -ECANCELED when a turn ended it. The
+ * descriptors stay the caller's. */
+int image_load(int kernel_fd, int initrd_fd, const struct ram *r, const struct image_turn *turn,
+	       struct image_place *ret, struct fault *fault);

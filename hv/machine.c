@@ -526,8 +526,9 @@ static int tree_write(const struct machine *m, const struct image_place *place)
 int machine_load_kernel(struct machine *m, struct fault *fault)
 {
 	struct image_place place;
-	int rv = image_load(resource_find(m->resources, "kernel"),
-			    resource_find(m->resources, "initrd"), &m->ram, &place, fault);
+	int rv =
+		image_load(resource_find(m->resources, "kernel"),
+			   resource_find(m->resources, "initrd"), &m->ram, &m->turn, &place, fault);
 
 	if (rv < 0) {
 		return rv;

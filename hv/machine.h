@@ -102,6 +102,7 @@ struct machine {
 	struct balloon *balloon;
 	struct vsock *vsock;
 
+	struct image_turn turn; /* who has one while a kernel is read; may be set after create */
 	struct machine_console output;
 	bool uart_spoke; /* the guest's last output came through the UART */
 	struct watch event_watch; /* vcpus.event_fd */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/vhost.h>
 #include <seccomp.h>
@@ -48,6 +49,7 @@ static const struct call calls[] = {
 	{"readv", "tap"},
 	{"writev", "tap"},
 	{"io_uring_enter", "disk; each ring is confined to its one file"},
+	{"io_uring_register", "disk: let go of at the end", {{1, WORD, IORING_UNREGISTER_FILES}}},
 	{"ppoll", "disk: waiting at a pause or the end"},
 	{"poll", "the same, on x86"},
 	{"preadv", "disk without io_uring"},

@@ -49,6 +49,8 @@ struct server {
 	struct watch signals; /* signalfd, owned */
 	bool asked_to_end; /* a signal has pressed the button */
 	bool end_waits; /* a signal came while a snapshot was written */
+	bool in_request; /* one is being done */
+	bool loading; /* the guest's memory is being filled */
 	/* Who is answered when the machine rests; 0: nobody waits. */
 	uint64_t rest_client, rest_id;
 	/* Opened before the sandbox, until somebody takes them over; -1. */
@@ -334,6 +336,10 @@ static bool goes_with_rest(Tb__VmRequest__WhatCase what)
 /* The machine is at something that takes its time. */
 static bool is_busy(struct server *s)
 {
+	if (s->loading) {
+		(void)fault_set(&s->error, -EBUSY, "the VM is starting; try again");
+		return true;
+	}
 	if (s->machine->state == MACHINE_PAUSING) {
 		(void)fault_set(&s->error, -EBUSY,
 				"the VM waits for its disk to end what was begun; try again");
@@ -346,9 +352,8 @@ static bool is_busy(struct server *s)
 	return false;
 }
 
-static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
+static bool request_switch(struct server *s, const struct control_call *call, Tb__VmReply *reply)
 {
-	struct server *s = arg;
 	const Tb__VmRequest *q = call->request;
 	bool done = true;
 
@@ -396,6 +401,36 @@ static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *
 	}
 	reply->error = s->error.text;
 	return done;
+}
+
+static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
+{
+	struct server *s = arg;
+	bool done;
+
+	s->in_request = true;
+	done = request_switch(s, call, reply);
+	s->in_request = false;
+	return done;
+}
+
+/* A kernel and an initrd may take longer to read than the lease is long: its renewals are heard
+ * between the pieces. False: the VM is to end. */
+static bool loading_turn(void *arg)
+{
+	struct server *s = arg;
+	struct machine *m = s->machine;
+
+	if (s->control == NULL || s->in_request) {
+		return true;
+	}
+	loop_lock(&m->loop);
+	s->loading = true;
+	control_hear_parent(s->control);
+	s->loading = false;
+	s->error.text[0] = '\0';
+	loop_unlock(&m->loop);
+	return m->end == MACHINE_END_NONE;
 }
 
 static void parent_gone(void *arg)
@@ -605,6 +640,7 @@ static int make_doors(struct server *s, struct fault *fault)
 
 	rv = rv < 0 ? rv : make_terminal(s);
 	rv = rv < 0 ? rv : make_control(s);
+	s->machine->turn = (struct image_turn){.take = loading_turn, .arg = s};
 	return rv < 0 ? fault_set(fault, rv, "cannot make the VM's own doors: %s", strerror(-rv))
 		      : 0;
 }
@@ -661,7 +697,9 @@ static int load_guest(struct server *s, struct fault *fault)
 	const struct resources *r = s->config->resources;
 
 	if (s->spec->restore == NULL) {
-		return machine_load_kernel(s->machine, fault);
+		int rv = machine_load_kernel(s->machine, fault);
+
+		return rv == -ECANCELED ? fault_set(fault, rv, "%s", s->machine->end_text) : rv;
 	}
 	return snapshot_load(s->machine, resource_find(r, "state"), resource_find(r, "memory"),
 			     fault);

@@ -110,6 +110,14 @@ static size_t smallest(size_t a, size_t b, size_t c)
 	return ab < c ? ab : c;
 }
 
+bool text_among(const char *text, char *const *list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(list[i], text) == 0)
+			return true;
+	return false;
+}
+
 size_t text_distance(const char *a, const char *b)
 {
 	size_t rows[3][TEXT_DISTANCE_MAX + 1];

@@ -15,6 +15,8 @@ bool text_is_utf8(const void *data, size_t len);
 /* Makes of any string one that is fit to be shown: at most `max` bytes, cut behind a whole
  * character; control characters become spaces, and what is no UTF-8 question marks. */
 void text_tame(char *text, size_t max);
+/* Is it one of these? */
+bool text_among(const char *text, char *const *list, size_t count);
 /* Damerau-Levenshtein distance, for "did you mean". Both at most 64 bytes, else SIZE_MAX. */
 size_t text_distance(const char *a, const char *b);
 /* The candidate (NULL-terminated list) nearest to `word`, NULL if none is near enough to be meant.

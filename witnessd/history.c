@@ -18,8 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cluster/arbiter.h"
 #include "cluster/backup.h"
+#include "cluster/hold.h"
 #include "cluster/snapshot.h"
 #include "lib/clock.h"
 #include "lib/hex.h"
@@ -30,9 +30,6 @@
 
 enum {
 	ROWS_BYTES = 256 << 10, /* of rows in one entry */
-	/* No grant of the backup needs longer: but a node that has the vote by one that the backup
-	 * does not know may. 10 s is the longest heartbeat that is common. */
-	HOLD_HEARTBEAT_MS = 10000,
 	LEADERLESS_MS = 10000, /* so long without a leader before a recovery */
 };
 
@@ -72,16 +69,6 @@ static void restoration_refuse(struct restoration *r, int error, const char *mes
 }
 
 /* --- what the model says --- */
-
-static int hold_visit(void *arg, const Tb__Site *site, const Tb__Grant *grant)
-{
-	uint32_t *hold_ms = arg;
-
-	(void)site;
-	if (grant != NULL && grant->handover_ms > *hold_ms)
-		*hold_ms = grant->handover_ms;
-	return 0;
-}
 
 static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *final,
 			    const char **ret_message)
@@ -125,7 +112,6 @@ static int restoration_keys(struct restoration *r, Tb__ClusterRestore__Final *fi
 static int restoration_final(struct restoration *r, struct store *old, const char *source,
 			     const char **ret_message)
 {
-	const struct store_site_filter all = {0};
 	Tb__ClusterRestore__Final *final = mem_alloc(sizeof(*final));
 	uint64_t last_node = 0;
 	int rv;
@@ -134,7 +120,6 @@ static int restoration_final(struct restoration *r, struct store *old, const cha
 	r->final = final;
 	final->source = mem_strdup(source);
 	final->old_node = r->old_node;
-	final->hold_ms = arbiter_own_timeout_ms(HOLD_HEARTBEAT_MS, TB__HANDOVER__HANDOVER_SAFE);
 	*ret_message = "the backup holds no whole cluster";
 	rv = store_cluster_get(old, &final->cluster);
 	if (rv == 0)
@@ -142,7 +127,7 @@ static int restoration_final(struct restoration *r, struct store *old, const cha
 	if (rv == 0)
 		rv = store_counter_get(old, "node", &last_node);
 	if (rv == 0)
-		rv = store_sites(old, &all, hold_visit, &final->hold_ms, NULL);
+		rv = hold_ms(old, &final->hold_ms);
 	r->core->identity.node_id = last_node + 1;
 	return rv == 0 ? restoration_keys(r, final, ret_message) : rv;
 }

@@ -57,6 +57,7 @@ struct berth {
 	enum berth_state state;
 	char detail[160]; /* of TAKEN and FAILED, for a person */
 	uint64_t since_ms; /* of the state */
+	uint64_t life_ms; /* the kernel itself removes it then */
 	int index; /* of the interface that it was added to; 0: it was not */
 	int probe_fd; /* -1: none */
 	unsigned probes;
@@ -315,27 +316,33 @@ __attribute__((format(printf, 5, 6))) static void berth_fail(struct holder *h, s
 	berth_move(h, b, state, now);
 }
 
-static void berth_undo(struct holder *h, struct berth *b)
+/* False: the kernel keeps it, and so does the board in what it says, until its life is over. */
+static bool berth_undo(struct holder *h, struct berth *b)
 {
 	int rv;
 
 	if (b->index == 0)
-		return;
+		return true;
 	rv = links_address_remove(h->links, b->index, &b->ip, b->prefix);
-	if (rv != 0 && rv != -EADDRNOTAVAIL && rv != -ENODEV)
+	if (rv != 0 && rv != -EADDRNOTAVAIL && rv != -ENODEV) {
 		log_warning("address-stays",
 			    "cannot remove %s from %s: %s; the kernel does when "
 			    "its life ends",
 			    b->text, b->interface, strerror(-rv));
+		if (clock_boottime_ms() < b->life_ms)
+			return false;
+	}
 	b->index = 0;
+	return true;
 }
 
 static void berth_drop(struct holder *h, struct berth *b, uint64_t now)
 {
 	bool had = b->index != 0;
 
-	berth_undo(h, b);
 	berth_move(h, b, BERTH_LEAVING, now);
+	if (!berth_undo(h, b))
+		return; /* tried again after LEAVE_MS */
 	b->used = false;
 	if (had)
 		log_notice("address-gone", "%s is no longer at %s", b->text, b->interface);
@@ -362,16 +369,22 @@ static void berth_add(struct holder *h, struct berth *b, uint64_t now)
 	if (life_s == 0)
 		return; /* the next renewal is near, or the end */
 	if (link == NULL || !link->up) {
-		berth_undo(h, b);
-		berth_fail(h, b, BERTH_FAILED, now, "the interface %s is %s", b->interface,
-			   link == NULL ? "not there" : "down or has no carrier");
+		if (!berth_undo(h, b))
+			berth_move(h, b, BERTH_LEAVING, now);
+		else
+			berth_fail(h, b, BERTH_FAILED, now, "the interface %s is %s", b->interface,
+				   link == NULL ? "not there" : "down or has no carrier");
 		return;
 	}
 	b->index = link->index;
 	rv = links_address_add(h->links, link->index, &b->ip, b->prefix, life_s);
+	b->life_ms = clock_boottime_ms() + (life_s + 1) * 1000; /* kernels round */
 	if (rv != 0) {
 		/* One that could not be prolonged may still be there. */
-		berth_undo(h, b);
+		if (!berth_undo(h, b)) {
+			berth_move(h, b, BERTH_LEAVING, now);
+			return;
+		}
 		berth_fail(h, b, BERTH_FAILED, now, "the kernel refuses it at %s: %s", b->interface,
 			   strerror(-rv));
 		return;
@@ -690,6 +703,8 @@ static void berth_order(struct holder *h, const Tb__ServiceAddress *wanted, uint
 	    (b->prefix != wanted->prefix || strcmp(b->interface, wanted->interface) != 0 ||
 	     b->state == BERTH_LEAVING)) {
 		berth_drop(h, b, now);
+		if (b->used)
+			return; /* the next order finds it gone */
 		b = NULL;
 	}
 	for (unsigned i = 0; b == NULL && i < 2 * LIMIT_ADDRESSES; i++) {

@@ -761,6 +761,9 @@ void host_metrics(void *host, bool open, struct buf *out)
 	counter(out, open, "tiebreak_vm_failures",
 		"Virtual machines that did not start, or ended otherwise than by powering off.",
 		atomic_load(&h->counters.failures));
+	counter(out, open, "tiebreak_vm_lapses",
+		"Virtual machines that ended with their lease, or with that of their board.",
+		atomic_load(&h->counters.lapses));
 	counter(out, open, "tiebreak_vm_renewals_late",
 		"Renewals of a lease that a virtual machine's process was slow to answer.",
 		atomic_load(&h->counters.late));

@@ -34,7 +34,7 @@ struct host_consoles;
 /* Numbers for other threads. */
 struct host_counters {
 	_Atomic uint64_t vms[TB__VM_CONDITION__VM_CONDITION_ENDED + 1];
-	_Atomic uint64_t starts, failures, late;
+	_Atomic uint64_t starts, failures, lapses, late;
 };
 
 struct host {

@@ -8,9 +8,11 @@
 #include "lib/mem.h"
 #include "proto/frame.h"
 
-/* Freed when the pipe has closed. */
+/* Freed when pipe and timer have closed. */
 struct host_link {
 	uv_pipe_t pipe;
+	uv_timer_t patience; /* runs from host_link_close on */
+	unsigned open_handles;
 	uv_shutdown_t shutdown;
 	uint64_t node;
 	const struct host_link_events *events; /* NULL: it has no owner any more */
@@ -30,8 +32,18 @@ static void link_freed(uv_handle_t *handle)
 {
 	struct host_link *l = handle->data;
 
+	if (--l->open_handles > 0)
+		return;
 	buf_free(&l->in);
 	free(l);
+}
+
+static void link_handles_close(struct host_link *l)
+{
+	if (uv_is_closing((uv_handle_t *)&l->pipe))
+		return;
+	uv_close((uv_handle_t *)&l->pipe, link_freed);
+	uv_close((uv_handle_t *)&l->patience, link_freed);
 }
 
 /* The end from here on: `closed`, if somebody still owns it. */
@@ -41,8 +53,7 @@ static void link_end(struct host_link *l, const char *why)
 
 	l->closing = true;
 	l->events = NULL;
-	if (!uv_is_closing((uv_handle_t *)&l->pipe))
-		uv_close((uv_handle_t *)&l->pipe, link_freed);
+	link_handles_close(l);
 	if (events != NULL)
 		events->closed(l->arg, l, why);
 }
@@ -184,11 +195,13 @@ struct host_link *host_link_new(uv_loop_t *loop, uint64_t node, int fd,
 	l->arg = arg;
 	if (uv_pipe_init(loop, &l->pipe, 0) != 0)
 		abort();
-	l->pipe.data = l;
+	uv_timer_init(loop, &l->patience);
+	l->open_handles = 2;
+	l->pipe.data = l->patience.data = l;
 	if (uv_pipe_open(&l->pipe, fd) != 0) {
 		close(fd);
 		l->closing = true;
-		uv_close((uv_handle_t *)&l->pipe, link_freed);
+		link_handles_close(l);
 		return NULL;
 	}
 	uv_read_start((uv_stream_t *)&l->pipe, link_alloc, link_read);
@@ -211,8 +224,12 @@ static void link_shut(uv_shutdown_t *request, int status)
 	struct host_link *l = request->handle->data;
 
 	(void)status;
-	if (!uv_is_closing((uv_handle_t *)&l->pipe))
-		uv_close((uv_handle_t *)&l->pipe, link_freed);
+	link_handles_close(l);
+}
+
+static void link_impatient(uv_timer_t *timer)
+{
+	link_handles_close(timer->data);
 }
 
 void host_link_close(struct host_link *l, const char *why)
@@ -229,8 +246,10 @@ void host_link_close(struct host_link *l, const char *why)
 	l->events = NULL;
 	l->closing = true;
 	uv_read_stop((uv_stream_t *)&l->pipe);
+	/* A board that is frozen takes nothing, and would keep this one from stopping. */
+	uv_timer_start(&l->patience, link_impatient, HOST_LINK_CLOSE_MS, 0);
 	if (uv_shutdown(&l->shutdown, (uv_stream_t *)&l->pipe, link_shut) != 0)
-		uv_close((uv_handle_t *)&l->pipe, link_freed);
+		link_handles_close(l);
 }
 
 void host_link_abort(struct host_link *l)
@@ -239,5 +258,5 @@ void host_link_abort(struct host_link *l)
 		return;
 	l->events = NULL;
 	l->closing = true;
-	uv_close((uv_handle_t *)&l->pipe, link_freed);
+	link_handles_close(l);
 }

@@ -18,6 +18,7 @@ enum {
 	HOST_PIECE_MAX = 64 * 1024, /* bytes in one piece of an image or of a console */
 	HOST_FRAME_MAX = HOST_PIECE_MAX + 4096,
 	HOST_LINK_QUEUE_MAX = 4 * HOST_PIECE_MAX,
+	HOST_LINK_CLOSE_MS = 10000, /* for what is queued at the end; then it goes */
 };
 
 struct host_link_events {
@@ -41,7 +42,8 @@ size_t host_link_send(struct host_link *l, const Tb__HostFrame *frame);
 /* Stop and go on reading (back-pressure). */
 void host_link_pause(struct host_link *l);
 void host_link_resume(struct host_link *l);
-/* Sends what is queued and, if not NULL, why it is over; `l` is not the caller's any more. */
+/* Sends what is queued and, if not NULL, why it is over, as far as the other board takes it within
+ * HOST_LINK_CLOSE_MS; `l` is not the caller's any more. */
 void host_link_close(struct host_link *l, const char *why);
 /* The same at once: what is queued is dropped. */
 void host_link_abort(struct host_link *l);

@@ -51,7 +51,7 @@ struct vm_job {
 	int images[VM_DISKS_MAX];
 	struct vm_disk_copying copying;
 	uint64_t began_ms;
-	char *folder;
+	char *folder, *program;
 	int result;
 	struct problem problem;
 };
@@ -113,6 +113,7 @@ static void job_free(struct vm_job *j)
 			close(j->images[i]);
 	tb__vm__free_unpacked(j->row, NULL);
 	free(j->folder);
+	free(j->program);
 	free(j);
 }
 
@@ -123,6 +124,8 @@ static void job_work(struct host_job *job)
 	switch (j->kind) {
 	case WORK_PREPARE:
 		j->result = vm_disk_prepare(j->folder, j->row, j->images, &j->copying, &j->problem);
+		if (j->result == 0)
+			(void)vm_process_warm(j->program); /* a start will say what it lacks */
 		break;
 	case WORK_DISCARD:
 		vm_disk_discard(j->folder, j->vm);
@@ -190,6 +193,7 @@ static struct vm_job *job_new(struct host_vm *vm, enum vm_work kind)
 	j->vm = vm->id;
 	j->kind = kind;
 	j->folder = mem_strdup(vm->host->vms_dir);
+	j->program = mem_strdup(vm->host->program);
 	j->began_ms = clock_boottime_ms();
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
 		j->images[i] = -1;
@@ -523,6 +527,14 @@ static void process_no_button(void *arg, const char *why)
 	vm_process_stop(vm->process);
 }
 
+static void process_renewed(void *arg, uint64_t until_ms)
+{
+	struct host_vm *vm = arg;
+
+	if (vm->host->hosting != NULL)
+		hosting_renewed(vm->host->hosting, vm->id, vm->process_incarnation, until_ms);
+}
+
 static void process_late(void *arg, uint64_t ms)
 {
 	struct host_vm *vm = arg;
@@ -548,6 +560,10 @@ static void process_ended(void *arg, enum vm_process_end end, const char *why)
 	console_detach(vm->console);
 	if (end == VM_PROCESS_OFF) {
 		log_notice("vm-off", "%s is off: %s", vm_name(vm), why);
+	} else if (h->hosting != NULL &&
+		   hosting_lapsed(h->hosting, vm->id, incarnation, clock_boottime_ms())) {
+		h->counters.lapses++;
+		log_warning("vm-lapsed", "%s has ended with its lease", vm_name(vm));
 	} else {
 		h->counters.failures++;
 		log_warning("vm-failed", "%s %s: %s", vm_name(vm),
@@ -560,6 +576,7 @@ static void process_ended(void *arg, enum vm_process_end end, const char *why)
 static const struct vm_process_events process_events = {
 	.started = process_started,
 	.no_button = process_no_button,
+	.renewed = process_renewed,
 	.late = process_late,
 	.ended = process_ended,
 };

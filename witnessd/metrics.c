@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,6 +267,7 @@ static double open_descriptors(void)
 
 void metrics_process(struct buf *out, bool open)
 {
+	struct mallinfo2 heap;
 	struct rusage usage;
 	struct rlimit limit;
 
@@ -277,6 +279,10 @@ void metrics_process(struct buf *out, bool open)
 		    (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 	one(out, open, METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory in bytes.",
 	    resident_bytes());
+	/* What resident memory has beyond it is what the allocator has not given back. */
+	heap = mallinfo2();
+	one(out, open, METRIC_GAUGE, "process_allocated_memory_bytes",
+	    "Memory that is allocated and not freed.", (double)(heap.uordblks + heap.hblkhd));
 	one(out, open, METRIC_GAUGE, "process_open_fds", "Open file descriptors.",
 	    open_descriptors());
 	one(out, open, METRIC_GAUGE, "process_max_fds", "Most file descriptors allowed.",

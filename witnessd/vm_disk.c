@@ -101,18 +101,24 @@ static void data_name(const Tb__VmDisk *disk, unsigned number, char name[64])
 		snprintf(name, 64, "data-disk%u", number);
 		return;
 	}
-	snprintf(name, 64, "data-%.40s", disk->id);
+	snprintf(name, 64, "data-%.32s", disk->id);
 	for (char *at = name; *at != '\0'; at++)
 		if (*at == '.')
 			*at = '=';
 }
 
+/* A data disk of an earlier stay on this board has another name. */
 static void disk_name(const Tb__Vm *vm, unsigned number, char name[64])
 {
-	if (vm->config->disks[number]->kind == TB__DISK_KIND__DISK_KIND_DATA)
+	uint64_t home = vm->placement->home_incarnation;
+
+	if (vm->config->disks[number]->kind == TB__DISK_KIND__DISK_KIND_DATA) {
 		data_name(vm->config->disks[number], number, name);
-	else
+		if (home != 0)
+			snprintf(name + strlen(name), 64 - strlen(name), ".%" PRIu64, home);
+	} else {
 		snprintf(name, 64, "overlay%u.%" PRIu64, number, vm->placement->incarnation);
+	}
 }
 
 /* --- the incarnation --- */
@@ -383,6 +389,25 @@ static int disk_make(int folder, const Tb__Vm *vm, unsigned number, const char *
 	return rv;
 }
 
+/* A guest may have written to it: an empty one in its place would be a loss that nobody hears of.
+ */
+static bool is_to_be_there(const Tb__Vm *vm, const Tb__VmDisk *disk)
+{
+	const Tb__VmPlacement *p = vm->placement;
+
+	return disk->kind == TB__DISK_KIND__DISK_KIND_DATA &&
+	       text_among(disk->id, p->home_disks, p->n_home_disks);
+}
+
+static int missing(const Tb__Vm *vm, const Tb__VmDisk *disk, const char *name,
+		   struct problem *problem)
+{
+	return problem_set(problem, -ENODATA,
+			   "data disk %s is missing on this board (vms/%" PRIu64
+			   "/%s): put it back, or give it up with witnessctl vm move %s --force",
+			   disk->id, vm->id, name, vm->name);
+}
+
 static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image,
 			struct vm_disk_copying *copying, struct problem *problem)
 {
@@ -390,8 +415,14 @@ static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image
 	char name[64];
 
 	disk_name(vm, number, name);
-	if (faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+	if (faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
+		if (errno != ENOENT)
+			return problem_set(problem, -errno, "disk %u: cannot look for its file: %s",
+					   number, strerror(errno));
+		if (is_to_be_there(vm, disk))
+			return missing(vm, disk, name, problem);
 		return disk_make(folder, vm, number, name, image, copying, problem);
+	}
 	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA)
 		return data_grow(folder, disk, number, name, problem);
 	return 0;

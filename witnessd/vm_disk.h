@@ -1,7 +1,8 @@
 /* vm_disk.h: the disks of the VMs on this board, as files.
  *
  *   DATA-DIR/vms/ID/overlay0.7    writable copy of an image, of disk 0 in incarnation 7
- *                  /data-disk1    data disk of this serial number: made once, stays
+ *                  /data-disk1.5  data disk of this serial number: made once, stays; 5 is
+ *                                 VmPlacement.home_incarnation (not in the name if it is 0)
  *                  /incarnation   the newest one that was let to the data disks
  *
  * Images are opened read-only where they are. A crash leaves names with ".new", which the next
@@ -9,6 +10,9 @@
  *
  * The incarnation is written and synced before the first VM of it opens a data disk, and an older
  * one is refused from then on: a stale placement cannot write what a newer one uses (DESIGN S3).
+ * A data disk is made only as long as the model does not know of it (VmPlacement.home_disks); later
+ * its absence is refused (-ENODATA). One of an earlier stay of the VM on this board is not it: it
+ * lies there by its own name until somebody removes it or the VM is deleted.
  *
  * Blocks for long: not in a loop. Sizes are refused with their arithmetic, and VM_DISK_KEEP_MIB
  * stay free for the log of the cluster, which is on the same card. */

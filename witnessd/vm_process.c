@@ -19,7 +19,7 @@
 #include "proto/frame.h"
 
 /* TURN: reads in one turn of the loop, which is that of the other VMs' renewals too. */
-enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10, TURN = 16 };
+enum { CONTROL_FD = 3, QUEUE_MAX = 64 << 10, TURN = 16, WARM_PIECE = 64 << 10 };
 
 struct vm_process {
 	const struct vm_process_events *events;
@@ -37,6 +37,7 @@ struct vm_process {
 	uint64_t renew_ms; /* waits for the queue to be empty; 0: none */
 	uint64_t lease_id, button_id; /* requests whose answers are awaited; 0: none */
 	uint64_t lease_sent_ms;
+	uint64_t lease_until_ms; /* what that request says */
 };
 
 pid_t vm_process_pid(const struct vm_process *p)
@@ -104,6 +105,23 @@ static int wait_for(pid_t pid, int flags)
 		got = waitpid(pid, &status, flags);
 	while (got < 0 && errno == EINTR);
 	return got == pid ? status : -1;
+}
+
+int64_t vm_process_warm(const char *program)
+{
+	char *piece = mem_alloc(WARM_PIECE);
+	int fd = open(program, O_RDONLY | O_CLOEXEC);
+	int64_t all = fd < 0 ? -errno : 0;
+	ssize_t got = 1;
+
+	while (all >= 0 && got > 0) {
+		got = read(fd, piece, WARM_PIECE);
+		all = got >= 0 ? all + got : -errno;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(piece);
+	return all;
 }
 
 static int text_collect(int fd, unsigned timeout_ms, size_t max, struct buf *text)
@@ -249,6 +267,7 @@ static void renewal_send(struct vm_process *p)
 	if (p->renew_ms == 0 || p->lease_id != 0 || p->out.len > 0)
 		return;
 	lease.until_ms = p->renew_ms;
+	p->lease_until_ms = p->renew_ms;
 	request.what_case = TB__VM_REQUEST__WHAT_LEASE;
 	request.lease = &lease;
 	p->renew_ms = 0;
@@ -259,8 +278,7 @@ static void renewal_send(struct vm_process *p)
 void vm_process_renew(struct vm_process *p, uint64_t until_ms)
 {
 	p->renew_ms = until_ms;
-	if (p->started)
-		renewal_send(p);
+	renewal_send(p);
 }
 
 void vm_process_button(struct vm_process *p)
@@ -296,15 +314,17 @@ static void last_words(struct vm_process *p, const Tb__VmReply *reply)
 	p->last.text[0] = '\0';
 	p->started = true;
 	p->events->started(p->arg);
-	renewal_send(p);
 }
 
-static void lease_answered(struct vm_process *p)
+static void lease_answered(struct vm_process *p, const char *error)
 {
 	uint64_t took = clock_boottime_ms() - p->lease_sent_ms;
 
 	p->lease_id = 0;
-	if (took > VM_PROCESS_LATE_MS)
+	if (error[0] == '\0' && p->events->renewed != NULL)
+		p->events->renewed(p->arg, p->lease_until_ms);
+	/* One that starts answers between the pieces of its kernel. */
+	if (took > VM_PROCESS_LATE_MS && p->started)
 		p->events->late(p->arg, took);
 	renewal_send(p);
 }
@@ -314,7 +334,7 @@ static void reply_take(struct vm_process *p, const Tb__VmReply *reply)
 	if (reply->id == 0) {
 		last_words(p, reply);
 	} else if (reply->id == p->lease_id) {
-		lease_answered(p);
+		lease_answered(p, reply->error);
 	} else if (reply->id == p->button_id) {
 		p->button_id = 0;
 		if (reply->error[0] != '\0')

@@ -23,7 +23,8 @@
 enum {
 	VM_PROCESS_FDS_MAX = 32,
 	VM_PROCESS_REPLY_MAX = 64 << 10, /* bytes of one reply */
-	VM_PROCESS_LATE_MS = 500, /* an answer to a renewal that takes longer is late */
+	VM_PROCESS_LATE_MS =
+		500, /* an answer to a renewal that takes longer is late, once it runs */
 };
 
 struct vm_process;
@@ -39,6 +40,8 @@ struct vm_process_events {
 	void (*started)(void *arg);
 	/* The power button does nothing for this guest; `why` is a sentence. */
 	void (*no_button)(void *arg, const char *why);
+	/* It has taken this deadline. May be NULL. */
+	void (*renewed)(void *arg, uint64_t until_ms);
 	/* An answer to a renewal took longer than VM_PROCESS_LATE_MS. */
 	void (*late)(void *arg, uint64_t ms);
 	/* It is gone and was waited for: the last call, the process is freed behind it. */
@@ -63,7 +66,8 @@ struct vm_process_start {
 int vm_process_start(const struct vm_process_start *how, struct vm_process **ret,
 		     struct problem *problem);
 pid_t vm_process_pid(const struct vm_process *p);
-/* The deadline has moved to `until_ms` of the boot clock; the newest word wins. */
+/* The deadline has moved to `until_ms` of the boot clock; the newest word wins. Also while it
+ * starts, which may last longer than the lease. */
 void vm_process_renew(struct vm_process *p, uint64_t until_ms);
 /* Asks the guest to shut down. */
 void vm_process_button(struct vm_process *p);
@@ -71,6 +75,11 @@ void vm_process_button(struct vm_process *p);
 void vm_process_stop(struct vm_process *p);
 /* SIGKILL. */
 void vm_process_kill(struct vm_process *p);
+
+/* Reads `program` once, so that a start after this does not wait for the card: the thread that
+ * starts is held up until the kernel has the new program, and with it the renewals of all VMs.
+ * Blocks: not in a loop. The bytes read, or negative errno. */
+int64_t vm_process_warm(const char *program);
 
 /* Runs `program` with `args` (NULL-terminated, the name first) until it ends or `timeout_ms` are
  * over (it is killed then), and gives what it printed, at most `max` bytes. Blocks: not in a loop.

@@ -1,8 +1,9 @@
 /* blk_host.h: the host's side of a disk: reads and writes that are asked for now and done later, in
  * any order. Two makers, one class: io_uring, and a thread with plain system calls.
  *
- * System calls after creation (for the sandbox): io_uring_enter, sendto, ppoll; or in the thread
- * preadv, pwritev2, sendto, read, write, futex, and read, futex, ppoll in the loop. */
+ * System calls after creation (for the sandbox): io_uring_enter, sendto, ppoll, at the end
+ * io_uring_register; or in the thread preadv, pwritev2, sendto, read, write, futex, and read,
+ * futex, ppoll in the loop. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
  *
  * A ring could do what the process's system call filter forbids, so it is confined on its own:
  * before it is enabled it is restricted to reads and writes of two registered files, the disk and
- * the flusher's channel, and to no further registration (io_uring_register(2),
+ * the flusher's channel, and to no registration but the end of theirs (io_uring_register(2),
  * IORING_REGISTER_RESTRICTIONS). */
 #include "hv/virtio/blk_host.h"
 
@@ -232,6 +232,10 @@ static void uring_close(struct blk_host *h)
 {
 	struct blk_uring *u = uring_of(h);
 
+	/* The kernel takes a ring apart in its own time, tens of milliseconds after its process has
+	 * ended (io_ring_exit_work); until then whatever is registered stays open, and the disk's
+	 * file system busy. This lets go of it now. */
+	(void)io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);
 	sync_close(u);
 	free(u);
@@ -255,7 +259,7 @@ static int confine(struct io_uring *ring, const int *files, bool read_only)
 		IORING_OP_WRITEV,
 	};
 	unsigned count = read_only ? 2 : sizeof(ops), n = 0, i;
-	struct io_uring_restriction r[sizeof(ops) + 2] = {0};
+	struct io_uring_restriction r[sizeof(ops) + 3] = {0};
 	int rv;
 
 	for (i = 0; i < count; i++) {
@@ -266,6 +270,8 @@ static int confine(struct io_uring *ring, const int *files, bool read_only)
 	r[n++].sqe_flags = IOSQE_FIXED_FILE;
 	r[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
 	r[n++].sqe_flags = IOSQE_FIXED_FILE;
+	r[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+	r[n++].register_op = IORING_UNREGISTER_FILES;
 	rv = io_uring_register_files(ring, files, files[FILE_SYNC] < 0 ? 1 : 2);
 	rv = rv < 0 ? rv : io_uring_register_restrictions(ring, r, n);
 	return rv < 0 ? rv : io_uring_enable_rings(ring);

@@ -66,8 +66,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bin", help="programs for arm64")
     parser.add_argument("--keep", action="store_true", help="in docs/benchmarks, and write docs/BENCHMARKS.md")
-    parser.add_argument("--sizes", default="50,200", help="sites over TLS, separated by commas")
-    parser.add_argument("--clear-sizes", default="50,500", help="sites in the clear")
+    parser.add_argument("--sizes", default="100", help="sites over TLS, separated by commas")
+    parser.add_argument("--clear-sizes", default="100,500", help="sites in the clear")
     given = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
     result = {**measure(given), **report.machine(load), "seconds": time.monotonic() - began}

@@ -94,7 +94,7 @@ def case_notes(case):
             notes.append(f"{name}: two sides of a site held the vote {side['violations']} times")
         if side.get("deaths"):
             where = ", the last time " + ("while all came back" if "storm" in side else "while they attached")
-            notes.append(f"{name} died in {side['deaths']} of the attempts" + ("" if side["alive"] else where))
+            notes.append(f"{name} failed (died, or let nobody in) in {side['deaths']} of the attempts" + ("" if side["alive"] else where))
         for phase in ("attach", "storm", "reattach"):
             if phase in side and not side[phase]["settled"]:
                 whole = f", {side[phase]['sites_whole']} sites were attached" if phase == "attach" else ""

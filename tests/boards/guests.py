@@ -59,7 +59,7 @@ def talk():
 
 
 def bare():
-    """An Image of less than 1 KiB that runs the moment its vCPU does (bare/bare.c)."""
+    """An Image of less than 2 KiB that runs the moment its vCPU does (bare/bare.c)."""
     folder = HERE / "bare"
     sources = [folder / "head.S", folder / "bare.c"]
 

@@ -42,7 +42,7 @@ def guest(*names, name="disk", disks, **more):
     du -k disks/a
     witness-vm run second.json </dev/null
     du -k disks/a
-    umount -l disks # the kernel closes what a ring of io_uring held in its own time
+    umount disks
 """, files={
     "first.json": guest("blk.info=/dev/vda", "blk.write=/dev/vda,256,100,7", "blk.verify=/dev/vda,256,100,7",
                         "poweroff", disks=[{"path": "disks/a", "id": "data-1"}]),
@@ -82,7 +82,7 @@ def _(result):
     # And with io_uring.
     run second.json
     du -k disks/a
-    umount -l disks # the kernel closes what a ring of io_uring held in its own time
+    umount disks
 """, files={
     "spec.json": guest("blk.info=/dev/vda", "blk.write=/dev/vda,256,100,7", "blk.verify=/dev/vda,256,100,7",
                        disks=[{"path": "disks/a", "id": "data-1"}]),
@@ -185,13 +185,14 @@ def _(result):
     await "RESULT blk.verify"
     say poweroff
     done_with
-    umount -l small
+    umount small
 """, files={"spec.json": guest(disks=[{"path": "small/a"}, {"path": "other"}])})
 def _(result):
     result.expect_line("^STATUS 0$")
     result.expect_line("^RESULT blk.sequential failed")
     expect(len(result.words("blk.write")) == 2, "both writes")
     result.word("blk.verify")
+    result.expect_status(0)
 
 
 @lab.check("a block device past the page cache: hardly an exit for each request, and free at once", TALK + """

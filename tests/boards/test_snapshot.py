@@ -14,7 +14,7 @@ import tempfile
 
 from lab import GICV2, GICV3, ICOUNT, Lab, board, expect, spec
 
-lab = Lab("snapshot", guests=("kernel", "tiny", "program"), modules=("tun", "bridge", "vhost_vsock"),
+lab = Lab("snapshot", guests=("kernel", "tiny", "program", "bare"), modules=("tun", "bridge", "vhost_vsock"),
           packages=("diffutils",), programs=("witness-vm", "alter"),
           options=("--cores", 1, *ICOUNT), variants={"GICv2": GICV2, "GICv3": GICV3})
 
@@ -144,6 +144,30 @@ def _(result):
         # A busy Linux whose clock jumps by an hour says itself that it was stuck so long; a frozen one may not.
         part = result.output.split(f"== {name} frozen\n", 1)[1].split(f"== {name} advanced\n", 1)[0]
         expect(not re.search("Call trace|BUG:|stall", part), f"{name}: its kernel complains: {part}")
+    result.expect_status(0)
+
+
+HELD = {"name": "held", "memoryMib": 64, "control": "held.sock"}
+
+
+@lab.check("interrupts that were pending are still to come: a timer's level and an SGI", SCRIPT + """
+    start held held.json
+    await held.log HELD
+    witness-vm save --stay-paused held.sock /tmp/held
+    stop held
+    start held held-restored.json
+    echo "== restored"
+    echo >&3
+    await held.log ALL
+    cat held.log
+    stop held
+""", files={"held.json": spec(kernel="/guest/bare", initrd="", commandLine="held", **HELD),
+            "held-restored.json": restored(HELD)})
+def _(result):
+    """What is lost here hangs a guest: nobody sends a second interrupt for a call that has not been taken."""
+    result.expect_line("^TAKEN 3$")
+    result.expect_line("^TAKEN 27$")
+    expect(result.count("^TAKEN ") == 2, f"two interrupts: {result.output}")
     result.expect_status(0)
 
 

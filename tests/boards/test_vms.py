@@ -80,14 +80,37 @@ def _(result):
     expect(result.words("echo")[-1]["text"] == "hello", "what was typed")  # a console begins with what was before
     result.expect_line("^BRIDGE vm1n0$")
     result.expect_line(r"^USER Uid:\s+90000\s+90000\s+90000\s+90000$")
-    result.expect_line("^FILES .*data-disk1 incarnation overlay0.1")
+    result.expect_line(r"^FILES .*data-disk1\.1 incarnation overlay0\.1")
     result.expect_line("vm-off: web is off: .*power")
     result.expect_line("VM \"web\" is stopped: it has no console")
     result.expect_line("^STATUS [1-5]$")
-    result.expect_line("^LEFT .*data-disk1 incarnation +$")
+    result.expect_line(r"^LEFT .*data-disk1\.1 incarnation +$")
     result.words("blk.write")
     result.words("blk.verify")  # data stays over a stop
     result.expect_line("^END +$")
+    result.expect_no_line("^NOT")
+
+
+@lab.check("a data disk that is gone from the card is not made anew", BEGIN + """
+    ctl vm create db --kernel bare --memory 32M --command-line idle --disk data=4M --start
+    until_ 60 is db running
+    ctl vm stop --now db
+    until_ 60 is db stopped
+    file=$(echo /card/vms/*/data-disk0.1)
+    mv $file aside
+    ctl vm start db
+    until_ 60 sh -c 'witnessctl --socket /run/tb/witnessd.sock vm show db -o json | grep -q "data disk disk0 is missing on this board"'
+    echo "NONE $(ls $file 2>&1)"
+    mv aside $file
+    ctl vm restart db
+    until_ 60 is db running
+    ctl event list | grep vm.data-made
+    forget db
+    until_ 30 sh -c '[ -z "$(ls /card/vms)" ]'
+""", limit=400)
+def _(result):
+    result.expect_line("^NONE .*No such file")
+    result.expect_line("VM db has its data disks on b1, empty: disk0")
     result.expect_no_line("^NOT")
 
 

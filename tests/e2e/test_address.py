@@ -90,7 +90,10 @@ class Service:
         self.lab.close()
 
     def ask(self):
-        return next(board for board in self.cluster.boards.values() if board.running() and board is not self.still)
+        """A board that knows the cluster: one that has just been started does not yet."""
+        return wait_for(LIMIT, "no board answers", lambda: next(
+            (board for board in self.cluster.boards.values() if board.running() and board is not self.still
+             and (board.status() or {}).get("leaderName")), None))
 
     def rows(self):
         return {row["address"]: row for row in self.ask().json("address", "list").get("items", [])}
@@ -251,6 +254,18 @@ def every_way_of_losing_it(cluster):
     time.sleep(1)
     if addresses_at(lab.lab.boards[board.number]):
         raise Failure(f"{board.name} took addresses back after it stood still")
+    # Cut off from its peers, though not from the sites: gone from it before another has it.
+    board = lab.holder()
+    lab.lab.cut(f"b{board.number}", "pn")
+    lab.still = board
+    began = time.monotonic()
+    lab.gone(board)
+    print(f"    {board.name} is cut off from its peers: {POOL[0]} gone from it after {time.monotonic() - began:.1f} s", flush=True)
+    heir = lab.moved(board)
+    print(f"    and at {heir.name} after {time.monotonic() - began:.1f} s", flush=True)
+    lab.lab.join(f"b{board.number}", "pn")
+    lab.still = None
+    wait_for(LIMIT, f"{board.name} does not find the cluster again", lambda: (board.status() or {}).get("leaderName"))
     # Killed and started again at once: what it left is gone before it serves.
     board = lab.holder()
     board.kill()

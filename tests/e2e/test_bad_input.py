@@ -410,6 +410,11 @@ def starting(cluster):
         run, other.run = other.run, first.run
         refused_start(other, REFUSED, first.run, "in use by another witnessd", "--run-dir")
         other.run = run
+        # too few open files, and nobody who may have more
+        if os.geteuid() == 0:
+            other.prefix = ["setpriv", "--bounding-set", "-sys_resource", "prlimit", "--nofile=270:270"]
+            refused_start(other, REFUSED, "api.connections-max", "(RLIMIT_NOFILE) is 270", "LimitNOFILE=")
+            other.prefix = []
         # a directory that is a file
         shutil.rmtree(other.data, ignore_errors=True)
         make(cluster, "board2/data", b"")

@@ -507,12 +507,9 @@ def revocation_ends_sessions(cluster):
 
 
 def previous_release():
-    """The directory of the previous release's daemon; None if it cannot be built here."""
+    """The directory of the previous release's daemon, which is built from this repository's history."""
     script = os.path.join(os.path.dirname(__file__), "..", "previous.sh")
     done = subprocess.run([script], capture_output=True, text=True)
-    if done.returncode == 77:
-        print(f"skipped: {done.stderr.strip()}", flush=True)
-        return None
     if done.returncode != 0:
         raise Failure(f"the previous release does not build: {done.stderr}")
     return os.path.join(os.path.dirname(script), "..", "build", "previous", "bin")
@@ -520,8 +517,6 @@ def previous_release():
 
 def rolling_upgrade(cluster):
     previous = previous_release()
-    if previous is None:
-        return
     for number in (1, 2, 3):
         cluster.board(number).bin = previous
     cluster.make(3)

@@ -25,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t *bytes;
 	enum { MEMORY = 8 << 20 };
+	const struct image_turn turn = {0};
 	struct image_place place;
 	struct fault fault = {0};
 	struct ram r;
@@ -32,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (bytes == NULL)
 		bytes = malloc(MEMORY);
 	r = ram_borrow(bytes, MEMORY);
-	if (image_load(file_fd(data, size), -1, &r, &place, &fault) < 0) {
+	if (image_load(file_fd(data, size), -1, &r, &turn, &place, &fault) < 0) {
 		if (fault.text[0] == '\0')
 			abort();
 		return 0;

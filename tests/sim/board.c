@@ -107,24 +107,34 @@ static void proposals_drop(struct board *b)
 
 static void door_report(struct world *w, struct board *b);
 
+void board_members(struct world *w, struct board *b)
+{
+	uint64_t ids[SIM_BOARDS];
+	bool voters[SIM_BOARDS];
+	unsigned count = 0;
+
+	for (unsigned i = 1; i <= w->boards; i++) {
+		if ((b->removed >> i & 1) != 0)
+			continue;
+		ids[count] = i;
+		voters[count++] = true;
+	}
+	lease_table_members(&b->leases, ids, voters, count, clock_of_board(w, b));
+}
+
 void board_led(struct world *w, struct board *b)
 {
 	struct fleet_model model = {b, model_site, model_auto};
-	uint64_t ids[SIM_BOARDS];
-	bool voters[SIM_BOARDS];
 	uint64_t now = clock_of_board(w, b);
 
 	world_note(w, "board %u: leads, term %llu", b->id, (unsigned long long)b->raft.term);
-	for (unsigned i = 0; i < w->boards; i++) {
-		ids[i] = i + 1;
-		voters[i] = true;
-	}
 	if (b->link != 0)
 		pipe_close(w, b->link, true, true);
 	b->link = 0;
 	b->fleet_term = b->raft.term;
 	lease_table_start(&b->leases, b->id, b->fleet_term, now);
-	lease_table_members(&b->leases, ids, voters, w->boards, now);
+	board_members(w, b);
+	b->members_us = 0;
 	b->fleet = fleet_new(&model, b->fleet_term, LEASE_WITH_MARGIN_MS, now);
 	b->fleet_due_ms = UINT64_MAX;
 	door_report(w, b);
@@ -742,7 +752,7 @@ static void link_parcel(struct world *w, struct board *b, unsigned link, struct 
 		reply->leader_ms = now;
 		reply->length_ms = lease_table_renew(&b->leases, w->pipes[link].near, p->term,
 						     p->leader_ms, now);
-		if ((b->withheld >> w->pipes[link].near & 1) != 0 && !vm_fault_no_withhold)
+		if (vm_withholds(b, w->pipes[link].near))
 			reply->length_ms = 0;
 		reply->applied = b->raft.applied;
 		pipe_send(w, link, false, reply);

@@ -61,6 +61,26 @@ void check_vm_moment(struct world *w)
 	check_leases(w);
 }
 
+/* A VM's data are what its last process had, until a person has given them up: never an older
+ * file, never an empty one in the place of one that there was. */
+static void check_file(struct world *w, const struct board *b, const struct vm_process *p)
+{
+	struct vm_file *last = &w->file[p->vm];
+
+	if (p->file.number == 0)
+		return;
+	if (p->file.home < last->home ||
+	    (p->file.home == last->home && p->file.number != last->number))
+		world_problem(
+			w,
+			"S3: vm%u starts on board %u with disk %llu of incarnation %llu after "
+			"disk %llu of incarnation %llu",
+			p->vm, b->id, (unsigned long long)p->file.number,
+			(unsigned long long)p->file.home, (unsigned long long)last->number,
+			(unsigned long long)last->home);
+	*last = p->file;
+}
+
 /* What the disk says: an older incarnation than one that has opened it may not. */
 void check_vm_started(struct world *w, const struct board *b, const struct vm_process *p)
 {
@@ -70,6 +90,7 @@ void check_vm_started(struct world *w, const struct board *b, const struct vm_pr
 			      (unsigned long long)w->incarnation[p->vm]);
 	if (p->incarnation > w->incarnation[p->vm])
 		w->incarnation[p->vm] = p->incarnation;
+	check_file(w, b, p);
 }
 
 /* Long after all has healed, and persons wanted all of them to run, each does. */

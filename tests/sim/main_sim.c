@@ -36,14 +36,17 @@ static const struct {
 	const char *name;
 	enum scheduler_fault scheduler;
 	enum hosting_fault hosting;
-	bool no_withhold;
+	bool *glue;
 } vm_bugs[] = {
-	{"no-margin", SCHEDULER_FAULT_NO_MARGIN, HOSTING_FAULT_NONE, false},
-	{"no-release", SCHEDULER_FAULT_NO_RELEASE, HOSTING_FAULT_NONE, false},
-	{"no-fence", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_FENCE, false},
-	{"early-release", SCHEDULER_FAULT_NONE, HOSTING_FAULT_EARLY_RELEASE, false},
-	{"no-quiet", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_QUIET, false},
-	{"no-withhold", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, true},
+	{"no-margin", SCHEDULER_FAULT_NO_MARGIN, HOSTING_FAULT_NONE, NULL},
+	{"no-release", SCHEDULER_FAULT_NO_RELEASE, HOSTING_FAULT_NONE, NULL},
+	{"gone-is-dead", SCHEDULER_FAULT_GONE_IS_DEAD, HOSTING_FAULT_NONE, NULL},
+	{"no-fence", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_FENCE, NULL},
+	{"early-release", SCHEDULER_FAULT_NONE, HOSTING_FAULT_EARLY_RELEASE, NULL},
+	{"no-quiet", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_QUIET, NULL},
+	{"unknown-disks", SCHEDULER_FAULT_NONE, HOSTING_FAULT_UNKNOWN_DISKS, NULL},
+	{"no-withhold", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, &vm_fault_no_withhold},
+	{"stale-disk", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, &vm_fault_stale_disk},
 };
 
 static int usage(void)
@@ -65,7 +68,8 @@ static bool vm_bug_set(const char *name)
 			continue;
 		scheduler_fault = vm_bugs[i].scheduler;
 		hosting_fault = vm_bugs[i].hosting;
-		vm_fault_no_withhold = vm_bugs[i].no_withhold;
+		if (vm_bugs[i].glue != NULL)
+			*vm_bugs[i].glue = true;
 		return true;
 	}
 	return false;

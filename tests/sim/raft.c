@@ -180,7 +180,7 @@ void raft_tick(struct world *w, struct board *b)
 	if (r->role == RAFT_LEADER) {
 		if (w->now_us >= r->beat_us)
 			raft_append_all(w, b);
-	} else if (w->now_us >= r->election_us) {
+	} else if (w->now_us >= r->election_us && (b->removed >> b->id & 1) == 0) {
 		raft_elect(w, b);
 	}
 }

@@ -21,6 +21,9 @@ enum {
 };
 
 bool vm_fault_no_withhold;
+bool vm_fault_stale_disk;
+
+static char disk_id[] = "data";
 
 static bool vm_pinned(const struct world *w, unsigned vm)
 {
@@ -57,31 +60,44 @@ static void row_run(struct vm_row *r, const struct vm_op *op)
 		row_release(r, op->hard);
 }
 
+static void row_home(struct vm_row *r, unsigned node)
+{
+	r->home = node;
+	r->home_incarnation = node != 0 ? r->incarnation : 0;
+	r->home_disk = false;
+}
+
 static void row_move(const struct world *w, struct vm_row *r, const struct vm_op *op)
 {
-	if (op->node == r->node || (vm_pinned(w, op->vm) && r->home != 0))
+	if (op->node == r->node ||
+	    (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node && !op->force))
 		return;
+	if (r->home != op->node)
+		row_home(r, 0);
 	r->target = op->node;
 	if (r->node != 0)
 		row_release(r, false);
 }
 
-static void row_place(const struct world *w, struct vm_row *r, const struct vm_op *op)
+static void row_place(const struct world *w, unsigned removed, struct vm_row *r,
+		      const struct vm_op *op)
 {
-	if (op->node != 0 &&
-	    (!r->running || (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node)))
+	if (op->node != 0 && (!r->running || (removed >> op->node & 1) != 0 ||
+			      (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node)))
 		return;
 	if (op->node != 0) {
 		r->incarnation++;
 		r->target = 0;
-		r->home = vm_pinned(w, op->vm) ? op->node : 0;
+		if (vm_pinned(w, op->vm) && r->home != op->node)
+			row_home(r, op->node);
 	}
 	r->node = op->node;
 	r->releasing = false;
 	r->hard = false;
 }
 
-static void row_apply(const struct world *w, struct vm_row *r, const struct vm_op *op)
+static void row_apply(const struct world *w, unsigned removed, struct vm_row *r,
+		      const struct vm_op *op)
 {
 	bool stale = op->incarnation != r->incarnation;
 
@@ -96,7 +112,7 @@ static void row_apply(const struct world *w, struct vm_row *r, const struct vm_o
 		break;
 	case VM_PLACE:
 		if (!stale)
-			row_place(w, r, op);
+			row_place(w, removed, r, op);
 		break;
 	case VM_RELEASE:
 		if (stale || r->node == 0)
@@ -110,6 +126,10 @@ static void row_apply(const struct world *w, struct vm_row *r, const struct vm_o
 	case VM_SETTLE:
 		if (stale || r->node == 0 || r->releasing)
 			break;
+		if (op->disk) {
+			r->home_disk |= r->home == r->node;
+			break;
+		}
 		if (op->well)
 			r->moves = r->avoid = 0;
 		if (op->ended) {
@@ -122,10 +142,27 @@ static void row_apply(const struct world *w, struct vm_row *r, const struct vm_o
 	}
 }
 
+/* Not one that has data disks. */
+static void board_remove(struct world *w, struct board *b, unsigned board)
+{
+	for (unsigned vm = 1; vm <= SIM_VMS; vm++)
+		if (vm_pinned(w, vm) && b->vms[vm].home == board)
+			return;
+	world_note(w, "board %u: board %u is removed", b->id, board);
+	b->removed |= 1u << board;
+	/* It is a member of raft for a while yet. */
+	if (b->fleet != NULL)
+		b->members_us = w->now_us + world_below(w, 3000000);
+}
+
 void vm_applied(struct world *w, struct board *b, const struct log_entry *e)
 {
-	row_apply(w, &b->vms[e->vm.vm], &e->vm);
 	b->vm_changed = true;
+	if (e->vm.verb == VM_BOARD_REMOVE) {
+		board_remove(w, b, e->vm.node);
+		return;
+	}
+	row_apply(w, b->removed, &b->vms[e->vm.vm], &e->vm);
 	if (b->fleet == NULL || e->term != b->fleet_term || e->vm.verb < VM_PLACE)
 		return;
 	/* Our own: one decision at a time. */
@@ -142,6 +179,7 @@ struct vm_message {
 	Tb__VmPlacement placement;
 	Tb__VmDisk disk;
 	Tb__VmDisk *disks[1];
+	char *home_disks[1];
 	char name[8];
 };
 
@@ -169,6 +207,7 @@ static void message_make(const struct world *w, const struct board *b, unsigned 
 		m->config.loss = TB__VM_LOSS__VM_LOSS_WAIT;
 	if (vm_pinned(w, vm)) {
 		m->disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
+		m->disk.id = disk_id;
 		m->disks[0] = &m->disk;
 		m->config.disks = m->disks;
 		m->config.n_disks = 1;
@@ -180,7 +219,53 @@ static void message_make(const struct world *w, const struct board *b, unsigned 
 	m->placement.target = r->target;
 	m->placement.avoid = r->avoid;
 	m->placement.home = r->home;
+	m->placement.home_incarnation = r->home_incarnation;
+	m->home_disks[0] = disk_id;
+	m->placement.home_disks = m->home_disks;
+	m->placement.n_home_disks = r->home_disk;
 	m->placement.moves = r->moves;
+}
+
+/* --- the card's: data disks (witnessd/vm_disk.c) -----------------------------------------------
+ */
+
+struct vm_file *vm_file_find(const struct board *b, struct board *card, unsigned vm)
+{
+	for (unsigned i = 0; i < SIM_DISKS; i++) {
+		struct vm_file *f = &card->files[i];
+
+		if (f->number != 0 && f->vm == vm &&
+		    (f->home == b->vms[vm].home_incarnation || vm_fault_stale_disk))
+			return f;
+	}
+	return NULL;
+}
+
+static void file_make(struct world *w, struct board *b, unsigned vm)
+{
+	struct vm_file *oldest = &b->files[0];
+
+	for (unsigned i = 1; i < SIM_DISKS; i++)
+		if (b->files[i].number < oldest->number)
+			oldest = &b->files[i];
+	*oldest = (struct vm_file){
+		.number = ++w->files, .vm = vm, .home = b->vms[vm].home_incarnation};
+}
+
+static bool disks_prepare(struct world *w, struct board *b, unsigned vm, uint64_t incarnation)
+{
+	const struct vm_row *r = &b->vms[vm];
+
+	if (!vm_pinned(w, vm))
+		return true;
+	if (r->node != b->id || r->incarnation != incarnation || r->home != b->id)
+		return false;
+	if (vm_file_find(b, b, vm) != NULL)
+		return true;
+	if (r->home_disk)
+		return false; /* it is missing */
+	file_make(w, b, vm);
+	return true;
 }
 
 /* --- the kernel's: processes ----------------------------------------------------------------- */
@@ -237,7 +322,10 @@ static void process_start(struct world *w, struct board *b, const struct hosting
 	struct vm_process refused = {
 		.vm = (unsigned)a->vm, .incarnation = a->incarnation, .daemon = b->boot};
 
-	if (clock_of_board(w, b) >= a->deadline_ms || p == NULL) {
+	bool pinned = vm_pinned(w, (unsigned)a->vm);
+	const struct vm_file *file = pinned ? vm_file_find(b, b, (unsigned)a->vm) : NULL;
+
+	if (clock_of_board(w, b) >= a->deadline_ms || p == NULL || (pinned && file == NULL)) {
 		tell_gone(w, b, &refused, false);
 		return;
 	}
@@ -248,12 +336,18 @@ static void process_start(struct world *w, struct board *b, const struct hosting
 		.deadline_ms = a->deadline_ms,
 		.daemon = b->boot,
 	};
-	world_note(w, "board %u: vm%u.%llu starts", b->id, p->vm,
-		   (unsigned long long)p->incarnation);
+	if (file != NULL)
+		p->file = *file;
+	world_note(w, "board %u: vm%u.%llu starts, disk %llu", b->id, p->vm,
+		   (unsigned long long)p->incarnation, (unsigned long long)p->file.number);
 	process_watch(w, b, p);
 	world_at(w, w->now_us + 50000 + world_below(w, 1500000),
 		 (struct moment){.kind = MOMENT_VM_RUNS, .a = b->id, .number = p->id});
 	check_vm_started(w, b, p);
+	/* The worst moment for a new disk to go. */
+	if (file != NULL && !w->calm && world_chance(w, 10))
+		world_at(w, w->now_us + world_below(w, 20000),
+			 (struct moment){.kind = MOMENT_VM_CARD, .a = b->id});
 }
 
 /* Too late is too late. */
@@ -264,6 +358,7 @@ static void process_renew(struct world *w, struct board *b, const struct hosting
 	if (p == NULL || clock_of_board(w, b) >= p->deadline_ms)
 		return;
 	p->deadline_ms = a->deadline_ms;
+	hosting_renewed(b->hosting, a->vm, a->incarnation, a->deadline_ms);
 	process_watch(w, b, p);
 }
 
@@ -387,6 +482,7 @@ static void host_lease(struct world *w, struct board *b)
 void vm_boot(struct world *w, struct board *b)
 {
 	memset(b->vms, 0, sizeof(b->vms));
+	b->removed = 0;
 	b->hosting = hosting_new(b->id, clock_of_board(w, b));
 	b->fence = UINT64_MAX;
 	b->host_applied = 0;
@@ -514,6 +610,9 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		Tb__Node *node = &v->nodes[i - 1];
 		Tb__NodeHost *host = &v->hosts[i - 1];
 
+		if ((b->removed >> i & 1) != 0)
+			continue;
+
 		tb__node__init(node);
 		tb__node_host__init(host);
 		snprintf(v->names[i - 1], sizeof(v->names[i - 1]), "b%u", i);
@@ -526,7 +625,7 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		node->drain = !w->board[i].drained	? TB__DRAIN__DRAIN_OFF
 			      : w->board[i].drained_now ? TB__DRAIN__DRAIN_NOW
 							: TB__DRAIN__DRAIN_GENTLE;
-		v->boards[i - 1] = (struct scheduler_board){
+		v->boards[v->view.board_count++] = (struct scheduler_board){
 			.node = node,
 			.reachable = (answers >> i & 1) != 0,
 			.reported = b->hosts[i].report != NULL,
@@ -540,10 +639,13 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		view_report(b, v, vm, now);
 	}
 	v->view.boards = v->boards;
-	v->view.board_count = w->boards;
 	v->view.vms = v->vms;
 	v->view.vm_count = SIM_VMS;
 	v->view.gone_end_ms = lease_table_end(&b->leases, 0);
+	for (unsigned i = 1; i <= w->boards; i++)
+		if ((b->removed >> i & 1) != 0 &&
+		    lease_table_end(&b->leases, i) > v->view.gone_end_ms)
+			v->view.gone_end_ms = lease_table_end(&b->leases, i);
 }
 
 static struct vm_op op_of(const Tb__Command *c)
@@ -562,6 +664,7 @@ static struct vm_op op_of(const Tb__Command *c)
 				      .failed = c->vm_release->failed};
 	default:
 		return (struct vm_op){.verb = VM_SETTLE,
+				      .disk = c->vm_settle->n_home_disks > 0,
 				      .vm = (unsigned)c->vm_settle->vm,
 				      .incarnation = c->vm_settle->incarnation,
 				      .well = c->vm_settle->well,
@@ -581,7 +684,10 @@ static void lead_decide(struct world *w, struct board *b)
 	scheduler_decide(&v.view, clock_of_board(w, b), VMS_BATCH, &plan);
 	b->vm_due_ms = plan.due_ms;
 	b->vm_on_way = (unsigned)plan.count;
-	b->withheld = (unsigned)plan.lost << 1;
+	b->withheld = 0;
+	for (size_t i = 0; i < v.view.board_count; i++)
+		if ((plan.lost >> i & 1) != 0)
+			b->withheld |= 1u << v.boards[i].node->id;
 	for (size_t i = 0; i < plan.count; i++) {
 		struct log_entry e = {.proposal = ++w->proposal, .vm = op_of(plan.commands[i])};
 
@@ -592,9 +698,24 @@ static void lead_decide(struct world *w, struct board *b)
 	scheduler_plan_free(&plan);
 }
 
+bool vm_withholds(const struct board *b, unsigned board)
+{
+	return ((b->withheld >> board & 1) != 0 && !vm_fault_no_withhold) ||
+	       (b->removed >> board & 1) != 0;
+}
+
 static void lead_vms(struct world *w, struct board *b)
 {
 	unsigned answers = who_answers(w, b);
+
+	if ((b->removed >> b->id & 1) != 0) {
+		raft_step_down(w, b); /* it hands over */
+		return;
+	}
+	if (b->members_us != 0 && w->now_us >= b->members_us) {
+		b->members_us = 0;
+		board_members(w, b);
+	}
 
 	if (answers != b->vm_links)
 		b->vm_changed = true;
@@ -656,7 +777,9 @@ static void moment_daemon(struct world *w, struct board *b, const struct moment 
 			return;
 		hosting_process(
 			b->hosting, m->b, m->number,
-			!w->calm && world_chance(w, 3) ? HOSTING_NOT_PREPARED : HOSTING_PREPARED,
+			(!w->calm && world_chance(w, 3)) || !disks_prepare(w, b, m->b, m->number)
+				? HOSTING_NOT_PREPARED
+				: HOSTING_PREPARED,
 			"no room", now);
 		break;
 	default:
@@ -667,6 +790,21 @@ static void moment_daemon(struct world *w, struct board *b, const struct moment 
 		break;
 	}
 	board_tick(w, b);
+}
+
+/* A disk that is missing for good is given up by a person. */
+static void disk_give_up(struct world *w, struct board *b, unsigned vm)
+{
+	const struct vm_row *r = &b->vms[vm];
+
+	if (!vm_pinned(w, vm) || !r->home_disk || vm_file_find(b, &w->board[r->home], vm) != NULL)
+		return;
+	raft_propose(w, b,
+		     (struct log_entry){.proposal = ++w->proposal,
+					.vm = {.verb = VM_MOVE,
+					       .vm = vm,
+					       .node = r->home % w->boards + 1,
+					       .force = true}});
 }
 
 /* Persons want all of them, whatever became of them. */
@@ -684,6 +822,7 @@ static void moment_person(struct world *w, const struct moment *m)
 			raft_propose(w, b,
 				     (struct log_entry){.proposal = ++w->proposal,
 							.vm = {.verb = VM_RESTART, .vm = vm}});
+			disk_give_up(w, b, vm);
 		}
 		board_tick(w, b);
 		return;
@@ -702,6 +841,10 @@ void vm_moment(struct world *w, const struct moment *m)
 	if (m->kind == MOMENT_VM_PATHS) {
 		world_note(w, "paths of boards healed");
 		memset(w->board_cut, 0, sizeof(w->board_cut));
+		return;
+	}
+	if (m->kind == MOMENT_VM_CARD) {
+		vm_card(w, b);
 		return;
 	}
 	if (b->paused_until_us > w->now_us) {

@@ -112,6 +112,7 @@ static void person(struct world *w)
 	e.vm.vm = 1 + (unsigned)world_below(w, SIM_VMS);
 	e.vm.node = e.vm.verb == VM_MOVE ? any_board(w)->id : 0;
 	e.vm.hard = world_chance(w, 30);
+	e.vm.force = e.vm.verb == VM_MOVE && world_chance(w, 50);
 	world_note(w, "a person: %u of vm%u, board %u", e.vm.verb, e.vm.vm, e.vm.node);
 	raft_propose(w, b, e);
 	board_tick(w, b);
@@ -141,6 +142,31 @@ static void drain(struct world *w)
 	b->drained = !b->drained;
 	b->drained_now = world_chance(w, 50);
 	world_note(w, "board %u: %s", b->id, b->drained ? "drained" : "undrained");
+}
+
+/* Once in a world: those that are left are to have a majority of those that vote. */
+static void remove_board(struct world *w)
+{
+	struct board *b = leader_of(w);
+	struct log_entry e = {.proposal = ++w->proposal, .vm = {.verb = VM_BOARD_REMOVE}};
+
+	if (b == NULL || w->removing)
+		return;
+	w->removing = true;
+	e.vm.node = any_host(w)->id;
+	world_note(w, "a person removes board %u", e.vm.node);
+	raft_propose(w, b, e);
+	board_tick(w, b);
+}
+
+/* The power fails, and the card comes back without data disks. */
+void vm_card(struct world *w, struct board *b)
+{
+	if (!b->alive)
+		return;
+	world_note(w, "board %u: its data disks are lost", b->id);
+	memset(b->files, 0, sizeof(b->files));
+	crash(w, b, false);
 }
 
 /* Several things at once, each of which is likely to break what the others rely on. */
@@ -175,7 +201,7 @@ static void combined(struct world *w)
 
 void vm_fault(struct world *w)
 {
-	switch (world_below(w, 12)) {
+	switch (world_below(w, 14)) {
 	case 0:
 		crash(w, any_board(w), false);
 		break;
@@ -200,6 +226,12 @@ void vm_fault(struct world *w)
 	case 7:
 	case 8:
 		combined(w);
+		break;
+	case 9:
+		remove_board(w);
+		break;
+	case 10:
+		vm_card(w, any_host(w));
 		break;
 	default:
 		person(w);

@@ -37,6 +37,7 @@ enum {
 	SIM_LISTS = 8,
 	SIM_VMS = 4,
 	SIM_PROCESSES = 16, /* of one board at a time */
+	SIM_DISKS = 32, /* files of data disks that a board keeps */
 };
 
 struct ring {
@@ -57,6 +58,7 @@ struct vm_op {
 		VM_PLACE,
 		VM_RELEASE,
 		VM_SETTLE,
+		VM_BOARD_REMOVE, /* of board `node` */
 	} verb;
 	unsigned vm;
 	uint64_t incarnation;
@@ -65,6 +67,8 @@ struct vm_op {
 	bool failed;
 	bool well;
 	bool ended;
+	bool force;
+	bool disk; /* VM_SETTLE: its data disk is made */
 };
 
 struct log_entry {
@@ -221,7 +225,16 @@ struct vm_row {
 	unsigned target;
 	unsigned avoid;
 	unsigned home;
+	uint64_t home_incarnation;
+	bool home_disk; /* the model knows that it is made there */
 	unsigned moves;
+};
+
+/* A file with the data of a VM, on a board's card. */
+struct vm_file {
+	uint64_t number; /* of all that were ever made; 0: none */
+	unsigned vm;
+	uint64_t home; /* incarnation, in its name */
 };
 
 /* A process of the board's kernel: it outlives the daemon, but not its deadline. */
@@ -232,6 +245,7 @@ struct vm_process {
 	uint64_t deadline_ms; /* own clock */
 	bool runs; /* its guest */
 	uint64_t daemon; /* whose child it is */
+	struct vm_file file; /* its data disk, if it has one */
 };
 
 struct board {
@@ -269,6 +283,8 @@ struct board {
 	const Tb__SitePolicy *policy; /* of the site */
 	/* virtual machines */
 	struct vm_row vms[SIM_VMS + 1]; /* the model */
+	unsigned removed; /* the model: set of boards that it has no more */
+	struct vm_file files[SIM_DISKS]; /* on its card */
 	struct hosting *hosting;
 	uint64_t fence;
 	uint64_t host_applied; /* of what the hosting was told */
@@ -285,6 +301,7 @@ struct board {
 	unsigned vm_links; /* set of boards that answered then */
 	uint64_t vm_due_ms;
 	unsigned withheld; /* set of boards */
+	uint64_t members_us; /* true time: boards that were removed leave the table; 0: none does */
 	uint64_t wake; /* generation of the timer that counts */
 };
 
@@ -356,6 +373,7 @@ enum moment_kind {
 	MOMENT_VM_DIES, /* process `number`; b: its guest powered off */
 	MOMENT_VM_GONE, /* daemon ring.seq hears of it: incarnation `number` of VM b; ring.node: off
 			 */
+	MOMENT_VM_CARD, /* the power fails, and the data disks are lost */
 	MOMENT_VM_PERSON, /* persons want all VMs to run again */
 	MOMENT_VM_PATHS, /* the boards reach each other again */
 };
@@ -404,6 +422,9 @@ struct world {
 	unsigned waits; /* set of VMs that wait for their board when it is lost */
 	uint64_t processes; /* ever made */
 	uint64_t incarnation[SIM_VMS + 1]; /* the greatest that ever had a process */
+	uint64_t files; /* of data disks, ever made */
+	struct vm_file file[SIM_VMS + 1]; /* the last one that a process had */
+	bool removing; /* a person has removed a board */
 	uint64_t greatest_epoch; /* that any node ever acted by */
 	bool calm; /* nothing goes wrong any more */
 	unsigned loss; /* percent of raft messages */
@@ -461,6 +482,8 @@ void board_boot(struct world *w, struct board *b);
 void board_crash(struct world *w, struct board *b, bool resets);
 void board_tick(struct world *w, struct board *b);
 void board_applied(struct world *w, struct board *b, const struct log_entry *e);
+/* The boards that the model has, in the table of leases. */
+void board_members(struct world *w, struct board *b);
 void board_led(struct world *w, struct board *b); /* first entry of its term is committed */
 void board_deposed(struct world *w, struct board *b); /* no longer leads */
 void board_parcel(struct world *w, struct board *b, unsigned pipe, struct parcel *p);
@@ -499,7 +522,9 @@ void agent_whim(struct world *w, struct node *n);
 void agent_heal(struct world *w, struct node *n);
 
 /* vm_board.c: a board as a host, and the scheduler while it leads */
-extern bool vm_fault_no_withhold; /* a seeded mistake of the glue */
+/* Seeded mistakes of what is only modelled here. */
+extern bool vm_fault_no_withhold;
+extern bool vm_fault_stale_disk;
 void vm_boot(struct world *w, struct board *b);
 /* kept: the kernel lives on, and the processes with it, each until its deadline. */
 void vm_crash(struct world *w, struct board *b, bool kept);
@@ -515,12 +540,17 @@ void vm_reported(struct world *w, struct board *b, unsigned host, struct parcel 
 void vm_tick(struct world *w, struct board *b);
 uint64_t vm_due_ms(const struct board *b); /* UINT64_MAX: nothing */
 void vm_moment(struct world *w, const struct moment *m);
+/* As the leader: is this board to get no lease? */
+bool vm_withholds(const struct board *b, unsigned board);
+/* The file with the VM's data, by the model of `b`, on `card`; NULL: it is not there. */
+struct vm_file *vm_file_find(const struct board *b, struct board *card, unsigned vm);
 unsigned vm_links_up(const struct world *w, const struct board *b); /* board.c: set of boards */
 uint64_t board_lease(struct world *w, struct board *b); /* board.c: until when */
 
 /* vm_faults.c */
 void vm_world_init(struct world *w);
 void vm_fault(struct world *w);
+void vm_card(struct world *w, struct board *b);
 void vm_heal(struct world *w);
 
 /* check_vm.c */

@@ -1396,6 +1396,7 @@ static void test_metrics(void **state)
 	assert_non_null(
 		strstr(text, "tiebreak_http_request_duration_seconds_bucket{le=\"+Inf\"} "));
 	assert_non_null(strstr(text, "\nprocess_resident_memory_bytes "));
+	assert_non_null(strstr(text, "\nprocess_allocated_memory_bytes "));
 	assert_null(strstr(text, "# EOF"));
 	answer_clear(&a);
 	expect(w, 200,

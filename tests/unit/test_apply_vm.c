@@ -541,6 +541,54 @@ static void test_admission(void **state)
 	ok(m, RUN("v2", "start"));
 }
 
+/* One that is on a board and grows must fit there. */
+static void test_grow(void **state)
+{
+	static const struct {
+		const char *json;
+		int refusal;
+		const char *field;
+	} cases[] = {
+		{SET("web", ",\"memoryMib\":497"), NONE, ""}, /* to the last MiB: 499 + 501 */
+		{SET("web", ",\"memoryMib\":498"), CONFLICT, "config.memoryMib"},
+		{SET("web", ",\"memoryMib\":400"), NONE, ""},
+		{SET("web", ",\"memoryMib\":400,\"vcpus\":8"), NONE, ""},
+		{SET("web", ",\"memoryMib\":400,\"vcpus\":1"), NONE, ""},
+	};
+	struct model *m = *state;
+
+	ok(m, PUT("web", ",\"memoryMib\":300"));
+	ok(m, PUT("db", ",\"memoryMib\":499,\"vcpus\":8"));
+	ok(m, SET("web", ",\"memoryMib\":900")); /* it is nowhere */
+	ok(m, SET("web", ",\"memoryMib\":300"));
+	ok(m, RUN("web", "start"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 0, 1));
+	ok(m, PLACE(2, 0, 1));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		expect(m, cases[i].json, cases[i].refusal, cases[i].field);
+	expect(m, SET("web", ",\"memoryMib\":600"), CONFLICT, "config.memoryMib");
+	assert_string_equal(last_message,
+			    "it is on b1, which has 1000 MiB for virtual machines; 501 of them are "
+			    "taken by 1 other, and it would need 602; move it first, or stop it");
+	ok(m, PUT("third", ",\"memoryMib\":16,\"vcpus\":7"));
+	ok(m, RUN("third", "start"));
+	ok(m, PLACE(3, 0, 1));
+	expect(m, SET("web", ",\"memoryMib\":400,\"vcpus\":2"), CONFLICT, "config.vcpus");
+	assert_string_equal(
+		last_message,
+		"it is on b1, whose 4 cores may be shared by 4 vCPUs each; 15 vCPUs are "
+		"those of 2 others, and it would have 2; move it first, or stop it");
+	/* The others of that board have grown too large by themselves: what does not grow is free.
+	 */
+	host_set(m, 1, 500);
+	ok(m, SET("web", ",\"memoryMib\":399"));
+	host_set(m, 1, 1000);
+	/* On its way out it is placed again, where it fits. */
+	ok(m, "{\"vmMove\":{\"name\":\"web\",\"node\":2}}");
+	ok(m, SET("web", ",\"memoryMib\":600"));
+}
+
 static void test_no_hosts(void **state)
 {
 	struct model *m = *state;
@@ -677,9 +725,26 @@ static void test_data_disk_added(void **state)
 	ok(m, PLACE(1, 0, 2));
 	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\"}");
 	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
-	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\"}");
+	expect_placement(m, "db", true,
+			 "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\","
+			 "\"homeIncarnation\":\"1\"}");
 	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3}}", CONFLICT, "force");
+	/* While it leaves that board by force, that is its home no more. */
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
+	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":12}]"));
+	expect_placement(
+		m, "db", true,
+		"{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"target\":\"3\","
+		"\"reason\":\"it is moved by a person\"}");
 }
+
+/* Placed where its data disks are, which began there in incarnation `since`. */
+#define HOME(node, incarnation, since)                                                             \
+	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
+	"\",\"homeIncarnation\":\"" #since "\"}"
+#define HOME_DISKS(node, incarnation, since, disks)                                                \
+	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
+	"\",\"homeIncarnation\":\"" #since "\",\"homeDisks\":[" disks "]}"
 
 static void test_data_disks_pin(void **state)
 {
@@ -688,7 +753,7 @@ static void test_data_disks_pin(void **state)
 	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
 	ok(m, RUN("db", "start"));
 	ok(m, PLACE(1, 0, 2));
-	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\"}");
+	expect_placement(m, "db", true, HOME(2, 1, 1));
 	/* The scheduler cannot either. */
 	expect(m, PLACE(1, 1, 3), CONFLICT, "node");
 	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3}}", CONFLICT, "force");
@@ -696,7 +761,7 @@ static void test_data_disks_pin(void **state)
 			    "the data disks of VM db are on b2 and do not move with it; with "
 			    "--force it starts with empty ones, and what they hold is lost to it");
 	/* A refusal leaves them where they are. */
-	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\"}");
+	expect_placement(m, "db", true, HOME(2, 1, 1));
 	expect(m, "{\"nodeRemove\":{\"id\":2}}", CONFLICT, "id");
 	assert_string_equal(last_message,
 			    "board b2 has the data disks of VM db; give them up with witnessctl vm "
@@ -707,19 +772,20 @@ static void test_data_disks_pin(void **state)
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":2}}");
 	ok(m, RUN("db", "start"));
 	ok(m, PLACE(1, 1, 2));
-	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"2\",\"home\":\"2\"}");
+	expect_placement(m, "db", true, HOME(2, 2, 1));
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
 	expect_placement(
 		m, "db", true,
 		"{\"node\":\"2\",\"incarnation\":\"2\",\"releasing\":true,\"target\":\"3\","
 		"\"reason\":\"it is moved by a person\"}");
 	ok(m, PLACE(1, 2, 3));
-	expect_placement(m, "db", true, "{\"node\":\"3\",\"incarnation\":\"3\",\"home\":\"3\"}");
+	expect_placement(m, "db", true, HOME(3, 3, 3));
 	ok(m, "{\"nodeRemove\":{\"id\":2}}");
 	/* Nowhere: they still pin it. */
 	ok(m, RUN("db", "stop"));
 	ok(m, PLACE(1, 3, 0));
-	expect_placement(m, "db", false, "{\"incarnation\":\"3\",\"home\":\"3\"}");
+	expect_placement(m, "db", false,
+			 "{\"incarnation\":\"3\",\"home\":\"3\",\"homeIncarnation\":\"3\"}");
 	/* A board that is gone: a new start says so. */
 	board_add(m, 4, "b4");
 	host_set(m, 4, 1000);
@@ -736,6 +802,59 @@ static void test_data_disks_pin(void **state)
 	"{\"vmRelease\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
 #define SETTLE(vm, incarnation, rest)                                                              \
 	"{\"vmSettle\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
+
+/* What the model knows of the files of data disks: from when on they are, and which. */
+static void test_data_disks_made(void **state)
+{
+	struct model *m = *state;
+
+	ok(m, PUT("web", ""));
+	ok(m, RUN("web", "start"));
+	ok(m, PLACE(1, 0, 1));
+	expect(m, SETTLE(1, 1, ",\"homeDisks\":[\"a\"]"), CONFLICT, "homeDisks");
+	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":1,\"id\":\"a\"},"
+			"{\"kind\":\"data\",\"sizeMib\":1,\"id\":\"b\"}]"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(2, 0, 2));
+	expect(m, SETTLE(2, 0, ",\"homeDisks\":[\"a\"]"), CONFLICT, "incarnation");
+	ok(m, SETTLE(2, 1, ",\"homeDisks\":[\"x\"]")); /* it has no such disk (any more) */
+	assert_int_equal(last.unchanged, 1);
+	expect_placement(m, "db", true, HOME(2, 1, 1));
+	ok(m, SETTLE(2, 1, ",\"homeDisks\":[\"b\",\"x\"]"));
+	assert_true(vms_changed);
+	expect_event(m, "vm.data-made|root@test||b2|db|VM db has its data disks on b2, empty: b");
+	expect_placement(m, "db", true, HOME_DISKS(2, 1, 1, "\"b\""));
+	ok(m, SETTLE(2, 1, ",\"homeDisks\":[\"b\",\"a\"]"));
+	expect_placement(m, "db", true, HOME_DISKS(2, 1, 1, "\"a\",\"b\""));
+	ok(m, SETTLE(2, 1, ",\"homeDisks\":[\"b\"]"));
+	assert_int_equal(last.unchanged, 1);
+	/* Elsewhere for a while, home again: the same disks. */
+	ok(m, RUN("db", "stop"));
+	ok(m, PLACE(2, 1, 0));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(2, 1, 2));
+	expect_placement(m, "db", true, HOME_DISKS(2, 2, 1, "\"a\",\"b\""));
+	/* A person cannot say it, and changes nothing of it. */
+	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":1,\"id\":\"a\"},"
+			"{\"kind\":\"data\",\"sizeMib\":1,\"id\":\"c\"}]"));
+	expect_placement(m, "db", true, HOME_DISKS(2, 2, 1, "\"a\",\"b\""));
+	ok(m, SETTLE(2, 2, ",\"homeDisks\":[\"c\"]"));
+	expect_placement(m, "db", true, HOME_DISKS(2, 2, 1, "\"a\",\"c\""));
+	/* By force to b3 and by force back: what is on b2 from before is not its disk. */
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
+	expect(m, SETTLE(2, 2, ",\"homeDisks\":[\"c\"]"), CONFLICT, "vm");
+	ok(m, PLACE(2, 2, 3));
+	expect_placement(m, "db", true, HOME(3, 3, 3));
+	ok(m, SETTLE(2, 3, ",\"homeDisks\":[\"a\",\"c\"]"));
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":2,\"force\":true}}");
+	ok(m, PLACE(2, 3, 2));
+	expect_placement(m, "db", true, HOME(2, 4, 4));
+	/* Without data disks it has no home. */
+	ok(m, SET("db", ""));
+	ok(m, RELEASE(2, 4, ""));
+	ok(m, PLACE(2, 4, 2));
+	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"5\"}");
+}
 
 static void test_incarnations(void **state)
 {
@@ -956,6 +1075,7 @@ static void test_restore(void **state)
 	ok(old, RUN("db", "start"));
 	ok(old, PLACE(1, 0, 2));
 	ok(old, PLACE(2, 0, 3));
+	ok(old, SETTLE(2, 1, ",\"homeDisks\":[\"disk0\"]"));
 	ok(old, RUN("web", "restart"));
 	for (int recovery = 0; recovery < 2; recovery++) {
 		struct model m;
@@ -969,9 +1089,11 @@ static void test_restore(void **state)
 		/* The board that goes on still has the data disks that it had. */
 		expect_placement(&m, "db", true,
 				 recovery ? "{\"incarnation\":\"1000001\",\"home\":\"20\","
-					    "\"reason\":\"a new history of the cluster begins\"}"
+					    "\"reason\":\"a new history of the cluster begins\","
+					    "\"homeIncarnation\":\"1\",\"homeDisks\":[\"disk0\"]}"
 					  : "{\"incarnation\":\"1000001\",\"home\":\"3\","
-					    "\"reason\":\"a new history of the cluster begins\"}");
+					    "\"reason\":\"a new history of the cluster begins\","
+					    "\"homeIncarnation\":\"1\",\"homeDisks\":[\"disk0\"]}");
 		assert_int_equal(store_image_find(m.s, "debian", &image), 0);
 		tb__image__free_unpacked(image, NULL);
 		/* What a board can host it says itself. */
@@ -1010,7 +1132,7 @@ static void test_replaced_board(void **state)
 	ok(m, "{\"nodeAdd\":{\"tokenId\":\"00000000000000aa\","
 	      "\"tokenSecretSha256\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\","
 	      "\"node\":{\"id\":9,\"name\":\"b2\",\"address\":\"h:1\"}}}");
-	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\"}");
+	expect_placement(m, "db", true, HOME(2, 1, 1));
 	host_set(m, 9, 1000);
 	expect(m, PLACE(1, 1, 9), CONFLICT, "node");
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"force\":true}}");
@@ -1031,12 +1153,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_revision, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_macs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_admission, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_grow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_hosts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disk_added, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_pin, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_data_disks_made, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incarnations, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ended_while_restarted, setup, teardown),

@@ -179,6 +179,8 @@ struct lab {
 	struct buf said;
 	bool open, over, uploaded;
 	char why[128];
+	bool known; /* to the model: the VM's data disk is made */
+	uint64_t placed; /* its newest incarnation */
 };
 
 static struct lab lab;
@@ -210,6 +212,21 @@ static void lease_give(void)
 	host_lease(lab.host, clock_boottime_ms() + 3000, 1);
 }
 
+static bool disk_said(void)
+{
+	bool said = false;
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; newest != NULL && i < newest->n_vms; i++)
+		said |= newest->vms[i]->n_home_disks == 1 &&
+			strcmp(newest->vms[i]->home_disks[0], "books") == 0;
+	pthread_mutex_unlock(&lock);
+	return said;
+}
+
+static void vm_put(uint64_t incarnation, bool releasing, bool data);
+static pid_t vm_pid(uint64_t id);
+
 static void await(uint64_t vm, uint64_t incarnation, Tb__VmCondition wanted, const char *problem)
 {
 	uint64_t end = clock_boottime_ms() + WAIT_MS;
@@ -220,6 +237,11 @@ static void await(uint64_t vm, uint64_t incarnation, Tb__VmCondition wanted, con
 	do {
 		pause_ms(20);
 		lease_give();
+		if (!lab.known && disk_said()) { /* as the scheduler would */
+			lab.known = true;
+			assert_int_equal(vm_pid(vm), 0);
+			vm_put(lab.placed, false, true);
+		}
 		is = condition(vm, incarnation, said);
 		if (is == wanted && strstr(said, problem) != NULL)
 			return;
@@ -288,11 +310,19 @@ static void vm_put(uint64_t incarnation, bool releasing, bool data)
 	Tb__VmConfig config = TB__VM_CONFIG__INIT;
 	Tb__VmPlacement placement = TB__VM_PLACEMENT__INIT;
 	Tb__VmDisk disk = TB__VM_DISK__INIT, *disks[] = {&disk};
+	static char id[] = "books";
+	char *known[] = {id};
+
+	lab.placed = incarnation;
 
 	vm.id = 5;
 	vm.name = text_name;
 	placement.incarnation = incarnation;
 	placement.releasing = releasing;
+	placement.home = placement.home_incarnation = 1;
+	placement.home_disks = known;
+	placement.n_home_disks = lab.known;
+	disk.id = id;
 	disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
 	disk.size_mib = 1;
 	config.disks = disks;
@@ -485,6 +515,24 @@ static void story_release(void)
 	await(5, 3, IS(RUNNING), "");
 }
 
+/* Its data disk is gone from this board: nothing is made in its place, and it starts when it is
+ * back. */
+static void story_missing(void)
+{
+	char path[160], aside[160];
+
+	snprintf(path, sizeof(path), "%s/vms/5/data-books.1", lab.data);
+	snprintf(aside, sizeof(aside), "%s/aside", lab.root);
+	vm_put(3, true, true);
+	await(5, 3, IS(RELEASED), "");
+	assert_int_equal(rename(path, aside), 0);
+	vm_put(4, false, true);
+	await(5, 4, IS(BACKING_OFF), "data disk books is missing on this board");
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(rename(aside, path), 0);
+	await(5, 4, IS(RUNNING), "");
+}
+
 /* Another board that makes links, and says nothing on them: each is closed in time, with words. */
 static void story_silent(void)
 {
@@ -521,8 +569,8 @@ static void story_delete(void)
 {
 	uint64_t end = clock_boottime_ms() + WAIT_MS;
 
-	vm_put(3, true, true);
-	await(5, 3, IS(RELEASED), "");
+	vm_put(4, true, true);
+	await(5, 4, IS(RELEASED), "");
 	model_begin();
 	assert_int_equal(store_vm_delete(lab.model, 5), 0);
 	model_commit();
@@ -612,8 +660,8 @@ static void story_stop(void)
 	pthread_t other;
 	bool copies;
 
-	vm_put(4, false, false);
-	await(5, 4, IS(RUNNING), "");
+	vm_put(6, false, false);
+	await(5, 6, IS(RUNNING), "");
 	console_open(5, true);
 	console_await("of web");
 	copies = copy_begin();
@@ -636,6 +684,7 @@ static void test_story(void **state)
 	story_crash();
 	story_lease();
 	story_release();
+	story_missing();
 	story_silent();
 	story_delete();
 	story_stop();

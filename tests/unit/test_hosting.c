@@ -73,6 +73,8 @@ static void expect_report(struct bench *b, const char *expected)
 			buf_printf(&text, " r%" PRIu32, r->restarts);
 		if (r->well_ms != 0)
 			buf_printf(&text, " +%" PRIu64, r->well_ms);
+		for (size_t d = 0; d < r->n_home_disks; d++)
+			buf_printf(&text, " made %s", r->home_disks[d]);
 		if (r->problem[0] != '\0')
 			buf_printf(&text, " (%s)", r->problem);
 		tb__vm_report__free_unpacked(reports[i], NULL);
@@ -297,6 +299,56 @@ static void test_needs_fence(void **state)
 	}
 }
 
+/* A VM starts with data disks of which the model knows. */
+static void test_needs_known_disks(void **state)
+{
+	static const char disks[] = ",\"disks\":[{\"kind\":\"data\",\"id\":\"a\"},{\"kind\":"
+				    "\"overlay\",\"id\":\"o\"},{\"kind\":\"data\",\"id\":\"b\"}]";
+	static const char fewer[] = ",\"disks\":[{\"kind\":\"data\",\"id\":\"a\"}]";
+	struct bench *b = *state;
+
+	begin(b);
+	model_one(b, 1, "", disks);
+	expect_actions(b, "prepare 1.1");
+	expect_report(b, "1.1 preparing");
+	news(b, 1, HOSTING_PREPARED, NULL);
+	expect_actions(b, "");
+	assert_true(hosting_changed(b->h)); /* it is said at once */
+	expect_report(b, "1.1 preparing made a made b");
+	model_one(b, 1, ",\"homeDisks\":[\"b\"]", disks);
+	expect_actions(b, "");
+	expect_report(b, "1.1 preparing made a");
+	model_one(b, 1, ",\"homeDisks\":[\"b\",\"a\"]", disks);
+	expect_actions(b, "start 1.1 @106000");
+	expect_report(b, "1.1 starting");
+	/* Again, in this incarnation and the next: they are known. */
+	news(b, 1, HOSTING_FAILED, "crash");
+	pass(b, 1000);
+	expect_actions(b, "prepare 1.1");
+	news(b, 1, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.1 @106000");
+	news(b, 1, HOSTING_FAILED, "crash");
+	model_one(b, 2, ",\"homeDisks\":[\"b\",\"a\"]", disks);
+	expect_actions(b, "discard 1.1; prepare 1.2");
+	news(b, 2, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.2 @106000");
+	/* Another home: known is what is there. One that is taken out meanwhile holds up nobody. */
+	news(b, 2, HOSTING_FAILED, "crash");
+	model_one(b, 3, "", disks);
+	expect_actions(b, "discard 1.2; prepare 1.3");
+	news(b, 3, HOSTING_PREPARED, NULL);
+	expect_report(b, "1.3 preparing made a made b");
+	model_one(b, 3, ",\"homeDisks\":[\"a\"]", fewer);
+	expect_actions(b, "start 1.3 @106000");
+	/* One that is added meanwhile is made at the next start. */
+	news(b, 3, HOSTING_FAILED, "crash");
+	model_one(b, 4, ",\"homeDisks\":[\"a\"]", fewer);
+	expect_actions(b, "discard 1.3; prepare 1.4");
+	model_one(b, 4, ",\"homeDisks\":[\"a\"]", disks);
+	news(b, 4, HOSTING_PREPARED, NULL);
+	expect_actions(b, "start 1.4 @106000");
+}
+
 static void test_only_own(void **state)
 {
 	struct bench *b = *state;
@@ -391,6 +443,57 @@ static void test_lapsed(void **state)
 	lease(b, 3000);
 	expect_actions(b, "prepare 1.1");
 	expect_report(b, "1.1 preparing");
+}
+
+/* What it is counted as when its process is gone, by the deadlines that it was told and has taken.
+ */
+static void test_lapsed_or_failed(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t told_ms; /* since it began with a deadline of 3000; 0: nothing */
+		bool taken;
+		uint64_t gone_ms;
+		enum hosting_news news;
+		bool lapsed;
+		const char *report;
+	} cases[] = {
+		{"crash", 0, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
+		{"its first deadline", 0, false, 3000, HOSTING_FAILED, true, "1.1 preparing"},
+		{"a renewal that it never read", 4000, false, 3000, HOSTING_FAILED, true,
+		 "1.1 preparing"},
+		{"before that", 4000, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
+		{"a renewal that it has taken: a crash", 4000, true, 3500, HOSTING_FAILED, false,
+		 "1.1 backing-off (gone)"},
+		{"and the end of that one", 4000, true, 4000, HOSTING_FAILED, true,
+		 "1.1 preparing"},
+		{"while it starts", 4000, false, 3100, HOSTING_REFUSED, true, "1.1 preparing"},
+		{"a guest that powers off late is off", 4000, false, 3100, HOSTING_OFF, true,
+		 "1.1 backing-off (gone)"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct bench *b;
+		void *made;
+
+		setup(&made);
+		b = made;
+		begin_running(b, "");
+		if (cases[i].told_ms != 0) {
+			hosting_lease(b->h, QUIET + cases[i].told_ms, b->now);
+			expect_actions(b, "renew 1.1 @107000");
+		}
+		if (cases[i].taken)
+			hosting_renewed(b->h, 1, 1, QUIET + cases[i].told_ms);
+		hosting_renewed(b->h, 1, 2, QUIET + 9000); /* of another */
+		b->now += cases[i].gone_ms;
+		if (hosting_lapsed(b->h, 1, 1, b->now) != cases[i].lapsed)
+			fail_msg("%s: lapsed %d", cases[i].name, !cases[i].lapsed);
+		news(b, 1, cases[i].news, "gone");
+		expect_report(b, cases[i].report);
+		teardown(&made);
+	}
 }
 
 /* --- the placement goes ----------------------------------------------------------------------- */
@@ -683,12 +786,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_needs_quiet, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_needs_fence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_needs_known_disks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_only_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lease_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lease_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lapsed, setup, teardown),
+		cmocka_unit_test(test_lapsed_or_failed),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_by_guest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_hard, setup, teardown),

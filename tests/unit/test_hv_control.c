@@ -542,6 +542,58 @@ static void test_who_speaks_for_the_lease(void **state)
 	end(&f);
 }
 
+static void hear(struct fixture *f)
+{
+	loop_lock(&f->loop);
+	control_hear_parent(f->control);
+	loop_unlock(&f->loop);
+}
+
+/* The loop does not run: whoever keeps it from that takes the parent's requests himself. */
+static void test_heard_without_loop(void **state)
+{
+	static struct fixture f;
+	int client;
+
+	(void)state;
+	begin(&f, true);
+	settle(&f);
+	client = connect_to(&f);
+	ask(client, 1, TB__VM_REQUEST__WHAT_STATUS);
+	answer_must_be(client, 1, "asked for 2");
+	loop_stop(&f.loop);
+	pthread_join(f.thread, NULL);
+	f.requests = 0;
+	hear(&f);
+	assert_int_equal(f.requests, 0); /* there is nothing, and it does not wait */
+	ask(f.parent, 5, TB__VM_REQUEST__WHAT_LEASE);
+	ask(f.parent, 6, TB__VM_REQUEST__WHAT_LEASE);
+	ask(client, 2, TB__VM_REQUEST__WHAT_STATUS); /* waits for the loop */
+	hear(&f);
+	assert_int_equal(f.requests, 2);
+	assert_int_equal(f.renewals, 2);
+	answer_must_be(f.parent, 5, "");
+	answer_must_be(f.parent, 6, "");
+	/* Half a frame is kept. */
+	assert_int_equal(send(f.parent, "\0\0", 2, 0), 2);
+	hear(&f);
+	assert_int_equal(send(f.parent, "\0\0", 2, 0), 2);
+	hear(&f);
+	assert_int_equal(f.requests, 3);
+	answer_must_be(f.parent, 0, "asked for 0");
+	/* A parent that goes is noticed. */
+	close(f.parent);
+	f.parent = -1;
+	hear(&f);
+	assert_true(f.parent_gone);
+	hear(&f);
+	f.loop.stop = false;
+	assert_int_equal(pthread_create(&f.thread, NULL, run, &f), 0);
+	answer_must_be(client, 2, "asked for 2");
+	close(client);
+	end(&f);
+}
+
 static void test_told_without_being_asked(void **state)
 {
 	static struct fixture f;
@@ -607,6 +659,7 @@ int main(void)
 		cmocka_unit_test(test_slow_readers_time_out),
 		cmocka_unit_test(test_too_many_clients),
 		cmocka_unit_test(test_who_speaks_for_the_lease),
+		cmocka_unit_test(test_heard_without_loop),
 		cmocka_unit_test(test_told_without_being_asked),
 		cmocka_unit_test(test_no_descriptor_for_a_client),
 	};

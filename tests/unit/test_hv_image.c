@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <libfdt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -67,14 +68,25 @@ struct loaded {
 	struct fault fault;
 };
 
+/* Who is asked between the pieces, for how long it wants to go on. */
+static unsigned turns, turns_most = UINT_MAX;
+
+static bool turn_take(void *arg)
+{
+	(void)arg;
+	return ++turns <= turns_most;
+}
+
 static struct loaded load(const void *kernel, size_t len, const void *initrd, size_t initrd_len,
 			  struct ram *r)
 {
 	struct loaded l = {0};
 	int kernel_fd = file_of(kernel, len);
 	int initrd_fd = initrd != NULL ? file_of(initrd, initrd_len) : -1;
+	const struct image_turn turn = {.take = turn_take};
 
-	l.rv = image_load(kernel_fd, initrd_fd, r, &l.place, &l.fault);
+	turns = 0;
+	l.rv = image_load(kernel_fd, initrd_fd, r, &turn, &l.place, &l.fault);
 	close(kernel_fd);
 	if (initrd_fd >= 0) {
 		close(initrd_fd);
@@ -111,6 +123,46 @@ static void test_plain(void **state)
 	assert_memory_equal(r.host, image, sizeof(image));
 	assert_memory_equal(r.host + 6 * MIB, initrd, sizeof(initrd));
 	ram_destroy(&r);
+}
+
+/* Others have a turn before each MiB, and may end it. */
+static void test_turns(void **state)
+{
+	enum { LEN = 3 * 1024 * 1024 + 5 };
+	uint8_t *image = calloc(1, LEN), *initrd = calloc(1, LEN);
+	uint8_t *packed = malloc(2 * LEN);
+	struct ram r = ram_of(32);
+	struct loaded l;
+	size_t len;
+
+	(void)state;
+	for (size_t i = 0; i < LEN; i++) { /* what hardly gets smaller */
+		image[i] = initrd[i] = (uint8_t)((i * 2654435761u) >> 13 ^ i >> 3);
+	}
+	image_make(image, LEN);
+	l = load(image, LEN, initrd, LEN, &r);
+	assert_int_equal(l.rv, 0);
+	assert_int_equal(turns, 1 + 4 + 4); /* the kernel's front, kernel, initrd */
+	assert_memory_equal(r.host, image, LEN);
+	assert_memory_equal(r.host + (l.place.initrd - LAYOUT_RAM), initrd, LEN);
+	for (turns_most = 0; turns_most < 9; turns_most++) {
+		l = load(image, LEN, initrd, LEN, &r);
+		assert_int_equal(l.rv, -ECANCELED);
+		assert_int_equal(turns, turns_most + 1);
+	}
+	turns_most = UINT_MAX;
+	len = gzip_make(image, LEN, packed, 2 * LEN);
+	l = load(packed, len, NULL, 0, &r);
+	assert_int_equal(l.rv, 0);
+	assert_int_equal(turns, 2 + (len + MIB - 1) / MIB);
+	turns_most = turns - 1;
+	l = load(packed, len, NULL, 0, &r);
+	assert_int_equal(l.rv, -ECANCELED);
+	turns_most = UINT_MAX;
+	ram_destroy(&r);
+	free(image);
+	free(initrd);
+	free(packed);
 }
 
 static void test_gzip(void **state)
@@ -367,11 +419,11 @@ static void test_uart(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),	  cmocka_unit_test(test_gzip),
-		cmocka_unit_test(test_gzip_bomb), cmocka_unit_test(test_cut_off),
-		cmocka_unit_test(test_refused),	  cmocka_unit_test(test_other_kinds),
-		cmocka_unit_test(test_initrd),	  cmocka_unit_test(test_tree),
-		cmocka_unit_test(test_uart),
+		cmocka_unit_test(test_turns),	    cmocka_unit_test(test_plain),
+		cmocka_unit_test(test_gzip),	    cmocka_unit_test(test_gzip_bomb),
+		cmocka_unit_test(test_cut_off),	    cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_other_kinds), cmocka_unit_test(test_initrd),
+		cmocka_unit_test(test_tree),	    cmocka_unit_test(test_uart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -179,6 +179,12 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 	} else if (strcmp(key, "home") == 0) {
 		p->home = board_id(value);
 		disk_add(vm);
+	} else if (strcmp(key, "data") == 0) { /* behind home: the disk's id */
+		c->disks[0]->id = mem_strdup(value);
+	} else if (strcmp(key, "known") == 0) { /* to the model, of the data disks */
+		names_add(&p->home_disks, &p->n_home_disks, value);
+	} else if (strcmp(key, "made") == 0) { /* says its board of them */
+		names_add(&s->reports[i]->home_disks, &s->reports[i]->n_home_disks, value);
 	} else if (strcmp(key, "oldhome") == 0) { /* of data disks that it has no more */
 		p->home = board_id(value);
 	} else if (strcmp(key, "stopped") == 0) {
@@ -302,6 +308,8 @@ static void command_write(const struct scene *s, const Tb__Command *c, struct bu
 		buf_printf(out, "settle %s.%" PRIu64 "%s%s (%s)", s->rows[op->vm - 1]->name,
 			   op->incarnation, op->well ? " well" : "", op->ended ? " ended" : "",
 			   op->reason);
+		for (size_t i = 0; i < op->n_home_disks; i++)
+			buf_printf(out, " disk %s", op->home_disks[i]);
 	}
 	}
 }
@@ -716,6 +724,18 @@ static void test_reports(void **state)
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
 		 "b1, and "
 		 "no other board can take it: 1 board, 1 lacks memory\n"},
+		{"its data disks are made", THREE,
+		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a",
+		 "settle db.3 () disk a\ndb preparing: b1 prepares it\n"},
+		{"they are, and the model knows", THREE,
+		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a known=a",
+		 "db preparing: b1 prepares it\n"},
+		{"another is, that it has no more", THREE,
+		 "db 256 at=b1.3 report=preparing home=b1 data=a made=b",
+		 "db preparing: b1 prepares it\n"},
+		{"they are, where its home is not any more", THREE,
+		 "db 256 at=b1.3 report=preparing home=b2 data=a made=a",
+		 "db preparing: b1 prepares it\n"},
 		{"it runs well: its failures are forgotten", THREE,
 		 "web 256 at=b1.3 report=running well=600000 moves=1 avoid=b2",
 		 "settle web.3 well ()\nweb running: it runs on b1\n"},

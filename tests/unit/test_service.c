@@ -15,7 +15,8 @@
 enum {
 	FED_S = 1, /* the watchdog was fed so long before, at most: board/feeding.c */
 	START_S = 5, /* from the start to the first feeding, on a slow card */
-	END_S = 15, /* after the VMs: addresses, log, the piece that is being copied */
+	/* After the VMs: links, then addresses, the log, the piece that is being copied. */
+	END_S = HOST_LINK_CLOSE_MS / 1000 + 10,
 };
 
 /* The number of a setting that is there once; -1: it is not. */

@@ -21,11 +21,12 @@
 enum { IMAGE_BYTES = 3 << 20 };
 
 struct sample {
-	char root[64], folder[80];
+	char root[64], folder[80], name[4];
 	Tb__Vm vm;
 	Tb__VmConfig config;
 	Tb__VmPlacement placement;
 	Tb__VmDisk disks[3], *list[3];
+	char *known[3]; /* of its data disks, by the model */
 	int images[VM_DISKS_MAX];
 	struct vm_disk_copying copying;
 	struct problem problem;
@@ -77,13 +78,16 @@ static int setup(void **state)
 		 getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(s->root));
 	snprintf(s->folder, sizeof(s->folder), "%s/vms", s->root);
+	snprintf(s->name, sizeof(s->name), "db");
 	tb__vm__init(&s->vm);
 	tb__vm_config__init(&s->config);
 	tb__vm_placement__init(&s->placement);
 	s->vm.id = 12;
+	s->vm.name = s->name;
 	s->vm.config = &s->config;
 	s->vm.placement = &s->placement;
 	s->placement.incarnation = 7;
+	s->placement.home_disks = s->known;
 	s->config.disks = s->list;
 	sample_disk(s, 0, TB__DISK_KIND__DISK_KIND_IMAGE, 0);
 	sample_disk(s, 1, TB__DISK_KIND__DISK_KIND_OVERLAY, 0);
@@ -303,6 +307,82 @@ static void test_incarnation(void **state)
 	data_write(s, "m");
 }
 
+/* Stays of the VM on this board, one after the other. */
+static int stay(struct sample *s, uint64_t home, uint64_t incarnation, bool known)
+{
+	static char id[] = "books";
+
+	s->disks[2].id = s->known[0] = id;
+	s->placement.n_home_disks = known;
+	s->placement.home_incarnation = home;
+	return prepare(s, incarnation);
+}
+
+/* It went elsewhere by force and is back, by force: what it left here is not its disk. */
+static void test_stale(void **state)
+{
+	struct sample *s = *state;
+	int fd;
+
+	assert_int_equal(stay(s, 7, 7, false), 0);
+	assert_true(exists(s, "data-books.7"));
+	data_write(s, "o");
+	vm_disk_discard(s->folder, 12);
+	assert_int_equal(stay(s, 9, 9, false), 0);
+	fd = disk_open(s, 2);
+	assert_true(fd >= 0);
+	assert_int_equal(byte_at(fd, 0), 0);
+	close(fd);
+	data_write(s, "n");
+	assert_true(exists(s, "data-books.7")); /* a person may want it */
+	/* Later starts of the same stay find what they wrote. */
+	vm_disk_discard(s->folder, 12);
+	assert_int_equal(stay(s, 9, 14, true), 0);
+	fd = disk_open(s, 2);
+	assert_int_equal(byte_at(fd, 0), 'n');
+	close(fd);
+}
+
+/* Once the model knows of it none is made in its place. */
+static void test_missing(void **state)
+{
+	struct sample *s = *state;
+	char path[160];
+
+	assert_int_equal(stay(s, 7, 7, false), 0);
+	assert_int_equal(stay(s, 7, 7, false), 0); /* a crash before the model knew */
+	snprintf(path, sizeof(path), "%s/12/data-books.7", s->folder);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(stay(s, 7, 7, false), 0); /* the guest never had it */
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(stay(s, 7, 7, true), -ENODATA);
+	assert_string_equal(s->problem.text,
+			    "data disk books is missing on this board (vms/12/data-books.7): put "
+			    "it back, or give it up with witnessctl vm move db --force");
+	assert_false(exists(s, "data-books.7"));
+	assert_int_equal(stay(s, 7, 8, true), -ENODATA);
+	/* A whole new card. */
+	vm_disk_delete(s->folder, 12);
+	assert_int_equal(stay(s, 7, 8, true), -ENODATA);
+	/* Nor does an old one stand in for it. */
+	file_put(s, "data-books.3", "old");
+	file_put(s, "data-books", "older");
+	assert_int_equal(stay(s, 7, 8, true), -ENODATA);
+	/* Another disk of it is new, and is made. */
+	s->placement.n_home_disks = 0;
+	assert_int_equal(prepare(s, 8), 0);
+}
+
+/* A home of before its incarnation was kept: the file has the name that it had. */
+static void test_home_of_before(void **state)
+{
+	struct sample *s = *state;
+
+	assert_int_equal(stay(s, 0, 7, false), 0);
+	assert_true(exists(s, "data-books"));
+	assert_int_equal(stay(s, 0, 8, true), 0);
+}
+
 static void test_incarnation_damaged(void **state)
 {
 	struct sample *s = *state;
@@ -401,6 +481,9 @@ int main(void)
 		CASE(test_half_made),
 		CASE(test_data_stays),
 		CASE(test_incarnation),
+		CASE(test_stale),
+		CASE(test_missing),
+		CASE(test_home_of_before),
 		CASE(test_incarnation_damaged),
 		CASE(test_too_large),
 		CASE(test_no_image),

@@ -7,12 +7,14 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -87,6 +89,25 @@ static void vm_serve(const char *word, struct lease *lease)
 	_exit(97); /* the parent has gone */
 }
 
+/* A kernel that takes two seconds to read: renewals are taken between its pieces. */
+static void vm_load(struct lease *lease)
+{
+	for (int piece = 0; piece < 20; piece++) {
+		struct pollfd at = {.fd = PARENT, .events = POLLIN};
+		Tb__VmRequest *request;
+
+		usleep(100000);
+		if (poll(&at, 1, 0) != 1)
+			continue;
+		request = vm_hear();
+		if (request == NULL || request->what_case != TB__VM_REQUEST__WHAT_LEASE)
+			_exit(93);
+		lease_until(lease, request->lease->until_ms);
+		vm_say(request->id, "");
+		tb__vm_request__free_unpacked(request, NULL);
+	}
+}
+
 static int vm_main(void)
 {
 	struct resources r = {0};
@@ -114,6 +135,8 @@ static int vm_main(void)
 	}
 	if (strcmp(word, "die") == 0)
 		return 1;
+	if (strcmp(word, "slow") == 0)
+		vm_load(&lease);
 	if (strcmp(word, "files") == 0) {
 		(void)!read(resource_find(&r, "kernel"), text, sizeof(text) - 1);
 		start_refuse(PARENT, text);
@@ -144,7 +167,8 @@ struct seen {
 	uv_timer_t guard, step;
 	struct vm_process *process;
 	bool started, ended, no_button, guarded;
-	unsigned late;
+	unsigned late, renewed;
+	uint64_t first_ms, renewed_ms; /* deadlines: the first, and the last that it has taken */
 	enum vm_process_end end;
 	char why[LIMIT_MESSAGE + 1];
 	void (*on_start)(struct seen *s);
@@ -170,6 +194,14 @@ static void on_no_button(void *arg, const char *why)
 	vm_process_stop(s->process);
 }
 
+static void on_renewed(void *arg, uint64_t until_ms)
+{
+	struct seen *s = arg;
+
+	s->renewed++;
+	s->renewed_ms = until_ms;
+}
+
 static void on_late(void *arg, uint64_t ms)
 {
 	(void)ms;
@@ -191,6 +223,7 @@ static void on_ended(void *arg, enum vm_process_end end, const char *why)
 static const struct vm_process_events events = {
 	.started = on_started,
 	.no_button = on_no_button,
+	.renewed = on_renewed,
 	.late = on_late,
 	.ended = on_ended,
 };
@@ -220,7 +253,7 @@ static int seen_start(struct seen *s, const char *word, uint64_t lease_ms, const
 
 	uv_loop_init(&s->loop);
 	spec.command_line = (char *)(uintptr_t)word;
-	how.deadline_ms = clock_boottime_ms() + lease_ms;
+	how.deadline_ms = s->first_ms = clock_boottime_ms() + lease_ms;
 	how.names[0] = "kernel";
 	how.fds[0] = open("/proc/sys/kernel/ostype", O_RDONLY | O_CLOEXEC);
 	how.count = 1;
@@ -377,6 +410,7 @@ static void test_frozen(void **state)
 	run(&s, "serve", 2000);
 	expect(&s, true, VM_PROCESS_FAILED, "lease was over");
 	assert_true(s.ended_ms >= deadline);
+	assert_int_equal(s.renewed, 0); /* told, but never taken */
 }
 
 static unsigned renewals;
@@ -399,6 +433,27 @@ static void test_renewed(void **state)
 	assert_int_equal(renewals, 15);
 }
 
+/* A start that takes longer than the lease that it began with. */
+static void slow_step(struct seen *s)
+{
+	if (!s->started)
+		vm_process_renew(s->process, clock_boottime_ms() + 1500);
+	else
+		vm_process_stop(s->process);
+}
+
+static void test_slow_start(void **state)
+{
+	struct seen s = {.on_step = slow_step};
+
+	(void)state;
+	run(&s, "slow", 1500);
+	expect(&s, true, VM_PROCESS_OFF, "stopped by request");
+	assert_true(s.renewed > 0);
+	assert_true(s.renewed_ms > s.first_ms);
+	assert_int_equal(s.late, 0);
+}
+
 /* Time that was given can be taken back: the last word counts. */
 static void shorten(struct seen *s)
 {
@@ -412,6 +467,17 @@ static void test_taken_back(void **state)
 	(void)state;
 	run(&s, "serve", GUARD_MS);
 	expect(&s, true, VM_PROCESS_FAILED, "lease was over");
+}
+
+static void test_warm(void **state)
+{
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(stat("/proc/self/exe", &st), 0);
+	assert_int_equal(vm_process_warm("/proc/self/exe"), st.st_size);
+	assert_int_equal(vm_process_warm("/nowhere"), -ENOENT);
+	assert_int_equal(vm_process_warm("/"), -EISDIR);
 }
 
 static void test_ask(void **state)
@@ -443,7 +509,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_crash),	   cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_flood),	   cmocka_unit_test(test_mute),
 		cmocka_unit_test(test_frozen),	   cmocka_unit_test(test_renewed),
-		cmocka_unit_test(test_taken_back), cmocka_unit_test(test_ask),
+		cmocka_unit_test(test_slow_start), cmocka_unit_test(test_taken_back),
+		cmocka_unit_test(test_warm),	   cmocka_unit_test(test_ask),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "supervised") == 0)

@@ -1,7 +1,8 @@
 /* parent: on a board, starts a VM in the supervised form as a daemon would: opens everything, hands
  * the descriptors over with VmStart, and then does its words, each told with how it went:
  *
- *   parent SPEC.json [lease=MS] WORD...
+ *   parent SPEC.json [lease=MS] [starting=EVERY_MS,LENGTH_MS] WORD...
+ *     starting      renewals while it starts; "STARTED after-ms 4000 renewed 40"
  *     renew=COUNT,EVERY_MS,LENGTH_MS   renewals by point in time
  *     status stats button stop pause resume reset   a request; its answer in one line of JSON
  *     say=TEXT      a line to the guest's console
@@ -149,7 +150,50 @@ static pid_t vm_spawn(int control)
 	return pid;
 }
 
-static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms)
+static void lease_send(struct parent *p, uint64_t length_ms)
+{
+	Tb__VmRequest request = TB__VM_REQUEST__INIT;
+	Tb__VmLease lease = TB__VM_LEASE__INIT;
+
+	p->deadline_ms = clock_boottime_ms() + length_ms;
+	lease.until_ms = p->deadline_ms;
+	request.id = ++p->id;
+	request.what_case = TB__VM_REQUEST__WHAT_LEASE;
+	request.lease = &lease;
+	frame_send(p->control, &request.base, NULL, 0);
+}
+
+/* Its word that it runs, or why not; NULL: it ended without one. */
+static Tb__VmReply *start_await(struct parent *p, const char *starting)
+{
+	unsigned long long every = 0, length = 0;
+	uint64_t began = clock_boottime_ms();
+	unsigned renewed = 0;
+
+	if (starting != NULL && sscanf(starting, "%llu,%llu", &every, &length) != 2) {
+		fail("starting", "EVERY_MS,LENGTH_MS");
+	}
+	for (;;) {
+		Tb__VmReply *reply;
+
+		/* One at a time, as a daemon does. */
+		if (starting != NULL && p->id == renewed) {
+			usleep((useconds_t)every * 1000);
+			lease_send(p, length);
+		}
+		reply = reply_receive(p->control);
+		if (reply == NULL || reply->id == 0) {
+			printf("STARTED after-ms %llu renewed %u\n",
+			       (unsigned long long)(clock_boottime_ms() - began), renewed);
+			p->later_id = p->id != renewed ? p->id : 0;
+			return reply;
+		}
+		renewed++;
+		tb__vm_reply__free_unpacked(reply, NULL);
+	}
+}
+
+static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms, const char *starting)
 {
 	Tb__VmStart start = TB__VM_START__INIT;
 	struct resources r = {0};
@@ -185,7 +229,7 @@ static void vm_start(struct parent *p, Tb__VmSpec *spec, uint64_t lease_ms)
 	p->console = console[0];
 	frame_send(p->control, &start.base, fds, r.count);
 	resources_close(&r);
-	reply = reply_receive(p->control);
+	reply = start_await(p, starting);
 	if (reply == NULL) {
 		fail("start", "the VM ended without a word");
 	}
@@ -266,14 +310,8 @@ static void do_renew(struct parent *p, const char *numbers)
 		fail("renew", "COUNT,EVERY_MS,LENGTH_MS");
 	}
 	while (count-- > 0) {
-		Tb__VmRequest request = TB__VM_REQUEST__INIT;
-		Tb__VmLease lease = TB__VM_LEASE__INIT;
-
-		p->deadline_ms = clock_boottime_ms() + length;
-		lease.until_ms = p->deadline_ms;
-		request.what_case = TB__VM_REQUEST__WHAT_LEASE;
-		request.lease = &lease;
-		ask(p, "renew", &request);
+		lease_send(p, length);
+		await_answer(p, "renew", p->id);
 		usleep((useconds_t)every * 1000);
 	}
 }
@@ -400,6 +438,7 @@ static int vms_make(unsigned long count)
 int main(int argc, char **argv)
 {
 	struct parent p = {0};
+	const char *starting = NULL;
 	uint64_t lease_ms = 0;
 	int i = 2;
 
@@ -413,7 +452,10 @@ int main(int argc, char **argv)
 		lease_ms = strtoull(argv[2] + 6, NULL, 10);
 		i = 3;
 	}
-	vm_start(&p, spec_of(argv[1]), lease_ms);
+	if (argc > i && strncmp(argv[i], "starting=", 9) == 0) {
+		starting = argv[i++] + 9;
+	}
+	vm_start(&p, spec_of(argv[1]), lease_ms, starting);
 	for (; i < argc; i++) {
 		word_do(&p, argv[i]);
 	}

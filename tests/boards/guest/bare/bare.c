@@ -1,22 +1,36 @@
 /* bare.c: the smallest guest: says one line on the PL011 and does the one thing its command line
  * says.
  *
- * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle. It runs with
- * the MMU off, on the first vCPU, a few microseconds after the VM starts: for what is to be done to
- * hundreds of VMs, or to one that does not cooperate. */
+ * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, held. It runs
+ * with the MMU off, on the first vCPU, a few microseconds after the VM starts: for what is to be
+ * done to hundreds of VMs, or to one that does not cooperate.
+ *
+ * `held` has two interrupts pending and takes none, the virtual timer's level and an SGI to itself,
+ * says HELD, waits for a character, and then says which the interrupt controller gives it. */
 #include <stdint.h>
 
 #define PL011 UINT64_C(0x09000000) /* hv/layout.h: LAYOUT_PL011 */
+#define GICD UINT64_C(0x08000000)
+#define GICC UINT64_C(0x08010000)
+#define GICR UINT64_C(0x08020000)
 #define PSCI_SYSTEM_OFF UINT64_C(0x84000008)
 #define PSCI_SYSTEM_RESET UINT64_C(0x84000009)
 
 enum { FDT_MAGIC = 0xd00dfeed, FDT_BEGIN_NODE = 1, FDT_PROP = 3, FDT_NOP = 4, FDT_END_NODE = 2 };
 
+enum { UART_DR = 0, UART_FR = 0x18, UART_EMPTY = 0x10 };
+enum { SGI = 3, TIMER = 27, NONE = 1020, PATIENCE = 1000 };
+
 void bare_main(const uint32_t *tree, uint64_t counter);
+
+static volatile uint32_t *at(uint64_t address)
+{
+	return (volatile uint32_t *)address;
+}
 
 static void character_put(char c)
 {
-	*(volatile uint32_t *)PL011 = (uint8_t)c;
+	*at(PL011 + UART_DR) = (uint8_t)c;
 }
 
 static void text_put(const char *text)
@@ -81,6 +95,82 @@ static void psci_call(uint64_t function)
 	__asm__ volatile("hvc #0" : "+r"(x0) : : "x1", "x2", "x3", "memory");
 }
 
+/* The interrupt controller with system registers is a GICv3. */
+static int has_v3(void)
+{
+	uint64_t features;
+	__asm__("mrs %0, id_aa64pfr0_el1" : "=r"(features));
+	return features >> 24 & 15;
+}
+
+/* IHI 0048 (GICv2) and IHI 0069 (GICv3): on, both interrupts enabled, one sent to oneself. */
+static void interrupts_begin_v2(void)
+{
+	*at(GICD) = 3;
+	*at(GICD + 0x100) = 1 << TIMER | 1 << SGI;
+	*at(GICC + 4) = 0xff;
+	*at(GICC) = 3;
+	*at(GICD + 0xf00) = 2 << 24 | SGI;
+}
+
+static void interrupts_begin_v3(void)
+{
+	*at(GICD) = 0x12;
+	*at(GICR + 0x14) = 0;
+	*at(GICR + 0x10100) = 1 << TIMER | 1 << SGI;
+	__asm__ volatile("msr s3_0_c12_c12_5, %0; isb" : : "r"(UINT64_C(7)));
+	__asm__ volatile("msr s3_0_c4_c6_0, %0" : : "r"(UINT64_C(0xff)));
+	__asm__ volatile("msr s3_0_c12_c12_7, %0; isb" : : "r"(UINT64_C(1)));
+	__asm__ volatile("msr s3_0_c12_c11_5, %0; isb" : : "r"((uint64_t)SGI << 24 | 1));
+}
+
+static uint64_t interrupt_take(int v3)
+{
+	uint64_t number;
+	if (!v3)
+		return *at(GICC + 0xc) & 0x3ff;
+	__asm__ volatile("mrs %0, s3_0_c12_c12_0; dsb sy" : "=r"(number));
+	return number;
+}
+
+static void interrupt_end(int v3, uint64_t number)
+{
+	if (v3)
+		__asm__ volatile("msr s3_0_c12_c12_1, %0; isb" : : "r"(number));
+	else
+		*at(GICC + 0x10) = (uint32_t)number;
+}
+
+static void timer_set(uint64_t control)
+{
+	__asm__ volatile("msr cntv_cval_el0, xzr; msr cntv_ctl_el0, %0; isb" : : "r"(control));
+}
+
+static void held(void)
+{
+	int v3 = has_v3(), tries;
+	if (v3)
+		interrupts_begin_v3();
+	else
+		interrupts_begin_v2();
+	timer_set(1);
+	text_put("HELD\n");
+	while (*at(PL011 + UART_FR) & UART_EMPTY)
+		;
+	for (tries = 0; tries < PATIENCE; tries++) {
+		uint64_t number = interrupt_take(v3);
+		if (number >= NONE)
+			continue;
+		if (number == TIMER)
+			timer_set(0);
+		interrupt_end(v3, number);
+		text_put("TAKEN ");
+		number_put(number);
+		text_put("\n");
+	}
+	text_put("ALL\n");
+}
+
 void bare_main(const uint32_t *tree, uint64_t counter)
 {
 	const char *order = bootargs_find(tree);
@@ -97,6 +187,8 @@ void bare_main(const uint32_t *tree, uint64_t counter)
 		psci_call(PSCI_SYSTEM_OFF);
 	if (same(order, "reset"))
 		psci_call(PSCI_SYSTEM_RESET);
+	if (same(order, "held"))
+		held();
 	while (same(order, "spin"))
 		__asm__ volatile("" : : : "memory");
 	/* idle, or an order not known: returns to head.S, which waits for interrupts for ever. */
