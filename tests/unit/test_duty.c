@@ -56,9 +56,8 @@ static void step_take(struct duty *d, struct duty_terms terms, const struct step
 {
 	switch (s->what) {
 	case LEFT:
-		terms.left = true;
-		/* fall through */
 	case BEGIN:
+		terms.left = s->what == LEFT;
 		duty_begin(d, &terms, s->at_ms, out);
 		break;
 	case GAINED:
