@@ -8,10 +8,16 @@
  *      +------- the process is gone --------- ENDING (button, then force; or force at once)
  *
  * WAITING:   nothing is there; PREPARE is asked for once it may start.
- * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader,
- * and it starts when the model has them. ENDING:    the process may still be there. What the
- * placement says only matters again when it is gone. FAILED and ENDED stay until there is another
- * incarnation. "Released" is no state: it is a placement that is being released, and no process. */
+ *
+ * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader, and
+ *            it starts when the model has them.
+ *
+ * ENDING:    the process may still be there. What the placement says only matters again when it is
+ *            gone.
+ *
+ * FAILED and ENDED stay until there is another incarnation.
+ *
+ * "Released" is no state: it is a placement that is being released, and no process. */
 #include "cluster/hosting.h"
 
 #include <stdio.h>

@@ -36,7 +36,7 @@ NETWORK = """
         await $1 GUEST-READY
     }
     await() {
-        for try in $(seq 1200); do
+        for try in $(seq ${tries:-1200}); do
             grep -q "$2" $1.out && return
             usleep 50000
         done
@@ -65,6 +65,7 @@ def counters(result):
 
 
 @lab.check("two VMs on a bridge and the board: packets in order, transfers both ways", NETWORK + f"""
+    tries={1200 + PACKETS // 100}
     vm a 3
     vm b 4
     ping -c 3 -W 5 10.1.0.2
