@@ -628,15 +628,17 @@ static const struct option_spec rotate_options[] = {
 	OPTION_YES,
 	{.name = "finish",
 	 .type = OPTION_FLAG,
-	 .help = "Stops believing the old CA. Refused while a board (with --sites: a site) has its "
-		 "certificate from it."},
+	 .help = "Stops believing the old CA: what still uses it ends within five seconds. Refused "
+		 "while a board, an agent or a client (with --sites: a site) has no certificate of "
+		 "the new one."},
 	{.name = "sites",
 	 .type = OPTION_FLAG,
 	 .help = "The CA that corosync-qdevice imports, not that of boards and API clients."},
 	{.name = "force",
 	 .type = OPTION_FLAG,
-	 .help = "With --sites --finish: also when sites have no certificate of the new CA. They "
-		 "lose the witness."},
+	 .help = "With --finish: also when agents and clients (with --sites: sites) have no "
+		 "certificate of the new CA. They are not let in then. A board is not left "
+		 "behind."},
 	{.name = NULL},
 };
 static const struct option_spec backup_options[] = {

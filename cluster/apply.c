@@ -113,107 +113,16 @@ int audit(struct applier *a, const char *type, Tb__Severity severity, struct sub
 	return rv;
 }
 
-/* --- certificates ---------------------------------------------------------------------------- */
-
-static int certificate_room(struct applier *a)
+bool level_reached(struct applier *a, unsigned level)
 {
-	uint64_t count;
-	int rv = store_count(a->s, "certificate", &count);
+	bool reached;
+	Tb__Cluster *row;
 
-	if (rv != 0 || count < LIMIT_CERTIFICATES)
-		return rv;
-	rv = store_certificates_expire(a->s, a->command->time_ms);
-	if (rv == 0)
-		rv = store_count(a->s, "certificate", &count);
-	if (rv != 0 || count < LIMIT_CERTIFICATES)
-		return rv;
-	return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "certificate",
-		      "the cluster remembers at most %d certificates and none has expired; wait "
-		      "until some do",
-		      LIMIT_CERTIFICATES);
-}
-
-static int certificate_add(struct applier *a, const Tb__Certificate *certificate)
-{
-	struct apply_problem problem;
-	Tb__Certificate row = *certificate;
-	Tb__Certificate *old;
-	int rv;
-
-	if (certificate_check(&row, &problem) != 0)
-		return refuse_invalid(a, &problem);
-	rv = store_certificate_get(a->s, row.serial, &old);
-	if (rv == 0) {
-		tb__certificate__free_unpacked(old, NULL);
-		return refuse(a, TB__REFUSAL__REFUSAL_EXISTS, "certificate.serial",
-			      "a certificate with the serial %s exists; sign with another",
-			      row.serial);
-	}
-	if (rv != -ENOENT)
-		return rv;
-	rv = certificate_room(a);
-	if (rv != 0)
-		return rv;
-	if (row.issued_ms == 0)
-		row.issued_ms = a->command->time_ms;
-	row.issued_by = a->command->actor;
-	row.revoked = false;
-	a->out->certificates_changed = true;
-	return store_certificate_put(a->s, &row);
-}
-
-static int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op)
-{
-	const Tb__Certificate *row = op->certificate;
-	struct subject subject = {0};
-	int rv;
-
-	if (row == NULL)
-		return refuse_missing(a, "certificate");
-	rv = certificate_add(a, row);
-	if (rv != 0)
-		return rv;
-	if (strcmp(row->kind, "site") == 0 || strcmp(row->kind, "agent") == 0)
-		subject.site = row->subject;
-	if (strcmp(row->kind, "node") == 0)
-		subject.node = row->subject;
-	return audit(a, "certificate.issued", INFO, subject, "%s certificate %s issued to %s",
-		     row->kind, row->serial, row->subject);
-}
-
-static int certificate_revoke(struct applier *a, const Tb__Certificate *old)
-{
-	Tb__Certificate row = *old;
-	int rv;
-
-	row.revoked = true;
-	a->out->certificates_changed = true;
-	rv = store_certificate_put(a->s, &row);
-	if (rv != 0)
-		return rv;
-	return audit(a, "certificate.revoked", WARNING, (struct subject){0},
-		     "%s certificate %s of %s revoked", row.kind, row.serial, row.subject);
-}
-
-static int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevoke *op)
-{
-	Tb__Certificate *row;
-	int rv = store_certificate_get(a->s, op->serial, &row);
-
-	if (rv == -ENOENT)
-		return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "serial",
-			      "no certificate of this cluster has that serial; see witnessctl "
-			      "cert list");
-	if (rv != 0)
-		return rv;
-	if (row->revoked)
-		a->result->unchanged = 1;
-	else
-		rv = certificate_revoke(a, row);
-	if (rv == 0 && a->result->unchanged == 0)
-		a->result->changed = 1;
-	tb__certificate__free_unpacked(row, NULL);
-	return rv;
+	if (store_cluster_get(a->s, &row) != 0)
+		return false;
+	reached = row->level >= level;
+	tb__cluster__free_unpacked(row, NULL);
+	return reached;
 }
 
 /* --- nodes ----------------------------------------------------------------------------------- */
@@ -360,8 +269,6 @@ static int node_admit(struct applier *a, const Tb__NodeAdd *op)
 		     a->result->node_id, op->token_id);
 }
 
-static int node_certificates_revoke(struct applier *a, const char *name);
-
 /* The new board gets the name; the old one's id and certificates are worth nothing any more. */
 static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
 {
@@ -379,6 +286,19 @@ static int node_take_place(struct applier *a, const Tb__NodeAdd *op, const Tb__N
 		     "board %s (id %" PRIu64 ") is replaced by a new board with id %" PRIu64
 		     " by token %s",
 		     old->name, old->id, a->result->node_id, op->token_id);
+}
+
+/* The token may be old, and the board be back; whoever sends the command asks the leader first. A
+ * board whose model lacked the token has not asked. */
+static int node_dead_check(struct applier *a, const Tb__NodeAdd *op, const Tb__Node *old)
+{
+	if (op->dead == old->id || !level_reached(a, LEVEL_DEAD))
+		return 0;
+	return refuse(
+		a, TB__REFUSAL__REFUSAL_CONFLICT, "token",
+		"it was not looked whether board %s, whose place the token gives, is still dead: "
+		"the board that was asked did not know the token yet; try again in a moment",
+		old->name);
 }
 
 static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
@@ -400,7 +320,9 @@ static int apply_node_add(struct applier *a, const Tb__NodeAdd *op)
 		rv = store_node_get(a->s, replaces, &old);
 	if (rv != 0 && rv != -ENOENT)
 		return rv;
-	rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
+	rv = old != NULL ? node_dead_check(a, op, old) : 0;
+	if (rv == 0)
+		rv = old != NULL ? node_take_place(a, op, old) : node_admit(a, op);
 	tb__node__free_unpacked(old, NULL);
 	return rv;
 }
@@ -564,49 +486,6 @@ static int apply_node_drain(struct applier *a, const Tb__NodeDrain *op)
 	rv = node_drain(a, node, op->drain);
 	tb__node__free_unpacked(node, NULL);
 	return rv;
-}
-
-struct serials {
-	size_t count;
-	char **items;
-};
-
-static int serials_visit(void *arg, const Tb__Certificate *row)
-{
-	struct serials *serials = arg;
-
-	if (row->revoked)
-		return 0;
-	serials->items =
-		mem_realloc(serials->items, (serials->count + 1) * sizeof(serials->items[0]));
-	serials->items[serials->count++] = mem_strdup(row->serial);
-	return 0;
-}
-
-/* Frees them, also if `rv` is not 0 already. */
-static int serials_revoke(struct applier *a, struct serials *serials, int rv)
-{
-	for (size_t i = 0; i < serials->count; i++) {
-		Tb__Certificate *row;
-
-		if (rv == 0)
-			rv = store_certificate_get(a->s, serials->items[i], &row);
-		if (rv == 0) {
-			rv = certificate_revoke(a, row);
-			tb__certificate__free_unpacked(row, NULL);
-		}
-		free(serials->items[i]);
-	}
-	free(serials->items);
-	return rv;
-}
-
-static int node_certificates_revoke(struct applier *a, const char *name)
-{
-	struct serials serials = {0};
-	int rv = store_certificates_of(a->s, "node", name, serials_visit, &serials);
-
-	return serials_revoke(a, &serials, rv);
 }
 
 static int node_remove(struct applier *a, const Tb__Node *node)
@@ -816,20 +695,6 @@ static int restore_epochs(struct applier *a, uint64_t floor)
 	}
 	free(grants.items);
 	return rv != 0 ? rv : store_counter_raise(a->s, "epoch", floor);
-}
-
-static int restore_serials_visit(void *arg, const Tb__Certificate *row)
-{
-	return strcmp(row->kind, "node") == 0 ? serials_visit(arg, row) : 0;
-}
-
-/* The boards of the old history are not of this one, whenever they come back. */
-static int restore_certificates(struct applier *a)
-{
-	struct serials serials = {0};
-	int rv = store_certificates(a->s, NULL, 0, restore_serials_visit, &serials);
-
-	return serials_revoke(a, &serials, rv);
 }
 
 static int restore_final(struct applier *a, const Tb__ClusterRestore__Final *final)
@@ -1159,8 +1024,10 @@ static int token_site(struct applier *a, const Tb__Token *token)
 	if (token->role != TB__ROLE__ROLE_SITE && token->role != TB__ROLE__ROLE_AGENT)
 		return 0;
 	rv = store_site_find(a->s, token->site, &site);
-	if (rv == 0)
+	if (rv == 0) {
+		rv = tenant_may(a, site) ? 0 : -ENOENT;
 		tb__site__free_unpacked(site, NULL);
+	}
 	if (rv != -ENOENT)
 		return rv;
 	return refuse(a, TB__REFUSAL__REFUSAL_NOT_FOUND, "token.site",
@@ -1233,20 +1100,25 @@ static int apply_token_add(struct applier *a, const Tb__TokenAdd *op)
 		     row.name, word);
 }
 
-static int token_revoke(struct applier *a, Tb__Token *row)
+static int token_void(struct applier *a, Tb__Token *row)
 {
 	int rv;
 
-	if (row->revoked) {
-		a->result->unchanged = 1;
-		return 0;
-	}
 	row->revoked = true;
-	a->result->changed = 1;
 	rv = store_token_put(a->s, row);
 	return rv != 0 ? rv
 		       : audit(a, "token.revoked", INFO, (struct subject){0}, "token %s revoked",
 			       row->id);
+}
+
+static int token_revoke(struct applier *a, Tb__Token *row)
+{
+	if (row->revoked) {
+		a->result->unchanged = 1;
+		return 0;
+	}
+	a->result->changed = 1;
+	return token_void(a, row);
 }
 
 static int apply_token_revoke(struct applier *a, const Tb__TokenRevoke *op)
@@ -1402,8 +1274,7 @@ static int site_put_old(struct applier *a, const Tb__SitePut *op, const Tb__Site
 	return site_replace(a, old, site);
 }
 
-/* Whoever sent the command may touch the site. */
-static bool tenant_may(const struct applier *a, const Tb__Site *site)
+bool tenant_may(const struct applier *a, const Tb__Site *site)
 {
 	return a->command->tenant[0] == '\0' || strcmp(site_tenant(site), a->command->tenant) == 0;
 }
@@ -1574,6 +1445,7 @@ static int apply_site_put(struct applier *a, const Tb__SitePut *op)
 static int site_delete(struct applier *a, const Tb__Site *site)
 {
 	Tb__Grant *grant;
+	size_t certificates = 0;
 	int rv = store_grant_get(a->s, site->id, &grant);
 
 	if (rv == 0) {
@@ -1584,12 +1456,18 @@ static int site_delete(struct applier *a, const Tb__Site *site)
 	}
 	if (rv == 0)
 		rv = store_site_delete(a->s, site->id);
+	if (rv == 0 && level_reached(a, LEVEL_CERTIFICATES))
+		rv = site_certificates_revoke(a, site->name, &certificates);
 	if (rv != 0)
 		return rv;
 	a->result->deleted++;
 	changed_site(a, site->name);
+	if (certificates == 0)
+		return audit(a, "site.deleted", INFO, (struct subject){.site = site->name},
+			     "site %s deleted", site->name);
 	return audit(a, "site.deleted", INFO, (struct subject){.site = site->name},
-		     "site %s deleted", site->name);
+		     "site %s deleted; its certificates (%zu) are revoked", site->name,
+		     certificates);
 }
 
 static int site_delete_named(struct applier *a, const Tb__SiteDelete *op, size_t i)
@@ -1685,12 +1563,54 @@ static int apply_tenant_set(struct applier *a, const Tb__TenantSet *op)
 	return rv;
 }
 
+struct site_tokens {
+	const Tb__SiteDelete *op;
+	size_t count;
+	char *ids[LIMIT_TOKENS];
+};
+
+static int site_tokens_visit(void *arg, const Tb__Token *row)
+{
+	struct site_tokens *tokens = arg;
+
+	if (row->revoked || row->site[0] == '\0')
+		return 0;
+	for (size_t i = 0; i < tokens->op->n_names; i++) {
+		if (strcmp(tokens->op->names[i], row->site) != 0)
+			continue;
+		tokens->ids[tokens->count++] = mem_strdup(row->id);
+		break;
+	}
+	return tokens->count == LIMIT_TOKENS;
+}
+
+/* They enrol a site of that name, whosever it will be. */
+static int site_tokens_revoke(struct applier *a, const Tb__SiteDelete *op)
+{
+	struct site_tokens tokens = {.op = op};
+	int rv = store_tokens(a->s, site_tokens_visit, &tokens);
+
+	for (size_t i = 0; i < tokens.count; i++) {
+		Tb__Token *row = NULL;
+
+		if (rv == 0)
+			rv = store_token_get(a->s, tokens.ids[i], &row);
+		if (rv == 0)
+			rv = token_void(a, row);
+		tb__token__free_unpacked(row, NULL);
+		free(tokens.ids[i]);
+	}
+	return rv;
+}
+
 static int apply_site_delete(struct applier *a, const Tb__SiteDelete *op)
 {
 	int rv = bulk_count(a, op->n_names, op->if_revision, "names");
 
 	for (size_t i = 0; i < op->n_names && rv == 0; i++)
 		rv = site_delete_named(a, op, i);
+	if (rv == 0 && level_reached(a, LEVEL_CERTIFICATES))
+		rv = site_tokens_revoke(a, op);
 	return rv;
 }
 
@@ -2058,6 +1978,8 @@ static int command_dispatch(struct applier *a)
 		return apply_certificate_add(a, c->certificate_add);
 	case TB__COMMAND__OP_CERTIFICATE_REVOKE:
 		return apply_certificate_revoke(a, c->certificate_revoke);
+	case TB__COMMAND__OP_CERTIFICATE_SAVED:
+		return apply_certificate_saved(a, c->certificate_saved);
 	case TB__COMMAND__OP_EVENT_ADD:
 		return apply_event_add(a, c->event_add);
 	case TB__COMMAND__OP_NODE_DRAIN:

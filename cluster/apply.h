@@ -6,6 +6,8 @@
  * - NodeSet leaves what it does not give: empty texts, and the role joining (a voter stays one).
  * - The certificate of a board is of kind "node" with the board's name as subject; NodeRemove
  *   revokes all of them. The last board cannot be removed.
+ * - SiteDelete revokes the site's certificates and tokens: a later site of that name may be
+ * somebody else's. A certificate is taken for a site that is there, the one that it was signed for.
  * - A site in the model always has a policy; its labels are sorted by key.
  * - A VM in the model has no zeroes that stand for defaults: vCPUs, memory, attempts, back-off, ids
  *   of disks and addresses of network cards are filled in, images are SHA-256 sums, labels are
@@ -48,8 +50,15 @@ void apply_result_free(struct apply_result *r);
  * that follow each other work together; the level rises when the last board has been upgraded.
  * Level 1: up to the first release, commands below 30. Level 2: drain, replace, restore, rotation
  * of the CA, life of certificates, tenants, agents and their leases. Level 3: floating addresses,
- * images and virtual machines, commands from 60 on. */
-enum { LEVEL_FIRST = 1, LEVEL_VMS = 3, LEVEL_HERE = 3 };
+ * images and virtual machines, commands from 60 on; certificates and tokens of a site end with it.
+ */
+enum {
+	LEVEL_FIRST = 1,
+	LEVEL_VMS = 3,
+	LEVEL_CERTIFICATES = 3, /* end with their site, and are counted at the end of a CA */
+	LEVEL_DEAD = 3, /* a board is replaced only after the leader has looked for it */
+	LEVEL_HERE = 3,
+};
 /* The level that a command needs. */
 unsigned command_level(const Tb__Command *command);
 /* False for a command of a later release. The leader asks before it proposes one that came from

@@ -109,6 +109,7 @@ static int ca_advance(struct applier *a, const Tb__CaAdvance *op, Tb__Cluster *c
 
 struct ca_holders {
 	const char *sha256;
+	bool saved; /* only those that are on the board's disk count */
 	bool found;
 };
 
@@ -116,13 +117,15 @@ static int ca_holders_visit(void *arg, const Tb__Certificate *row)
 {
 	struct ca_holders *holders = arg;
 
-	holders->found |= !row->revoked && strcmp(row->ca_sha256, holders->sha256) == 0;
+	holders->found |= !row->revoked && (row->saved || !holders->saved) &&
+			  strcmp(row->ca_sha256, holders->sha256) == 0;
 	return holders->found;
 }
 
 struct ca_boards {
 	struct store *s;
 	const char *sha256;
+	bool saved; /* as of ca_holders */
 	char missing[LIMIT_NAME + 1]; /* a board without a certificate of the new CA; "" none */
 	int status;
 };
@@ -130,7 +133,7 @@ struct ca_boards {
 static int ca_boards_visit(void *arg, const Tb__Node *row)
 {
 	struct ca_boards *boards = arg;
-	struct ca_holders holders = {.sha256 = boards->sha256};
+	struct ca_holders holders = {.sha256 = boards->sha256, .saved = boards->saved};
 
 	boards->status =
 		store_certificates_of(boards->s, "node", row->name, ca_holders_visit, &holders);
@@ -141,9 +144,87 @@ static int ca_boards_visit(void *arg, const Tb__Node *row)
 	return !holders.found;
 }
 
-static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets *secrets)
+/* Agents and API clients that are left with nothing but certificates of the CA of before. */
+struct ca_left {
+	struct store *s;
+	const char *sha256;
+	int64_t now_ms;
+	uint32_t count;
+	char first[2 * LIMIT_NAME];
+	int status;
+};
+
+/* Others of the same client, or of the same node of a site. */
+struct ca_same {
+	const struct ca_left *left;
+	const Tb__Certificate *than;
+	bool found; /* one that makes `than` no matter */
+};
+
+static bool ca_is_valid(const struct ca_left *left, const Tb__Certificate *row)
 {
-	struct ca_boards boards = {.s = a->s, .sha256 = cluster->ca_sha256};
+	return !row->revoked && (row->not_after_ms == 0 || row->not_after_ms > left->now_ms);
+}
+
+static int ca_same_visit(void *arg, const Tb__Certificate *row)
+{
+	struct ca_same *same = arg;
+
+	/* One of the new CA; or an older one that was counted for both. */
+	same->found |= row->node == same->than->node && ca_is_valid(same->left, row) &&
+		       (strcmp(row->ca_sha256, same->left->sha256) == 0 ||
+			strcmp(row->serial, same->than->serial) < 0);
+	return same->found;
+}
+
+static int ca_left_visit(void *arg, const Tb__Certificate *row)
+{
+	struct ca_left *left = arg;
+	struct ca_same same = {.left = left, .than = row};
+	bool agent = strcmp(row->kind, "agent") == 0;
+
+	if ((!agent && strcmp(row->kind, "client") != 0) || !ca_is_valid(left, row) ||
+	    strcmp(row->ca_sha256, left->sha256) == 0)
+		return 0;
+	left->status =
+		store_certificates_of(left->s, row->kind, row->subject, ca_same_visit, &same);
+	if (same.found || left->status != 0)
+		return left->status;
+	if (left->count++ > 0)
+		return 0;
+	if (agent)
+		snprintf(left->first, sizeof(left->first),
+			 "the agent of node %" PRIu32 " of site %s", row->node, row->subject);
+	else
+		snprintf(left->first, sizeof(left->first), "client %s", row->subject);
+	return 0;
+}
+
+static int ca_left_check(struct applier *a, const Tb__Cluster *cluster)
+{
+	struct ca_left left = {
+		.s = a->s, .sha256 = cluster->ca_sha256, .now_ms = a->command->time_ms};
+	int rv = store_certificates(a->s, NULL, 0, ca_left_visit, &left);
+
+	if (rv != 0 || left.status != 0)
+		return rv != 0 ? rv : left.status;
+	if (left.count == 0)
+		return 0;
+	return refuse(
+		a, TB__REFUSAL__REFUSAL_CONFLICT, "",
+		"%" PRIu32 " agents and API clients have no certificate of the new CA, the "
+		"first is %s; renew theirs (witness-agent renew, witnessctl cert renew) or "
+		"revoke them (witnessctl cert revoke), or end the rotation with --force: they "
+		"are not let in then",
+		left.count, left.first);
+}
+
+static int ca_finish(struct applier *a, const Tb__CaFinish *op, Tb__Cluster *cluster,
+		     const Tb__Secrets *secrets)
+{
+	struct ca_boards boards = {.s = a->s,
+				   .sha256 = cluster->ca_sha256,
+				   .saved = cluster->level >= LEVEL_CERTIFICATES};
 	Tb__Secrets row = *secrets;
 	Tb__Cluster next = *cluster;
 	int rv;
@@ -158,9 +239,16 @@ static int ca_finish(struct applier *a, Tb__Cluster *cluster, const Tb__Secrets 
 			return rv != 0 ? rv : boards.status;
 		if (boards.missing[0] != '\0')
 			return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "",
-				      "board %s has no certificate of the new CA yet; wait until "
-				      "it is back and has one, or remove or replace it",
+				      "board %s has no certificate of the new CA on its disk yet; "
+				      "wait until it is back and has one (its log says what it "
+				      "cannot write), or remove or replace it",
 				      boards.missing);
+	}
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP && !op->force &&
+	    cluster->level >= LEVEL_CERTIFICATES) {
+		rv = ca_left_check(a, cluster);
+		if (rv != 0)
+			return rv;
 	}
 	/* In the first step nothing was signed by the new one yet: it is given up. */
 	row.next_ca_cert = (char *)(uintptr_t)protobuf_c_empty_string;
@@ -290,7 +378,7 @@ int ca_apply(struct applier *a)
 		else if (c->op_case == TB__COMMAND__OP_SITE_CA_FINISH)
 			rv = site_ca_finish(a, c->site_ca_finish, cluster, secrets);
 		else
-			rv = ca_finish(a, cluster, secrets);
+			rv = ca_finish(a, c->ca_finish, cluster, secrets);
 		tb__secrets__free_unpacked(secrets, NULL);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);

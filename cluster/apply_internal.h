@@ -36,6 +36,21 @@ __attribute__((format(printf, 5, 6))) int audit(struct applier *a, const char *t
 /* Byte for byte as the model would keep them. */
 bool message_equal(const ProtobufCMessage *one, const ProtobufCMessage *two);
 
+/* Whoever sent the command may touch the site. */
+bool tenant_may(const struct applier *a, const Tb__Site *site);
+/* Has the cluster's level reached this one? What a command does may change with a level only:
+ * boards of an older release apply the same entries. */
+bool level_reached(struct applier *a, unsigned level);
+
+/* Commands about certificates, and what ends with a board, a site or a history. */
+int apply_certificate_add(struct applier *a, const Tb__CertificateAdd *op);
+int apply_certificate_revoke(struct applier *a, const Tb__CertificateRevoke *op);
+int apply_certificate_saved(struct applier *a, const Tb__CertificateSaved *op);
+int certificate_add(struct applier *a, const Tb__Certificate *certificate);
+int node_certificates_revoke(struct applier *a, const char *name);
+int site_certificates_revoke(struct applier *a, const char *name, size_t *ret_count);
+int restore_certificates(struct applier *a);
+
 /* Commands about the CAs: rotate, advance, finish. */
 int ca_apply(struct applier *a);
 int certificate_life_set(struct applier *a, const Tb__ClusterCertificates *op);

@@ -38,6 +38,9 @@ enum {
 	LIMIT_ADDRESSES = 64, /* service addresses of the pool; as many as bits of a set */
 	LIMIT_INTERFACE = 15, /* bytes of an interface's name (IFNAMSIZ) */
 	LIMIT_CERTIFICATES = 50000,
+	LIMIT_CERTIFICATES_RESERVED = 1000, /* of them for boards and API clients alone */
+	LIMIT_HOLDER_CERTIFICATES = 64, /* valid ones of a site, and of each node with an agent */
+	LIMIT_SITE_CERTIFICATES = 256, /* valid ones of a site's agents altogether */
 	LIMIT_EVENTS = 10000, /* kept in the ring */
 	LIMIT_REQUESTS = 20000, /* command ids remembered for retries */
 	LIMIT_BULK = 256, /* sites in one command */

@@ -618,6 +618,7 @@ struct admission {
 	struct mailbox *home;
 	core_joined done;
 	void *arg;
+	uint64_t dead; /* the leader says that this board is away, and may be replaced; 0: none */
 	Tb__JoinRequest *request;
 	Tb__JoinReply *reply;
 };
@@ -769,6 +770,7 @@ static void admission_propose(struct admission *a)
 	commands[0]->node_add = add;
 	add->node = mem_alloc(sizeof(*add->node));
 	admit_node_row(add->node, &names, TB__NODE_ROLE__NODE_ROLE_JOINING, core_now_ms(c));
+	add->dead = a->dead;
 	add->token_id = mem_strdup(token.id);
 	add->token_secret_sha256.len = sizeof(token.secret_sha256);
 	add->token_secret_sha256.data = mem_dup(token.secret_sha256, sizeof(token.secret_sha256));
@@ -795,7 +797,7 @@ static uint64_t admission_replaces(struct core *c, const char *token_id)
 	uint64_t replaces;
 
 	if (store_token_get(c->store, token_id, &token) != 0)
-		return 0; /* apply will refuse it */
+		return 0; /* not known here, or not yet: apply refuses what was not looked for */
 	replaces = token->replaces;
 	tb__token__free_unpacked(token, NULL);
 	return replaces;
@@ -835,7 +837,7 @@ static void admission_open(struct letter *letter)
 			text[0] != '\0' ? text : "name or address of the board is missing");
 		return;
 	}
-	replace.node_id = admission_replaces(c, token.id);
+	a->dead = replace.node_id = admission_replaces(c, token.id);
 	if (replace.node_id == 0) {
 		admission_propose(a);
 		return;

@@ -32,6 +32,7 @@ struct conn {
 	struct deadline deadline;
 	struct hash_node by_id;
 	struct list link; /* in door->conns */
+	uint64_t issuer; /* of its certificate (tls_peer) */
 };
 
 struct counters {
@@ -215,7 +216,7 @@ static void sweep_step(struct agent_door *d)
 		int rv = 0;
 
 		if (c != NULL && c->session.state != AGENT_CLOSED)
-			rv = d->up.revoked(d->up.arg, c->session.serial);
+			rv = d->up.revoked(d->up.arg, c->session.serial, c->issuer);
 		if (rv < 0) { /* it is looked up at the next tick */
 			d->sweep = here;
 			return;
@@ -346,9 +347,11 @@ static const char *certificate_problem(struct agent_door *d, const struct tls_pe
 
 	if (!peer->present || agent_uri_parse(peer->uri, ret_site, ret_node) != 0)
 		return "it has no certificate of an agent";
-	revoked = d->up.revoked(d->up.arg, peer->serial);
+	revoked = d->up.revoked(d->up.arg, peer->serial, peer->issuer);
 	if (revoked != 0)
-		return revoked > 0 ? "its certificate was revoked" : "the model cannot be read";
+		return revoked > 0 ? "its certificate was revoked, or is of a CA that is believed "
+				     "no more"
+				   : "the model cannot be read";
 	return NULL;
 }
 
@@ -378,6 +381,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	c = mem_zalloc(sizeof(*c));
 	c->door = d;
 	c->stream = s;
+	c->issuer = peer.issuer;
 	agent_session_init(&c->session, d->next_id++, site, node, peer.serial,
 			   stream_peer_address(s), now_ms(d));
 	stream_local_address(s, local);

@@ -24,8 +24,9 @@ struct agent_door_upcalls {
 	/* In order; taken over. */
 	void (*events)(void *arg, Tb__DoorEvent **events, size_t count);
 	const struct core_view *view;
-	/* 0: not revoked; 1: revoked; negative: cannot be read. */
-	int (*revoked)(void *arg, const char *serial);
+	/* 0: not revoked; 1: revoked, or of a CA that is believed no more (`issuer` as in
+	 * tls_peer); negative: cannot be read. */
+	int (*revoked)(void *arg, const char *serial, uint64_t issuer);
 	/* After a change of the model: does it concern open sessions, so that `revoked` is to be
 	 * asked for each? 1 or 0; negative: cannot be read, it is asked again. */
 	int (*concerns)(void *arg);

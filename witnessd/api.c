@@ -480,6 +480,11 @@ void api_identity_changed(struct api *a)
 	store_close(a->store);
 	a->store = NULL;
 	api_model_changed(a);
+	/* Another CA may be believed now. */
+	if (!a->closing) {
+		api_consoles_check(a);
+		api_watch_check(a->watch);
+	}
 }
 
 void api_model_changed(struct api *a)

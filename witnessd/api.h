@@ -109,6 +109,8 @@ struct api_config {
 	const struct api_backend *backend;
 	const struct api_sink *sink;
 	struct metrics *metrics;
+	/* The CAs that are believed at this moment (tls_peer.issuer); NULL: every one. */
+	const struct tls_cas *believed;
 };
 
 struct api *api_new(const struct api_config *config);
@@ -141,7 +143,8 @@ void api_model_changed(struct api *a);
 void api_identity_changed(struct api *a);
 
 /* May the board with this verified certificate link to us? 0; -EACCES and a sentence. */
-int api_board_holds(struct api *a, uint64_t node, const char *serial, const char **ret_why);
+int api_board_holds(struct api *a, uint64_t node, const char *serial, uint64_t issuer,
+		    const char **ret_why);
 
 /* The OpenAPI 3.1 description, made from the route table. */
 void api_openapi(struct buf *out);

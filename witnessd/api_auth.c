@@ -179,14 +179,26 @@ static int client_role(const char *uri, Tb__Role *ret)
 	return 0;
 }
 
+/* A connection may be older than the end of a rotation of the CA. */
+static bool is_believed(const struct api *a, uint64_t issuer, const char **ret_why)
+{
+	const struct tls_cas *believed = a->config.believed;
+
+	*ret_why = "its CA is believed no more";
+	return believed == NULL || tls_cas_hold(believed, issuer);
+}
+
 /* Every certificate is recorded before it leaves the cluster, so one that the model does not know
  * was dropped from it or is newer than this board's model. */
-static int certificate_holds(struct api *a, const char *serial, const char **ret_why)
+static int certificate_holds(struct api *a, const char *serial, uint64_t issuer,
+			     const char **ret_why)
 {
 	struct store *s = api_store(a);
 	Tb__Certificate *certificate;
 	int rv = 0;
 
+	if (!is_believed(a, issuer, ret_why))
+		return -EACCES;
 	if (s == NULL || store_certificate_get(s, serial, &certificate) != 0) {
 		*ret_why = "this cluster does not know that client certificate";
 		return -ENOENT;
@@ -208,12 +220,13 @@ static int identify_agent(struct api *a, const struct tls_peer *peer, struct api
 
 	if (rv != 0)
 		return rv;
-	rv = certificate_holds(a, peer->serial, ret_why);
+	rv = certificate_holds(a, peer->serial, peer->issuer, ret_why);
 	if (rv == 0) {
 		ret->role = TB__ROLE__ROLE_AGENT;
 		snprintf(ret->site, sizeof(ret->site), "%s", site);
 		snprintf(ret->actor, sizeof(ret->actor), "agent:%s/%u", site, ret->agent_node);
 		snprintf(ret->serial, sizeof(ret->serial), "%s", peer->serial);
+		ret->issuer = peer->issuer;
 	}
 	free(site);
 	return rv;
@@ -232,12 +245,13 @@ static int identify_certificate(struct api *a, const struct tls_peer *peer,
 		*ret_why = "this client certificate is not one for the API";
 		return -EACCES;
 	}
-	rv = certificate_holds(a, peer->serial, ret_why);
+	rv = certificate_holds(a, peer->serial, peer->issuer, ret_why);
 	if (rv != 0)
 		return rv;
 	ret->role = role;
 	snprintf(ret->actor, sizeof(ret->actor), "cert:%s", peer->common_name);
 	snprintf(ret->serial, sizeof(ret->serial), "%s", peer->serial);
+	ret->issuer = peer->issuer;
 	return 0;
 }
 
@@ -275,7 +289,7 @@ bool api_principal_holds(struct api *a, const struct api_principal *who)
 	bool holds;
 
 	if (who->serial[0] != '\0')
-		return certificate_holds(a, who->serial, &why) == 0;
+		return certificate_holds(a, who->serial, who->issuer, &why) == 0;
 	if (who->token[0] == '\0')
 		return true;
 	if (s == NULL || store_token_get(s, who->token, &token) != 0)
@@ -311,15 +325,18 @@ bool api_allowed(const struct api_principal *who, const struct api_route *route,
 }
 
 /* A board whose model lags, above all one that has just joined and has none, must let the others in
- * to catch up. So a certificate of our CA that the model has never heard of holds; one that it
- * knows holds while it is not revoked and its board is in the cluster. */
-int api_board_holds(struct api *a, uint64_t node, const char *serial, const char **ret_why)
+ * to catch up. So a certificate of a CA that we believe, and that the model has never heard of
+ * holds; one that it knows holds while it is not revoked and its board is in the cluster. */
+int api_board_holds(struct api *a, uint64_t node, const char *serial, uint64_t issuer,
+		    const char **ret_why)
 {
 	struct store *s = api_store(a);
 	Tb__Certificate *certificate;
 	Tb__Node *row;
 	int rv = 0;
 
+	if (!is_believed(a, issuer, ret_why))
+		return -EACCES;
 	if (s == NULL || store_certificate_get(s, serial, &certificate) != 0)
 		return 0;
 	if (certificate->revoked) {

@@ -67,6 +67,7 @@ struct api_principal {
 	uint32_t agent_node; /* of an agent's certificate; else 0 */
 	char token[17]; /* "" or the token's id */
 	char serial[64]; /* "" or the certificate's serial */
+	uint64_t issuer; /* of that certificate (tls_peer) */
 };
 
 /* --- a call --- */
@@ -334,6 +335,8 @@ struct pki_signed;
 /* The row of a certificate just signed; owned by the caller. */
 Tb__Certificate *api_certificate_row(const struct api_call *call, const struct pki_signed *cert,
 				     const char *subject, const char *kind);
+/* Says in the row which CA of boards and clients has signed it. */
+void api_certificate_signed_by(Tb__Certificate *row, const char *ca_cert);
 /* Records it (the row is taken over), so that nothing leaves that could not be revoked. */
 void api_certificate_propose(struct api_call *call, Tb__Certificate *row, api_applied done);
 

@@ -291,6 +291,7 @@ void api_site_enroll(struct api_call *call)
 		return;
 	row = api_certificate_row(call, &e->cert, e->site->name, "site");
 	row->ca_generation = e->cluster->site_ca_generation;
+	row->site_id = e->site->id;
 	api_certificate_propose(call, row, enrolled);
 }
 
@@ -402,6 +403,8 @@ void api_site_enroll_agent(struct api_call *call)
 		Tb__Certificate *row = api_certificate_row(call, &e->cert, e->site->name, "agent");
 
 		row->node = request->node;
+		row->site_id = e->site->id;
+		api_certificate_signed_by(row, e->secrets->ca_cert);
 		api_certificate_propose(call, row, agent_enrolled);
 	}
 }

@@ -231,7 +231,7 @@ const struct api_route api_routes[] = {
 	 .status = 200,
 	 .handle = api_cluster_rotate_ca,
 	 .summary = "Make a new CA for boards and API clients, or for sites; or stop believing the "
-		    "old one."},
+		    "old one; `force` though some have no certificate of the new one."},
 	{.method = "POST",
 	 .path = "/v1/cluster:transfer",
 	 .role = API_ADMIN,

@@ -441,6 +441,7 @@ static void certificate_make(struct api_call *call, const Tb__CertificateRequest
 		return;
 	row = api_certificate_row(call, &made->cert, request->name, "client");
 	row->role = request->role;
+	api_certificate_signed_by(row, made->ca_cert);
 	api_certificate_propose(call, row, certificate_added);
 }
 
@@ -565,6 +566,7 @@ static void rotation_finish(const Tb__ClusterRotateCaRequest *request, Tb__Comma
 		command->op_case = TB__COMMAND__OP_CA_FINISH;
 		command->ca_finish = mem_alloc(sizeof(*command->ca_finish));
 		tb__ca_finish__init(command->ca_finish);
+		command->ca_finish->force = request->force;
 	}
 }
 
@@ -575,8 +577,8 @@ void api_cluster_rotate_ca(struct api_call *call)
 	Tb__Command *command;
 	int rv = 0;
 
-	if (request->force && !(request->finish && request->sites)) {
-		api_problem_field(call, 422, "force", "goes with finish and sites only");
+	if (request->force && !request->finish) {
+		api_problem_field(call, 422, "force", "goes with finish only");
 		return;
 	}
 	command = api_command(call, 0);
@@ -605,6 +607,14 @@ Tb__Certificate *api_certificate_row(const struct api_call *call, const struct p
 	row->issued_ms = api_now_ms(call->api);
 	row->issued_by = mem_strdup(call->who.actor);
 	return row;
+}
+
+void api_certificate_signed_by(Tb__Certificate *row, const char *ca_cert)
+{
+	char sha256[65];
+
+	if (pki_sha256(ca_cert, sha256) == 0)
+		row->ca_sha256 = mem_strdup(sha256);
 }
 
 void api_certificate_propose(struct api_call *call, Tb__Certificate *row, api_applied done)

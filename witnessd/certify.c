@@ -8,9 +8,10 @@
  * A rotation of the CA (proto/model.proto, CaRotation), without an interruption:
  *   TRUST    each board writes both CAs to its disk and believes both; it says so to the leader
  * with its renewals. When all boards of the model have said it, the leader ends the step. OVERLAP
- * the new CA signs: each board renews its certificate. Who knows only the old CA is led to it by a
- * bridge, the new CA's key signed by the old one, sent with it. (finish) the old CA is believed no
- * more; client certificates that it signed end. */
+ * the new CA signs: each board renews its certificate, and says in the log when it is on its disk.
+ * A board that cannot write holds the rotation up: it would be shut out later. Who knows only the
+ * old CA is led to it by a bridge, the new CA's key signed by the old one, sent with it. (finish)
+ * the old CA is believed no more; client certificates that it signed end. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +39,19 @@ static char *certify_chain(const Tb__Secrets *s, const char *leaf)
 			  bridged ? s->bridge_cert : "", bridged ? s->old_ca_cert : "");
 }
 
-/* Writes what has changed. A crash between the two files is harmless: each is right by itself. */
-static void certify_save(struct core *c, const Tb__Secrets *s, const char *leaf)
+static void certify_save_failed(struct core *c, int rv)
+{
+	if (!c->certify_failed)
+		log_error("certificate",
+			  "cannot write to %s: %s; tried again every second. A rotation of the CA "
+			  "waits for it",
+			  c->data_dir, strerror(-rv));
+	c->certify_failed = true;
+}
+
+/* Writes what has changed. A crash between the two files is harmless: each is right by itself. 0
+ * only if all of it is on the disk, and then it is used. */
+static int certify_save(struct core *c, const Tb__Secrets *s, const char *leaf)
 {
 	struct identity *id = &c->identity;
 	char *believed = certify_believed(s);
@@ -53,9 +65,7 @@ static void certify_save(struct core *c, const Tb__Secrets *s, const char *leaf)
 	if (rv == 0 && new_cert)
 		rv = identity_file_write(c->data_dir, "node.crt", 0644, chain, strlen(chain));
 	if (rv != 0) {
-		log_error("certificate", "cannot write to %s: %s; trying again", c->data_dir,
-			  strerror(-rv));
-		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+		certify_save_failed(c, rv);
 	} else if (new_ca || new_cert) {
 		free(id->ca_cert);
 		free(id->cert);
@@ -63,8 +73,25 @@ static void certify_save(struct core *c, const Tb__Secrets *s, const char *leaf)
 		id->cert = mem_strdup(chain);
 		c->listeners.identity_changed(c->listeners.arg);
 	}
+	c->certify_failed = rv != 0;
 	free(believed);
 	free(chain);
+	return rv;
+}
+
+/* The certificate that is recorded but not written yet, if there is one, else the one in use. It is
+ * not asked for again each time: every request is a row of the model. */
+static int certify_settle(struct core *c, const Tb__Secrets *secrets)
+{
+	const char *leaf = c->identity.next_cert != NULL ? c->identity.next_cert : c->identity.cert;
+	int rv = certify_save(c, secrets, leaf);
+
+	if (rv == 0 && c->identity.next_cert != NULL) {
+		free(c->identity.next_cert);
+		c->identity.next_cert = NULL;
+		log_notice("certificate", "this board has a new certificate");
+	}
+	return rv;
 }
 
 struct renewal {
@@ -83,11 +110,13 @@ static void certify_recorded(void *arg, int error, Tb__CommandResult *const *res
 		log_warning("certificate",
 			    "this board's new certificate could not be recorded: %s; trying again",
 			    error != 0 ? strerror(-error) : results[0]->message);
-		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+		c->certify_again_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
 	} else if (!c->stopping && !c->retiring && store_secrets_get(c->store, &secrets) == 0) {
-		certify_save(c, secrets, r->pem);
+		free(c->identity.next_cert);
+		c->identity.next_cert = r->pem;
+		r->pem = NULL;
+		certify_settle(c, secrets);
 		tb__secrets__free_unpacked(secrets, NULL);
-		log_notice("certificate", "this board has a new certificate");
 	}
 	free(r->pem);
 	free(r);
@@ -110,7 +139,7 @@ static void certify_renew(struct core *c, const Tb__Cluster *cluster, const Tb__
 	free(csr);
 	if (rv != 0) {
 		log_error("certificate", "this board's certificate cannot be renewed: %s", message);
-		c->certify_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+		c->certify_again_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
 		return;
 	}
 	r = mem_zalloc(sizeof(*r));
@@ -129,25 +158,67 @@ static void certify_renew(struct core *c, const Tb__Cluster *cluster, const Tb__
 	proposal_one(c, command, certify_recorded, r);
 }
 
-static bool certify_is_due(struct core *c, const Tb__Cluster *cluster, const Tb__Secrets *secrets)
+/* Tells the cluster that the own certificate, of the CA that signs, is on the disk. */
+static void certify_tell(struct core *c, const char *serial)
 {
+	Tb__Command *command = proposal_command(mem_printf("node:%s", c->identity.node_name));
+
+	command->op_case = TB__COMMAND__OP_CERTIFICATE_SAVED;
+	command->certificate_saved = mem_alloc(sizeof(Tb__CertificateSaved));
+	tb__certificate_saved__init(command->certificate_saved);
+	command->certificate_saved->serial = mem_strdup(serial);
+	c->certify_again_ms = clock_boottime_ms() + CERTIFY_RETRY_MS;
+	proposal_one(c, command, NULL, NULL);
+}
+
+enum certify_step { CERTIFY_NOTHING, CERTIFY_RENEW, CERTIFY_TELL };
+
+/* What is on the disk is compared with the model. */
+static enum certify_step certify_next(struct core *c, const Tb__Cluster *cluster,
+				      const Tb__Secrets *secrets, char serial[64])
+{
+	enum certify_step step = CERTIFY_NOTHING;
 	Tb__Certificate *own;
-	char serial[64];
 	char sha256[65];
-	bool due;
+	bool overlap = cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP;
 
 	if (pki_serial(c->identity.cert, serial) != 0 || pki_sha256(secrets->ca_cert, sha256) != 0)
-		return true;
+		return CERTIFY_RENEW;
 	/* One that the model has forgotten has expired. */
 	if (store_certificate_get(c->store, serial, &own) != 0)
-		return true;
-	due = renewal_is_due(own->issued_ms, own->not_after_ms, core_now_ms(c)) ||
-	      (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP &&
-	       strcmp(own->ca_sha256, sha256) != 0);
+		return CERTIFY_RENEW;
+	if (renewal_is_due(own->issued_ms, own->not_after_ms, core_now_ms(c)) ||
+	    (overlap && strcmp(own->ca_sha256, sha256) != 0))
+		step = CERTIFY_RENEW;
+	else if (overlap && !own->saved && core_level(c) >= LEVEL_CERTIFICATES)
+		step = CERTIFY_TELL;
 	/* Who was shut out does not let itself in again. */
-	due &= !own->revoked;
+	if (own->revoked)
+		step = CERTIFY_NOTHING;
 	tb__certificate__free_unpacked(own, NULL);
-	return due;
+	return step;
+}
+
+static void certify_look(struct core *c, const Tb__Cluster *cluster, const Tb__Secrets *secrets)
+{
+	char serial[64];
+
+	/* It counts as believing, and as certified, only by what is on its disk. */
+	if (certify_settle(c, secrets) != 0)
+		return;
+	c->certified_index = cluster->ca_rotation_index;
+	if (c->certifying || clock_boottime_ms() < c->certify_again_ms || !core_clock_plausible())
+		return;
+	switch (certify_next(c, cluster, secrets, serial)) {
+	case CERTIFY_RENEW:
+		certify_renew(c, cluster, secrets);
+		break;
+	case CERTIFY_TELL:
+		certify_tell(c, serial);
+		break;
+	case CERTIFY_NOTHING:
+		break;
+	}
 }
 
 void certify_tick(struct core *c, uint64_t now_ms)
@@ -155,17 +226,14 @@ void certify_tick(struct core *c, uint64_t now_ms)
 	Tb__Cluster *cluster;
 	Tb__Secrets *secrets;
 
-	if (now_ms < c->certify_ms || c->certifying || !c->secrets_seen || c->init != NULL ||
+	if (now_ms < c->certify_ms || !c->secrets_seen || c->init != NULL ||
 	    c->restoration != NULL || c->join != NULL || !c->self_seen)
 		return;
 	c->certify_ms = now_ms + CERTIFY_MS;
 	if (store_cluster_get(c->store, &cluster) != 0)
 		return;
 	if (store_secrets_get(c->store, &secrets) == 0) {
-		certify_save(c, secrets, c->identity.cert);
-		c->certified_index = cluster->ca_rotation_index;
-		if (core_clock_plausible() && certify_is_due(c, cluster, secrets))
-			certify_renew(c, cluster, secrets);
+		certify_look(c, cluster, secrets);
 		tb__secrets__free_unpacked(secrets, NULL);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);

@@ -154,8 +154,10 @@ struct core {
 	struct restoration *restoration; /* a new history, being made */
 	bool retiring; /* the engine of the old history is closing */
 	uint64_t led_ms; /* boot clock: a leader was known then */
-	uint64_t certify_ms; /* boot clock: the certificate is looked at again */
+	uint64_t certify_ms; /* boot clock: files and model are compared again */
+	uint64_t certify_again_ms; /* boot clock: nothing is proposed before this time */
 	bool certifying; /* a new one is on its way into the log */
+	bool certify_failed; /* to write: it is said once */
 	uint64_t certified_index; /* ca_rotation_index whose CAs are on this board's disk */
 	uint32_t rtt_ms[2]; /* the longest renewal in this window of time, and in the one before */
 	uint64_t rtt_window_ms;

@@ -186,6 +186,7 @@ static void identity_take(struct front *f)
 		return; /* no identity yet; the core has told what is wrong with it */
 	identity_free(&f->identity);
 	f->identity = fresh;
+	tls_cas_read(f->identity.ca_cert, &f->believed);
 	contexts_take(f);
 }
 
@@ -258,8 +259,11 @@ static void identity_open(struct letter *letter)
 	atomic_flag_clear(&f->identity_posted);
 	if (f->stopping)
 		return;
-	api_identity_changed(f->api);
 	identity_take(f);
+	api_identity_changed(f->api);
+	f->agents_trail = (struct trail){0}; /* another CA may be believed: that concerns all */
+	agent_door_model_changed(f->agents);
+	front_links_check(f);
 }
 
 void front_identity_changed(struct front *f)
@@ -276,6 +280,7 @@ static void tick(uv_timer_t *timer)
 	floor_raise(f);
 	front_links_expire(f, uv_now(&f->loop));
 	front_links_check(f);
+	front_links_renew(f);
 }
 
 /* --- life --- */
@@ -368,13 +373,15 @@ static void agents_events(void *arg, Tb__DoorEvent **events, size_t count)
 	core_door_events(((struct front *)arg)->core, events, count);
 }
 
-static int agents_revoked(void *arg, const char *serial)
+static int agents_revoked(void *arg, const char *serial, uint64_t issuer)
 {
 	struct front *f = arg;
 	struct store *s = api_store(f->api);
 	Tb__Certificate *certificate;
 	int rv = s != NULL ? store_certificate_get(s, serial, &certificate) : -ENOTCONN;
 
+	if (!tls_cas_hold(&f->believed, issuer))
+		return 1;
 	if (rv == -ENOENT)
 		return 0; /* newer than this board's model, or dropped from it by age */
 	if (rv != 0)
@@ -449,7 +456,8 @@ static struct front *front_new(const struct config *config, struct core *core)
 					      .core = core,
 					      .backend = &api_backend_core,
 					      .sink = &api_http_sink,
-					      .metrics = f->metrics});
+					      .metrics = f->metrics,
+					      .believed = &f->believed});
 	api_http_init(&f->api_http, f->api);
 	f->http = http_server_new(f->group, &f->api_http.handler, &limits);
 	f->agents = agents_new(f);

@@ -25,6 +25,7 @@ enum {
 	FRONT_JOIN_MS = 30000, /* for a whole admission */
 	FRONT_JOINERS_MAX = 16,
 	FRONT_JOIN_BYTES = 64 << 10, /* of a JoinRequest or JoinReply */
+	FRONT_RENEW_MS = 3000, /* from one board's turn to the next; a link is back within it */
 };
 
 struct front {
@@ -54,6 +55,7 @@ struct front {
 	struct stream_listener *tls_listener; /* NULL: no identity yet, or the port is taken */
 	_Atomic unsigned port;
 	struct identity identity; /* node_id 0: none yet */
+	struct tls_cas believed; /* of its CAs */
 	int64_t floor_ms; /* of the contexts: certificates are checked at this time or later */
 	struct tls_context *server_context; /* NULL: none yet */
 	struct tls_context *peer_context; /* outgoing, by ALPN */
@@ -63,6 +65,7 @@ struct front {
 
 	struct list links; /* struct link_end: streams on their way to be links */
 	struct list pumps; /* links that are made (link.h) */
+	uint64_t renew_slot; /* in which links were last looked at for a rotation of the CA */
 	unsigned joiners; /* of them, boards that want in */
 
 	struct letter model_letter;
@@ -82,5 +85,7 @@ void front_accepted(struct stream *s, void *arg);
 void front_links_expire(struct front *f, uint64_t now_ms);
 /* Ends links of boards that were removed, or whose certificate was revoked. */
 void front_links_check(struct front *f);
+/* In a rotation of the CA: makes links anew that are of the one that will end. */
+void front_links_renew(struct front *f);
 /* Frees what is left; the streams are gone by then. */
 void front_links_free(struct front *f);

@@ -77,16 +77,89 @@ void front_links_free(struct front *f)
 		end_free(list_entry(at, struct link_end, link));
 }
 
-static bool pump_holds(void *arg, uint64_t node, const char *serial)
+static bool pump_holds(void *arg, uint64_t node, const char *serial, uint64_t issuer)
 {
 	const char *why;
 
-	return api_board_holds(((struct front *)arg)->api, node, serial, &why) == 0;
+	return api_board_holds(((struct front *)arg)->api, node, serial, issuer, &why) == 0;
 }
 
 void front_links_check(struct front *f)
 {
 	links_check(&f->pumps, pump_holds, f);
+}
+
+/* --- a rotation of the CA: links are made anew before the old CA ends --- */
+
+struct renewed {
+	struct store *s;
+	const struct front *f;
+	const char *ca_sha256; /* of the CA that signs */
+	bool found; /* what the last look has found */
+	unsigned count; /* boards */
+	unsigned rank; /* of this one among them, by id */
+	uint64_t ready[LIMIT_NODES]; /* whose certificate of the new CA is on their disk */
+	unsigned ready_count;
+	bool self; /* so is our own */
+};
+
+static int renewed_certificate(void *arg, const Tb__Certificate *row)
+{
+	struct renewed *r = arg;
+
+	r->found |= !row->revoked && row->saved && strcmp(row->ca_sha256, r->ca_sha256) == 0;
+	return r->found;
+}
+
+static int renewed_visit(void *arg, const Tb__Node *row)
+{
+	struct renewed *r = arg;
+
+	r->count++;
+	r->rank += row->id < r->f->identity.node_id;
+	r->found = false;
+	store_certificates_of(r->s, "node", row->name, renewed_certificate, r);
+	r->self |= r->found && row->id == r->f->identity.node_id;
+	if (r->found && r->ready_count < LIMIT_NODES)
+		r->ready[r->ready_count++] = row->id;
+	return 0;
+}
+
+static bool renewed_holds(void *arg, uint64_t node, const char *serial, uint64_t issuer)
+{
+	struct renewed *r = arg;
+	bool ready = false;
+
+	(void)serial;
+	for (unsigned i = 0; i < r->ready_count; i++)
+		ready |= r->ready[i] == node;
+	if (!ready || issuer == r->f->believed.ids[0])
+		return true;
+	/* Those of one board at a time. */
+	r->ready[0] = node;
+	r->ready_count = 1;
+	return false;
+}
+
+/* At the end of the rotation all links of the old CA end at once, and a leader that has none for a
+ * second leads no more. So each is made anew while both CAs are believed, when both of its boards
+ * have the new certificate: those of one board at a time, by one board at a time as far as their
+ * clocks agree. */
+void front_links_renew(struct front *f)
+{
+	struct renewed r = {.s = api_store(f->api), .f = f};
+	uint64_t slot = (uint64_t)clock_realtime_ms() / FRONT_RENEW_MS;
+	Tb__Cluster *cluster;
+
+	if (f->believed.count < 2 || slot == f->renew_slot || r.s == NULL ||
+	    store_cluster_get(r.s, &cluster) != 0)
+		return;
+	r.ca_sha256 = cluster->ca_sha256;
+	if (cluster->ca_rotation == TB__CA_ROTATION__CA_ROTATION_OVERLAP &&
+	    store_nodes(r.s, renewed_visit, &r) == 0 && r.self && slot % r.count == r.rank)
+		links_check(&f->pumps, renewed_holds, &r);
+	f->renew_slot = slot;
+	tb__cluster__free_unpacked(cluster, NULL);
 }
 
 void front_links_expire(struct front *f, uint64_t now_ms)
@@ -147,7 +220,7 @@ static int end_pump(struct link_end *e)
 	int rv;
 
 	tls_session_peer(stream_tls(s), &peer);
-	rv = link_pump(s, &e->front->pumps, peer_node(&peer), peer.serial, &fd);
+	rv = link_pump(s, &e->front->pumps, peer_node(&peer), &peer, &fd);
 
 	if (rv == 0) {
 		end_release(e);
@@ -181,7 +254,7 @@ static void entrant_link(struct link_end *e, const char *alpn)
 
 	tls_session_peer(stream_tls(e->stream), &peer);
 	node = peer_node(&peer);
-	if (node == 0 || api_board_holds(f->api, node, peer.serial, &why) != 0) {
+	if (node == 0 || api_board_holds(f->api, node, peer.serial, peer.issuer, &why) != 0) {
 		entrant_refuse(e, why);
 		return;
 	}
@@ -342,7 +415,7 @@ static void dial_ready(struct stream *s)
 
 	tls_session_peer(stream_tls(s), &peer);
 	if (peer_node(&peer) != e->expect_node ||
-	    api_board_holds(f->api, e->expect_node, peer.serial, &why) != 0) {
+	    api_board_holds(f->api, e->expect_node, peer.serial, peer.issuer, &why) != 0) {
 		log_warning("link-refused", "%s should be board %llu: %s", e->address,
 			    (unsigned long long)e->expect_node, why);
 		stream_abort(s);

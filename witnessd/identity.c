@@ -290,6 +290,7 @@ void identity_free(struct identity *id)
 		mem_wipe(id->key, strlen(id->key));
 	free(id->key);
 	free(id->cert);
+	free(id->next_cert);
 	free(id->ca_cert);
 	*id = (struct identity){0};
 }

@@ -30,6 +30,7 @@ struct identity {
 	char qnet_address[272];
 	char *key; /* PEM, owned */
 	char *cert; /* PEM, owned: the board's, then what leads from it to a CA of before */
+	char *next_cert; /* PEM, owned: recorded for the board, not on its disk yet; NULL: none */
 	char *ca_cert; /* PEM, owned: the CA that signs, then others that are believed */
 	struct identity_seed seeds[LIMIT_NODES];
 	unsigned seed_count;

@@ -14,6 +14,7 @@ struct link {
 	struct list of_set;
 	uint64_t node;
 	char serial[64]; /* of the other board's certificate */
+	uint64_t issuer;
 };
 
 static struct stream **end_of(struct link *l, const struct stream *s)
@@ -65,21 +66,23 @@ static const struct stream_events link_events = {
 	.closed = link_closed,
 };
 
-void links_check(struct list *links, bool (*holds)(void *arg, uint64_t node, const char *serial),
+void links_check(struct list *links,
+		 bool (*holds)(void *arg, uint64_t node, const char *serial, uint64_t issuer),
 		 void *arg)
 {
 	list_for_each_safe (at, links) {
 		struct link *l = list_entry(at, struct link, of_set);
 
-		if (l->ends[0] == NULL || holds(arg, l->node, l->serial))
+		if (l->ends[0] == NULL || holds(arg, l->node, l->serial, l->issuer))
 			continue;
-		log_notice("link-ended", "board %llu: its certificate no longer holds",
+		log_notice("link-ended",
+			   "board %llu: its certificate no longer holds, or its CA ends",
 			   (unsigned long long)l->node);
 		stream_abort(l->ends[0]);
 	}
 }
 
-int link_pump(struct stream *tls, struct list *links, uint64_t node, const char *serial,
+int link_pump(struct stream *tls, struct list *links, uint64_t node, const struct tls_peer *peer,
 	      int *ret_fd)
 {
 	int pair[2];
@@ -91,7 +94,8 @@ int link_pump(struct stream *tls, struct list *links, uint64_t node, const char 
 	if (links != NULL)
 		list_append(links, &l->of_set);
 	l->node = node;
-	snprintf(l->serial, sizeof(l->serial), "%s", serial);
+	snprintf(l->serial, sizeof(l->serial), "%s", peer->serial);
+	l->issuer = peer->issuer;
 	l->ends[0] = tls;
 	l->ends[1] = stream_adopt(stream_group_of(tls), pair[0], &link_events, l);
 	stream_set_events(tls, &link_events, l);

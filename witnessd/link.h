@@ -16,8 +16,9 @@ enum {
  * *ret_fd is the other end, non-blocking, the caller's. From here on the pump owns the stream.
  * When either side ends, what it sent before is still passed on, and the other side is closed.
  * 0; -EMFILE and the like: the stream stays the caller's. `links` (NULL: none) outlives it. */
-int link_pump(struct stream *tls, struct list *links, uint64_t node, const char *serial,
+int link_pump(struct stream *tls, struct list *links, uint64_t node, const struct tls_peer *peer,
 	      int *ret_fd);
-/* Resets the links of boards whose certificate no longer holds. */
-void links_check(struct list *links, bool (*holds)(void *arg, uint64_t node, const char *serial),
+/* Resets the links of boards whose certificate no longer holds: `issuer` as in tls_peer. */
+void links_check(struct list *links,
+		 bool (*holds)(void *arg, uint64_t node, const char *serial, uint64_t issuer),
 		 void *arg);

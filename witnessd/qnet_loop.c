@@ -58,6 +58,7 @@ enum {
 	TRIM_QUIET_MS = 2000, /* nobody has come or gone for so long: give memory back */
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
+	TLS_AGAIN_MS = 1000,
 	LOG_BURST = 20, /* lines about clients at once, and */
 	LOG_LINE_MS = 200, /* one more after each of these */
 };
@@ -79,6 +80,7 @@ struct conn {
 	struct deadline deadline;
 	struct hash_node by_id;
 	struct list link; /* in loop->conns */
+	uint64_t issuer; /* of its certificate (tls_peer) */
 	struct list corked; /* in loop->corked while a batch of orders runs */
 	struct list paused; /* in loop->paused while nothing is read from it */
 	uint64_t paced_ms; /* its events so far are paid for at this time */
@@ -126,6 +128,9 @@ struct qnet_loop {
 	unsigned closed_count; /* since memory was given back */
 	_Atomic unsigned port;
 	char *tls_chain; /* what they were made of */
+	struct tls_cas believed; /* CAs of clients' certificates */
+	uint64_t tls_again_ms; /* the keys could not be taken: once more at this time; 0: they were
+				*/
 	struct tls_context *tls[2]; /* [1] asks for a client certificate; NULL: no keys yet */
 	bool held; /* the core said: do not serve */
 	uint64_t listen_again_ms;
@@ -380,12 +385,19 @@ static void certificate_refused(struct conn *c, const char *why)
 	c->loop->out.why = why;
 }
 
-/* What has become of an open session's grounds since it was let in; NULL: all is well. */
-static const char *session_outdated(struct qnet_loop *d, struct qnet_session *s)
+/* Not revoked, and of a CA that is still believed; negative: cannot be read. */
+static int certificate_revoked(struct qnet_loop *d, const char *serial, uint64_t issuer)
 {
+	return tls_cas_hold(&d->believed, issuer) ? d->up.revoked(d->up.arg, serial) : 1;
+}
+
+/* What has become of an open session's grounds since it was let in; NULL: all is well. */
+static const char *session_outdated(struct qnet_loop *d, struct conn *c)
+{
+	struct qnet_session *s = &c->session;
 	struct qnet_site policy;
 
-	if (s->serial != NULL && d->up.revoked(d->up.arg, s->serial) != 0)
+	if (s->serial != NULL && certificate_revoked(d, s->serial, c->issuer) != 0)
 		return "its certificate was revoked, or is of a CA that is believed no more";
 	if (s->site == NULL || site_policy(d, s->site, &policy) != 0)
 		return NULL; /* cannot be read at the moment: what was right remains right */
@@ -399,6 +411,77 @@ static const char *session_outdated(struct qnet_loop *d, struct qnet_session *s)
 	s->policy.heartbeat_min_ms = policy.heartbeat_min_ms;
 	s->policy.heartbeat_max_ms = policy.heartbeat_max_ms;
 	return NULL;
+}
+
+static void secrets_free(Tb__Secrets *secrets)
+{
+	mem_wipe(secrets->qnet_key, strlen(secrets->qnet_key));
+	mem_wipe(secrets->qnet_ca_key, strlen(secrets->qnet_ca_key));
+	mem_wipe(secrets->ca_key, strlen(secrets->ca_key));
+	tb__secrets__free_unpacked(secrets, NULL);
+}
+
+/* Connections that are there keep the context that they were made with. What cannot be done now is
+ * tried again: the news that asked for it does not come twice. */
+static void load_tls(struct qnet_loop *d)
+{
+	Tb__Secrets *secrets = NULL;
+	struct tls_context *made[2] = {NULL, NULL};
+	const char *message = "";
+	char *chain, *believed;
+	int rv = d->up.secrets(d->up.arg, &secrets);
+
+	d->tls_again_ms = rv == 0 || rv == -ENOENT ? 0 : now_ms(d) + TLS_AGAIN_MS;
+	if (rv != 0) {
+		if (rv != -ENOENT)
+			log_error("sites-tls",
+				  "the keys of TLS for site nodes cannot be read: %s; "
+				  "tried again",
+				  strerror(-rv));
+		return;
+	}
+	/* The bridge leads who believes only the CA of before to the new one (CaRotation). */
+	chain = mem_printf("%s%s", secrets->qnet_cert, secrets->qnet_bridge_cert);
+	believed = mem_printf("%s%s", secrets->qnet_ca_cert, secrets->old_qnet_ca_cert);
+	if (d->tls[0] != NULL && strcmp(chain, d->tls_chain) == 0)
+		goto out;
+	for (unsigned ask = 0; rv == 0 && ask < 2; ask++) {
+		const struct tls_options options = {.certificate = chain,
+						    .key = secrets->qnet_key,
+						    .ca = believed,
+						    .server = true,
+						    .tickets = true,
+						    .ask_client_certificate = ask != 0};
+
+		rv = tls_context_new(&options, &made[ask], &message);
+	}
+	if (rv != 0) {
+		log_error("sites-tls", "no new TLS for site nodes: %s; tried again", message);
+		d->tls_again_ms = now_ms(d) + TLS_AGAIN_MS;
+		tls_context_free(made[0]);
+		goto out;
+	}
+	free(d->tls_chain);
+	d->tls_chain = chain;
+	chain = NULL;
+	tls_cas_read(believed, &d->believed);
+	for (unsigned ask = 0; ask < 2; ask++) {
+		tls_context_free(d->tls[ask]);
+		d->tls[ask] = made[ask];
+	}
+out:
+	free(chain);
+	free(believed);
+	secrets_free(secrets);
+}
+
+static void tls_retry(struct qnet_loop *d)
+{
+	if (d->tls_again_ms == 0 || now_ms(d) < d->tls_again_ms)
+		return;
+	load_tls(d);
+	if (d->tls_again_ms == 0)
+		d->sweep_left = d->by_id.count;
 }
 
 /* A change that may concern open sessions is followed up some sessions per tick, since each costs
@@ -420,7 +503,7 @@ static void sweep_step(struct qnet_loop *d)
 		d->sweep = d->sweep->next;
 		if (c->session.state == QNET_CLOSED || c->session.state == QNET_NEW)
 			continue;
-		why = session_outdated(d, &c->session);
+		why = session_outdated(d, c);
 		if (why == NULL)
 			continue;
 		log_client(d, c, "client-closed", why);
@@ -578,6 +661,7 @@ static void door_tick(uv_timer_t *timer)
 	count_over_limit(d);
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	resume_paced(d);
+	tls_retry(d);
 	sweep_step(d);
 	rtt_step(d);
 	lobby_look(d);
@@ -597,7 +681,8 @@ static bool certificate_good(struct conn *c, const struct tls_peer *peer)
 
 	if (!peer->present)
 		return true; /* whether one is needed is the session's to say */
-	revoked = c->loop->up.revoked(c->loop->up.arg, peer->serial);
+	c->issuer = peer->issuer;
+	revoked = certificate_revoked(c->loop, peer->serial, peer->issuer);
 	if (revoked == 0)
 		return true;
 	certificate_refused(
@@ -983,61 +1068,6 @@ static void do_report(struct qnet_loop *d)
 	events = door_events_take(&d->out.events, &count);
 	joint_report(d->options.joint, d->options.index, (uint32_t)d->counters.sessions[QNET_OPEN],
 		     events, count);
-}
-
-static void secrets_free(Tb__Secrets *secrets)
-{
-	mem_wipe(secrets->qnet_key, strlen(secrets->qnet_key));
-	mem_wipe(secrets->qnet_ca_key, strlen(secrets->qnet_ca_key));
-	mem_wipe(secrets->ca_key, strlen(secrets->ca_key));
-	tb__secrets__free_unpacked(secrets, NULL);
-}
-
-/* Connections that are there keep the context that they were made with. */
-static void load_tls(struct qnet_loop *d)
-{
-	Tb__Secrets *secrets = NULL;
-	struct tls_context *made[2] = {NULL, NULL};
-	const char *message = "the model holds no keys";
-	char *chain, *believed;
-	int rv = d->up.secrets(d->up.arg, &secrets);
-
-	if (rv != 0) {
-		if (rv != -ENOENT)
-			log_error("sites-tls", "no TLS for site nodes: %s", message);
-		return;
-	}
-	/* The bridge leads who believes only the CA of before to the new one (CaRotation). */
-	chain = mem_printf("%s%s", secrets->qnet_cert, secrets->qnet_bridge_cert);
-	believed = mem_printf("%s%s", secrets->qnet_ca_cert, secrets->old_qnet_ca_cert);
-	if (d->tls[0] != NULL && strcmp(chain, d->tls_chain) == 0)
-		goto out;
-	for (unsigned ask = 0; rv == 0 && ask < 2; ask++) {
-		const struct tls_options options = {.certificate = chain,
-						    .key = secrets->qnet_key,
-						    .ca = believed,
-						    .server = true,
-						    .tickets = true,
-						    .ask_client_certificate = ask != 0};
-
-		rv = tls_context_new(&options, &made[ask], &message);
-	}
-	if (rv != 0) {
-		log_error("sites-tls", "no TLS for site nodes: %s", message);
-		tls_context_free(made[0]);
-		goto out;
-	}
-	free(d->tls_chain);
-	d->tls_chain = chain;
-	chain = NULL;
-	for (unsigned ask = 0; ask < 2; ask++) {
-		tls_context_free(d->tls[ask]);
-		d->tls[ask] = made[ask];
-	}
-out:
-	free(chain);
-	free(believed);
-	secrets_free(secrets);
 }
 
 static void do_model(struct qnet_loop *d)

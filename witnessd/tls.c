@@ -50,6 +50,7 @@ struct tls_context {
 	BIO_METHOD *wire_method;
 	bool server;
 	bool verify;
+	struct tls_cas cas; /* that peers are verified against */
 	char *server_name; /* NULL: none */
 	_Atomic int64_t clock_floor_ms;
 	uint8_t ticket_secret[TICKET_SECRET]; /* of a server with tickets */
@@ -222,6 +223,46 @@ static int use_key(SSL_CTX *ssl, const char *text, const char **ret_message)
 	return rv;
 }
 
+/* The first bytes of the SHA-256 of its key. Nobody else's key is ever among those of a context. */
+static uint64_t ca_id(const X509 *ca)
+{
+	uint8_t digest[32];
+	uint64_t id = 0;
+
+	if (X509_pubkey_digest(ca, EVP_sha256(), digest, NULL) == 1)
+		memcpy(&id, digest, sizeof(id));
+	return id;
+}
+
+static void cas_add(struct tls_cas *cas, const X509 *ca)
+{
+	uint64_t id = ca_id(ca);
+
+	if (id != 0 && cas->count < TLS_CAS_MAX && !tls_cas_hold(cas, id))
+		cas->ids[cas->count++] = id;
+}
+
+void tls_cas_read(const char *text, struct tls_cas *ret)
+{
+	BIO *pem = BIO_new_mem_buf(text, -1);
+
+	*ret = (struct tls_cas){0};
+	for (X509 *ca; (ca = next_certificate(pem));) {
+		cas_add(ret, ca);
+		X509_free(ca);
+	}
+	BIO_free(pem);
+	ERR_clear_error();
+}
+
+bool tls_cas_hold(const struct tls_cas *cas, uint64_t id)
+{
+	for (unsigned i = 0; i < cas->count; i++)
+		if (cas->ids[i] == id)
+			return true;
+	return false;
+}
+
 static int use_ca(struct tls_context *c, const struct tls_options *options,
 		  const char **ret_message)
 {
@@ -237,6 +278,7 @@ static int use_ca(struct tls_context *c, const struct tls_options *options,
 			*ret_message = context_message("unusable CA certificate");
 			rv = -EINVAL;
 		}
+		cas_add(&c->cas, ca);
 		X509_free(ca);
 	}
 	if (rv == 0 && (count == 0 || ERR_peek_error())) {
@@ -844,6 +886,37 @@ static const X509 *verified_certificate(const struct tls_session *s)
 	return SSL_get0_peer_certificate(s->ssl);
 }
 
+/* Who has come back with a ticket has no chain: which of the CAs has signed its certificate? */
+static uint64_t signer_of(const struct tls_session *s, const X509 *certificate)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(SSL_get_SSL_CTX(s->ssl));
+	STACK_OF(X509) *cas = X509_STORE_get1_all_certs(store);
+	uint64_t id = 0;
+
+	for (int i = 0; cas && id == 0 && i < sk_X509_num(cas); i++) {
+		const X509 *ca = sk_X509_value(cas, i);
+
+		if (X509_verify((X509 *)certificate, X509_get0_pubkey(ca)) == 1)
+			id = ca_id(ca);
+	}
+	sk_X509_pop_free(cas, X509_free);
+	ERR_clear_error();
+	return id;
+}
+
+static uint64_t issuer_of(const struct tls_session *s, const X509 *certificate)
+{
+	const struct tls_cas *cas = &s->context->cas;
+	STACK_OF(X509) *chain = SSL_get0_verified_chain(s->ssl);
+
+	if (cas->count == 1)
+		return cas->ids[0];
+	for (int i = 1; chain && i < sk_X509_num(chain); i++)
+		if (tls_cas_hold(cas, ca_id(sk_X509_value(chain, i))))
+			return ca_id(sk_X509_value(chain, i));
+	return signer_of(s, certificate);
+}
+
 void tls_session_peer(const struct tls_session *s, struct tls_peer *ret)
 {
 	const X509 *certificate = verified_certificate(s);
@@ -858,6 +931,7 @@ void tls_session_peer(const struct tls_session *s, struct tls_peer *ret)
 	copy_uri(certificate, ret->uri, sizeof(ret->uri));
 	if (X509_digest(certificate, EVP_sha256(), digest, NULL) == 1)
 		hex_encode(digest, sizeof(digest), ret->sha256);
+	ret->issuer = issuer_of(s, certificate);
 	ret->not_after_ms = not_after_ms(certificate);
 }
 

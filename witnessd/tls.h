@@ -61,6 +61,16 @@ const char *tls_session_error(const struct tls_session *s);
 /* ALPN chosen, "" if none. */
 const char *tls_session_alpn(const struct tls_session *s);
 
+/* CAs by their keys: one that another has signed (a bridge) is the same as when it signs itself. */
+enum { TLS_CAS_MAX = 4 };
+struct tls_cas {
+	unsigned count;
+	uint64_t ids[TLS_CAS_MAX];
+};
+/* Those of a PEM text; what is no certificate ends it, what is too much is left out. */
+void tls_cas_read(const char *pem, struct tls_cas *ret);
+bool tls_cas_hold(const struct tls_cas *cas, uint64_t id);
+
 /* The verified certificate of the peer. present: it sent one and it verified. */
 struct tls_peer {
 	bool present;
@@ -68,6 +78,7 @@ struct tls_peer {
 	char serial[64]; /* lower-case hex */
 	char uri[256]; /* first URI SAN, "" if none */
 	char sha256[65]; /* of the DER */
+	uint64_t issuer; /* the CA of the context that vouched for it (tls_cas); 0: unknown */
 	int64_t not_after_ms;
 };
 void tls_session_peer(const struct tls_session *s, struct tls_peer *ret);

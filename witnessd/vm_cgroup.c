@@ -10,6 +10,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#define ROOT "/sys/fs/cgroup"
+
 static int file_write(const char *folder, const char *file, const char *text)
 {
 	char path[VM_CGROUP_PATH + 32];
@@ -50,11 +52,10 @@ static int own_folder(char path[VM_CGROUP_PATH])
 	ssize_t len = file_read("/proc/self", "cgroup", text, sizeof(text));
 	char *own = len > 0 ? strstr(text, "0::/") : NULL;
 
-	if (own == NULL || access("/sys/fs/cgroup/cgroup.controllers", F_OK) < 0)
+	if (own == NULL || access(ROOT "/cgroup.controllers", F_OK) < 0)
 		return -ENOENT;
 	own[strcspn(own, "\n")] = '\0';
-	snprintf(path, VM_CGROUP_PATH, "/sys/fs/cgroup%.400s",
-		 strcmp(own, "0::/") == 0 ? "" : own + 3);
+	snprintf(path, VM_CGROUP_PATH, ROOT "%.400s", strcmp(own, "0::/") == 0 ? "" : own + 3);
 	return 0;
 }
 
@@ -76,7 +77,11 @@ static int leaf_enter(const char *folder)
 	char text[64];
 
 	snprintf(mine, sizeof(mine), "%d\n", (int)getpid());
-	if (file_read(folder, "cgroup.procs", text, sizeof(text)) < 0 || strcmp(text, mine) != 0)
+	if (file_read(folder, "cgroup.procs", text, sizeof(text)) < 0)
+		return -EBUSY;
+	if (text[0] == '\0')
+		return 0; /* nobody is in it any more */
+	if (strcmp(text, mine) != 0)
 		return -EBUSY; /* others are in it as well */
 	snprintf(leaf, sizeof(leaf), "%.480s/daemon", folder);
 	if (mkdir(leaf, 0755) < 0 && errno != EEXIST)
@@ -105,7 +110,9 @@ static int controllers_give(const char *folder, bool memory)
 
 static int folder_begin(char folder[VM_CGROUP_PATH], bool memory, char ret_base[VM_CGROUP_PATH])
 {
-	int rv = controllers_give(folder, memory);
+	/* That of processes alone is taken also with processes in it, but then no child can hold
+	 * any (cgroups(7), "Threaded mode"): out of it first. Nobody has to leave the root. */
+	int rv = memory || strcmp(folder, ROOT) == 0 ? controllers_give(folder, memory) : -EBUSY;
 
 	if (rv == -EBUSY) {
 		rv = leaf_enter(folder);
@@ -157,7 +164,7 @@ int vm_cgroup_begin(char ret_base[VM_CGROUP_PATH], struct problem *problem)
 	if (!memory)
 		problem_set(
 			problem, 0, "%s",
-			has_controller("/sys/fs/cgroup", "memory")
+			has_controller(ROOT, "memory")
 				? "its cgroup was not given the controller for memory"
 				: "the kernel was started without control of memory (Raspberry "
 				  "Pi OS: add cgroup_enable=memory to /boot/firmware/cmdline.txt "

@@ -26,6 +26,7 @@ from load import Load, cpu_s, enroll, import_sites, raise_files_limit, rss_kib, 
 PROBES = 20  # sites attached beforehand, whose echoes are timed while the others attach
 PROBE_HEARTBEAT_MS = 4000  # is also a node's limit for a connect
 HEARTBEAT_MS = 8000
+SOURCES = ("--sources", "500")  # of one address, each site would be worth an alarm
 IMPORTED = 10000
 QNETD_ATTEMPTS = 2
 
@@ -186,8 +187,8 @@ def qnetd_case(cluster, db, tls, sites, limit):
         raise Failure(f"corosync-qnetd ended with {server.returncode}")
     pids = [server.pid]
     idle = idle_without_sites(pids)
-    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls, HEARTBEAT_MS)
-    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
+    load = Load(cluster.bin, [f"{host}:5403"], sites, "site-", tls, HEARTBEAT_MS, SOURCES)
+    probe = Load(cluster.bin, [f"{host}:5403"], PROBES, "probe-", tls, PROBE_HEARTBEAT_MS, SOURCES)
     result = {"idle": idle}
     try:
         phases("corosync-qnetd", pids, load, probe, limit, result)
@@ -291,8 +292,8 @@ def boards_case(given, sites, with_tls, idle_s):
         listed = listing_seconds(cluster.board(3))
         tls = enroll(cluster, names) if with_tls else []
         addresses = [board.sites_address for board in cluster.boards.values()]
-        load = Load(cluster.bin, addresses, sites, "site-", tls, HEARTBEAT_MS)
-        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS)
+        load = Load(cluster.bin, addresses, sites, "site-", tls, HEARTBEAT_MS, SOURCES)
+        probe = Load(cluster.bin, addresses, PROBES, "probe-", tls, PROBE_HEARTBEAT_MS, SOURCES)
         result = {}
         phases("boards", pids, load, probe, given.limit, result)
         if idle_s:
@@ -361,10 +362,12 @@ def main():
     parser.add_argument("--clear-sizes", type=numbers, help="sites in the clear; like those over TLS unless said")
     parser.add_argument("--idle", type=int, default=60, help="idle seconds")
     parser.add_argument("--limit", type=int, default=90, help="seconds for each phase")
+    parser.add_argument("--in-memory", action="store_true", help="no file on a disk; writes are not counted")
     parser.add_argument("--only-boards", action="store_true", help="without corosync-qnetd")
     given = parser.parse_args()
     raise_files_limit()
-    tempfile.tempdir = disk_directory()
+    if not given.in_memory:
+        tempfile.tempdir = disk_directory()
     began, load = time.monotonic(), os.getloadavg()[0]
     cases = measure(given)
     result = {"cases": cases, "broken_promises": broken_promises(cases), **report.machine(load),

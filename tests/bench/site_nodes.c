@@ -427,7 +427,8 @@ static unsigned node_first_address(const struct site_nodes *s, const struct node
 	return s->options.fair_start ? (unsigned)(n - s->nodes) % s->address_count : 0;
 }
 
-/* Its site's own source address. The port is the kernel's to choose when it knows where to. */
+/* Its own source address, another one than its neighbour has. The kernel chooses the port when it
+ * knows where to. */
 static void node_bind(struct site_nodes *s, const struct node *n)
 {
 	struct sockaddr_in from = {.sin_family = AF_INET};
@@ -435,7 +436,7 @@ static void node_bind(struct site_nodes *s, const struct node *n)
 
 	if (s->options.sources == 0)
 		return;
-	from.sin_addr.s_addr = htonl(0x7f650001u + n->site % s->options.sources);
+	from.sin_addr.s_addr = htonl(0x7f650001u + (unsigned)(n - s->nodes) % s->options.sources);
 	setsockopt(n->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
 	if (bind(n->fd, (struct sockaddr *)&from, sizeof(from)) != 0)
 		node_note(s, n, strerror(errno));

@@ -2,14 +2,17 @@
 """What happens to a cluster in the course of the years, by the commands that are meant for it. CI runs the short
 ones; `make years` runs all."""
 
+import http.client
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
+from agents import holder, site_of_agents
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
@@ -398,10 +401,46 @@ def certificates_renew_themselves(cluster):
     nodes.end()
 
 
+def keep_alive(board, cert, key, ca):
+    """Asks over one connection that stays: the status of each answer."""
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False
+    context.load_cert_chain(cert, key)
+    host, port = board.address.rsplit(":", 1)
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+
+    def ask():
+        connection.request("GET", "/v1/cluster")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    return ask
+
+
+class Unwritable:
+    """A file of a board's data directory that cannot be replaced, as on a card that has become read-only."""
+
+    def __init__(self, board, name):
+        self.path = os.path.join(board.data, name)
+        os.rename(self.path, self.path + ".was")
+        os.makedirs(os.path.join(self.path, "in-the-way"))
+
+    def mend(self):
+        os.rmdir(os.path.join(self.path, "in-the-way"))
+        os.rmdir(self.path)
+        os.rename(self.path + ".was", self.path)
+
+
 def rotate_the_ca(cluster):
     cluster.make(3)
     boards = list(cluster.boards.values())
     first = boards[0]
+    believed, own = (Unwritable(boards[1], name) for name in ("ca.crt", "node.crt"))
+    agents = site_of_agents(cluster)
+    for agent in agents:
+        agent.start()
+    held = holder(agents)
     files = client_files(first, "ann")
     token = first.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
     failures = []
@@ -411,7 +450,8 @@ def rotate_the_ca(cluster):
         while not stop.is_set():
             for way in (files, ["--token", token]):
                 for board in boards:
-                    done = ctl_remote(board, *way, "status")
+                    # Not "status": while a link to the leader is made anew it says that there is none.
+                    done = ctl_remote(board, *way, "site", "list", "-o", "name")
                     if done.returncode != 0:
                         failures.append(f"{board.name}: {done.stderr.strip()}")
             if first.ctl("site", "create", f"s{time.monotonic_ns()}", check=False).returncode != 0:
@@ -428,6 +468,11 @@ def rotate_the_ca(cluster):
         if first.json("cluster", "status")["caRotation"] != "trust":
             raise Failure("the rotation went on without a board")
         boards[2].start()
+        wait_for(30, "the board does not come back", lambda: (first.status() or {}).get("nodesReachable") == 3)
+        time.sleep(3)
+        if first.json("cluster", "status")["caRotation"] != "trust":
+            raise Failure("the rotation went on though a board cannot write what it is to believe")
+        believed.mend()
         wait_for(30, "the rotation does not go on",
                  lambda: first.json("cluster", "status").get("caRotation") == "overlap")
         time.sleep(1)
@@ -444,13 +489,47 @@ def rotate_the_ca(cluster):
     fresh = cluster.board(4).start()
     fresh.ctl("cluster", "join", first.address, "--token", cluster.token(first))
     new = client_files(first, "bob")
-    wait_for(20, "the rotation cannot be finished",
-             lambda: first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False).returncode == 0)
     time.sleep(3)
+    done = first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False)
+    if done.returncode == 0 or "board2 has no certificate of the new CA on its disk" not in done.stderr:
+        raise Failure(f"the rotation was finished though a board could not write its certificate: {done.stderr}")
+    own.mend()
+
+    def refused():
+        done = first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False)
+        if done.returncode == 0:
+            raise Failure("the rotation was finished though agents and clients have no other certificate")
+        return "3 agents and API clients have no certificate of the new CA" in done.stderr
+
+    wait_for(20, "the rotation waits for a board still", refused)
+    # What was let in by the old CA, and stays connected.
+    kept = keep_alive(boards[1], *files[1::2])
+    watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{boards[1].address}",
+                              *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    if kept() != 200 or not held.holds():
+        raise Failure("a client or an agent of before is not let in any more")
+    time.sleep(15)  # for the links of all boards to be made anew
+    terms = first.json("cluster", "status")["status"]["term"]
+    first.ctl("cluster", "rotate-ca", "--finish", "--force", "--yes")
+    began = time.monotonic()
+    wait_for(6, "an agent of the old CA is still connected",
+             lambda: all(agent.status()["connected"] == "no" for agent in agents))
+    wait_for(6, "a kept connection of the old CA is still served", lambda: kept() == 401)
+    try:
+        watch.wait(max(0.1, began + 6 - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Failure("a watch of the old CA goes on")
+    wait_for(6, "an agent of the old CA holds the lease", lambda: not held.holds())
     for way, good in ((files, False), (["--token", token], False), (new, True)):
         done = ctl_remote(boards[1], *way, "status")
         if (done.returncode == 0) != good:
             raise Failure(f"after the end of the old CA {way[1]}: {done.returncode} {done.stderr}")
+    # Links between the boards were made anew, and nobody missed them.
+    if first.json("cluster", "status")["status"]["term"] != terms:
+        raise Failure("another leader was elected when the links were made anew")
+    for agent in agents:
+        agent.kill()
     for board in boards:
         board.stop()
         board.start()
@@ -458,19 +537,45 @@ def rotate_the_ca(cluster):
              lambda: (first.status() or {}).get("nodesReachable") == 4)
 
 
+class SiteFiles:
+    """What a site's nodes were given to attach with: by witnessctl, with these words before the command."""
+
+    def __init__(self, board, site, *who):
+        self.board, self.site = board, site
+        self.path = os.path.join(board.cluster.dir, f"qnet-{site}")
+        done = ctl_remote(board, *who, "site", "enroll", site, "--out", self.path) if who else \
+            board.ctl("site", "enroll", site, "--out", self.path)
+        if done.returncode != 0:
+            raise Failure(f"the site cannot be enrolled: {done.stderr}")
+        subprocess.run(["openssl", "pkcs12", "-in", f"{self.path}/qdevice-net-node.p12", "-passin", "pass:",
+                        "-nodes", "-out", f"{self.path}/both.pem"], check=True, capture_output=True)
+
+    def attach(self):
+        """A client that said INIT, and what it was told; None: it was sent away before."""
+        client = QnetClient(self.board.sites_address)
+        try:
+            client.preinit(self.site.encode())
+            client.starttls(f"{self.path}/qnetd-cacert.crt", f"{self.path}/both.pem", f"{self.path}/both.pem")
+            return client, client.init(1)
+        except (EOFError, OSError):
+            return client, None
+
+
+def ends(client, seconds):
+    client.socket.settimeout(seconds)
+    try:
+        return client.closed()
+    except TimeoutError:
+        return False
+
+
 def revocation_ends_sessions(cluster):
     cluster.make(3)
     first = cluster.board(1)
     files = client_files(first, "ann")
-    path = os.path.join(cluster.dir, "qnet")
     first.ctl("site", "create", "office")
-    first.ctl("site", "enroll", "office", "--out", path)
-    subprocess.run(["openssl", "pkcs12", "-in", f"{path}/qdevice-net-node.p12", "-passin", "pass:", "-nodes",
-                    "-out", f"{path}/both.pem"], check=True, capture_output=True)
-    client = QnetClient(first.sites_address)
-    client.preinit(b"office")
-    client.starttls(f"{path}/qnetd-cacert.crt", f"{path}/both.pem", f"{path}/both.pem")
-    if client.init(1) != 0:
+    client, answer = SiteFiles(first, "office").attach()
+    if answer != 0:
         raise Failure("the site node is not let in")
     watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{first.address}",
                               *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
@@ -484,12 +589,7 @@ def revocation_ends_sessions(cluster):
         return time.monotonic()
 
     began = revoke("site", "office")
-    client.socket.settimeout(5)
-    try:
-        ended = client.closed()
-    except TimeoutError:
-        ended = False
-    if not ended:
+    if not ends(client, 5):
         raise Failure("the session of a revoked site certificate lives")
     began = revoke("client", "ann")
     try:
@@ -554,7 +654,12 @@ def rolling_upgrade(cluster):
                 raise Failure(f"drained in a mixed cluster: {done.stderr}")
         if "Upgrade" not in board.ctl("status").stdout and cluster.leader(through=board) is board:
             raise Failure("status does not tell of the upgrade")
-    wait_for(20, "the level does not rise", lambda: boards[0].json("cluster", "status").get("level") == 2)
+
+    def risen():
+        cluster = boards[0].json("cluster", "status")
+        return cluster.get("level", 0) > 1 and cluster["level"] == cluster["status"]["levelHere"]
+
+    wait_for(20, "the level does not rise", risen)
     boards[0].ctl("node", "drain", boards[1].name, "--timeout", "60s")
     boards[0].ctl("node", "undrain", boards[1].name)
     versions = {item["version"] for item in boards[0].json("node", "list")["items"]}
@@ -607,6 +712,20 @@ def tenants_keep_to_themselves(cluster):
             for row in first.json("tenant", "list")["items"]}
     if rows != {"blue": (1, 0), "red": (2, 2)}:
         raise Failure(f"tenant list: {rows}")
+    # What was given out for a site opens no later one of its name.
+    files = SiteFiles(second, "r1", "--token", token)
+    client, answer = files.attach()
+    if answer != 0:
+        raise Failure("the tenant's node is not let in")
+    done = red("site", "delete", "r1")
+    if done.returncode != 0:
+        raise Failure(f"the tenant cannot delete its site: {done.stderr}")
+    if not ends(client, 5):
+        raise Failure("the session of a site that was deleted lives")
+    first.ctl("site", "create", "r1", "-l", "tenant=blue", "--tls", "required")
+    wait_for(10, "the new site is not everywhere", lambda: second.ctl("site", "show", "r1", check=False).returncode == 0)
+    if files.attach()[1] is not None:
+        raise Failure("a certificate of before opens another tenant's site")
 
 
 def alarms_before_the_day(cluster):

@@ -566,11 +566,13 @@ void world_open(struct world *w, bool cluster)
 		cluster_make(c);
 	}
 	w->metrics = metrics_new();
+	w->believed.count = 1; /* issuer 0 */
 	w->api = api_new(&(struct api_config){.loop = &w->loop,
 					      .core = c,
 					      .backend = &backend,
 					      .sink = &sink,
-					      .metrics = w->metrics});
+					      .metrics = w->metrics,
+					      .believed = &w->believed});
 	api_host_set(w->api, (struct host *)c);
 }
 

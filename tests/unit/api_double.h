@@ -77,6 +77,7 @@ struct world {
 	struct core core;
 	struct api *api;
 	struct metrics *metrics;
+	struct tls_cas believed; /* issuer 0 until a test says otherwise */
 	bool late; /* on closing, the core's answers still come before the mailbox closes */
 };
 

@@ -130,10 +130,11 @@ static void board_events(void *arg, Tb__DoorEvent **events, size_t count)
 	free(events);
 }
 
-static int board_revoked(void *arg, const char *serial)
+static int board_revoked(void *arg, const char *serial, uint64_t issuer)
 {
 	struct board *b = arg;
 
+	(void)issuer;
 	b->looked_up++;
 	if (b->unreadable)
 		return -EIO;

@@ -571,6 +571,11 @@ static void test_client_certificates(void **state)
 	assert_string_not_equal(answer_text(&a, "certificate.serial"), peer.serial);
 	answer_clear(&a);
 	expect_status(w, 409, &(struct ask){"POST", "/v1/certificates:renew", body});
+	/* Its CA is believed no more; the connection is older. */
+	w->believed.ids[0] = 5;
+	expect_status(w, 401, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
+	w->believed.ids[0] = 0;
+	expect_status(w, 200, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
 	path = mem_printf("/v1/certificates/%s", peer.serial);
 	expect_status(w, 200, &(struct ask){"DELETE", path});
 	expect_status(w, 401, &(struct ask){"GET", "/v1/cluster", .certificate = &peer});
@@ -740,7 +745,7 @@ static void test_boards_may_link(void **state)
 	const char *why = "";
 
 	/* One that we have not heard of: our model may lag. */
-	assert_int_equal(api_board_holds(w->api, 9, serial, &why), 0);
+	assert_int_equal(api_board_holds(w->api, 9, serial, 0, &why), 0);
 	tb__command__init(command);
 	command->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	command->certificate_add = mem_alloc(sizeof(*command->certificate_add));
@@ -752,12 +757,15 @@ static void test_boards_may_link(void **state)
 	row->not_after_ms = clock_realtime_ms() + 1000000;
 	command->certificate_add->certificate = row;
 	core_apply(&w->core, command);
-	assert_int_equal(api_board_holds(w->api, 1, serial, &why), 0);
+	assert_int_equal(api_board_holds(w->api, 1, serial, 0, &why), 0);
+	/* Of another CA, known or not. */
+	assert_int_equal(api_board_holds(w->api, 1, serial, 7, &why), -EACCES);
+	assert_int_equal(api_board_holds(w->api, 1, "00", 7, &why), -EACCES);
 	/* Known, but its board is not in the cluster. */
-	assert_int_equal(api_board_holds(w->api, 9, serial, &why), -EACCES);
+	assert_int_equal(api_board_holds(w->api, 9, serial, 0, &why), -EACCES);
 	expect_status(w, 200,
 		      &(struct ask){"DELETE", "/v1/certificates/aa112233445566778899aabbccddeeff"});
-	assert_int_equal(api_board_holds(w->api, 1, serial, &why), -EACCES);
+	assert_int_equal(api_board_holds(w->api, 1, serial, 0, &why), -EACCES);
 }
 
 static void test_enroll(void **state)

@@ -397,6 +397,37 @@ static void test_revoked_token_ends_stream(void **state)
 	free(token);
 }
 
+/* It ends at once with the CA of its certificate. */
+static void test_ca_ends_stream(void **state)
+{
+	struct world *w = *state;
+	struct tls_peer peer = {.present = true,
+				.uri = "tiebreak:client/viewer",
+				.serial = "aa112233445566778899aabbccddeeff"};
+	Tb__Command *command = mem_alloc(sizeof(*command));
+	Tb__Certificate *row = mem_alloc(sizeof(*row));
+	struct answer a;
+
+	tb__command__init(command);
+	command->op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	command->certificate_add = mem_alloc(sizeof(*command->certificate_add));
+	tb__certificate_add__init(command->certificate_add);
+	tb__certificate__init(row);
+	row->serial = mem_strdup(peer.serial);
+	row->subject = mem_strdup("ann");
+	row->kind = mem_strdup("client");
+	row->role = TB__ROLE__ROLE_VIEWER;
+	command->certificate_add->certificate = row;
+	core_apply(&w->core, command);
+	ask(w, &(struct ask){"GET", "/v1/events?watch=1", .certificate = &peer}, &a);
+	api_identity_changed(w->api);
+	assert_false(a.ended);
+	w->believed.ids[0] = 5;
+	api_identity_changed(w->api);
+	assert_true(a.ended);
+	answer_clear(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -412,6 +443,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_close_ends_streams, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_leader, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revoked_token_ends_stream, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_ends_stream, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -644,6 +644,51 @@ static void test_node_replace(void **state)
 			"00000000000000cb");
 }
 
+static void level_set(struct model *m, uint32_t level)
+{
+	Tb__ClusterLevel op = TB__CLUSTER_LEVEL__INIT;
+	struct command c;
+
+	op.level = level;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CLUSTER_LEVEL;
+	c.c.cluster_level = &op;
+	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+/* A board that is back is not put out by a token of when it was dead. */
+static void test_node_replace_unlooked(void **state)
+{
+	struct model *m = *state;
+	Tb__NodeAdd op;
+	Tb__Node node;
+	Tb__Token token;
+	Tb__Token *used;
+	Tb__Node *row;
+
+	level_set(m, LEVEL_HERE);
+	token_make(&token, TB__ROLE__ROLE_NODE);
+	assert_int_equal(token_add(m, &token), NONE);
+	node_add_make(&op, &node, "b2");
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	token.id = TEXT("00000000000000ca");
+	token.max_uses = 1;
+	token.replaces = 2;
+	assert_int_equal(token_add(m, &token), NONE);
+	op.token_id = token.id;
+	assert_int_equal(node_add(m, &op, TEST_TIME), CONFLICT);
+	op.dead = 1; /* another was looked for */
+	assert_int_equal(node_add(m, &op, TEST_TIME), CONFLICT);
+	assert_int_equal(store_node_get(m->s, 2, &row), 0);
+	tb__node__free_unpacked(row, NULL);
+	assert_int_equal(store_token_get(m->s, token.id, &used), 0);
+	assert_int_equal(used->uses, 0); /* it still serves */
+	tb__token__free_unpacked(used, NULL);
+	op.dead = 2;
+	assert_int_equal(node_add(m, &op, TEST_TIME), NONE);
+	assert_int_equal(store_node_get(m->s, 2, &row), -ENOENT);
+}
+
 static int node_drain(struct model *m, uint64_t id, Tb__Drain drain)
 {
 	Tb__NodeDrain op = TB__NODE_DRAIN__INIT;
@@ -1235,12 +1280,144 @@ static void node_certificate(struct model *m, const char *serial, const char *ca
 	row.kind = TEXT("node");
 	row.subject = TEXT("b1");
 	row.ca_sha256 = TEXT(ca_sha256);
+	row.saved = true; /* not the proposer's to say */
 	row.not_after_ms = TEST_TIME * 10;
 	op.certificate = &row;
 	command_start(m, &c);
 	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
 	c.c.certificate_add = &op;
 	assert_int_equal(command_refusal(m, &c), NONE);
+}
+
+static int certificate_saved(struct model *m, const char *serial)
+{
+	Tb__CertificateSaved op = TB__CERTIFICATE_SAVED__INIT;
+	struct command c;
+
+	op.serial = TEXT(serial);
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_SAVED;
+	c.c.certificate_saved = &op;
+	assert_int_equal(command_level(&c.c), 3);
+	return command_refusal(m, &c);
+}
+
+/* To the overlap of two CAs; "00ff" is the new one. */
+static void ca_overlap(struct model *m)
+{
+	Tb__CaRotate rotate = TB__CA_ROTATE__INIT;
+	Tb__CaAdvance advance = TB__CA_ADVANCE__INIT;
+
+	rotate.next_ca_cert = TEXT("NEW");
+	rotate.next_ca_key = TEXT("NEW KEY");
+	rotate.bridge_cert = TEXT("BRIDGE");
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_ROTATE, &rotate), NONE);
+	advance.ca_sha256 = TEXT("00ff");
+	advance.rotation_index = m->index;
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_ADVANCE, &advance), NONE);
+}
+
+/* A recorded certificate does not count while its board has not said that it is on its disk. */
+static void test_ca_saved(void **state)
+{
+	static const char of_before[] = "dddddddddddddddddddddddddddddddd";
+	static const char recorded[] = "cccccccccccccccccccccccccccccccc";
+	struct model *m = *state;
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+
+	level_set(m, LEVEL_HERE);
+	ca_overlap(m);
+	node_certificate(m, of_before, "00fe");
+	assert_int_equal(certificate_saved(m, of_before), NONE);
+	node_certificate(m, recorded, "00ff");
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_FINISH, &finish), CONFLICT);
+	assert_int_equal(certificate_saved(m, "00"), NOT_FOUND);
+	assert_int_equal(certificate_saved(m, recorded), NONE);
+	assert_int_equal(certificate_saved(m, recorded), NONE); /* again: nothing to do */
+	assert_int_equal(ca_command(m, TB__COMMAND__OP_CA_FINISH, &finish), NONE);
+}
+
+/* A certificate of an API client, or of the agent of a site's node. */
+static int holder_certificate(struct model *m, unsigned number, const char *kind,
+			      const char *subject, uint32_t node, const char *ca_sha256,
+			      int64_t not_after_ms)
+{
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	struct command c;
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	row.serial = serial;
+	row.kind = TEXT(kind);
+	row.subject = TEXT(subject);
+	row.node = node;
+	row.role = strcmp(kind, "client") == 0 ? TB__ROLE__ROLE_VIEWER : TB__ROLE__ROLE_NONE;
+	row.ca_sha256 = TEXT(ca_sha256);
+	row.not_after_ms = not_after_ms;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	return command_refusal(m, &c);
+}
+
+static void finish_expect(struct model *m, bool force, const char *text)
+{
+	Tb__CaFinish finish = TB__CA_FINISH__INIT;
+	struct apply_result result;
+	struct command c;
+
+	finish.force = force;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_CA_FINISH;
+	c.c.ca_finish = &finish;
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.results[0]->refusal, text != NULL ? CONFLICT : NONE);
+	if (text != NULL)
+		assert_non_null(strstr(result.results[0]->message, text));
+	apply_result_free(&result);
+}
+
+/* Nobody is locked out by the end of a rotation without a word. */
+static void test_ca_left_behind(void **state)
+{
+	static const char own[] = "cccccccccccccccccccccccccccccccc";
+	static const struct {
+		const char *kind, *subject;
+		uint32_t node;
+		int ends; /* it has expired by then */
+	} of_before[] = {
+		{"client", "ann", 0, 0}, /* 1 */
+		{"client", "ann", 0, 0}, /* 2: counted once */
+		{"agent", "shop", 1, 0}, /* 3 */
+		{"agent", "shop", 2, 0}, /* 4 */
+		{"client", "bob", 0, 1}, /* 5 */
+	};
+	struct model *m = *state;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	for (unsigned i = 0; i < sizeof(of_before) / sizeof(of_before[0]); i++)
+		assert_int_equal(holder_certificate(m, i + 1, of_before[i].kind,
+						    of_before[i].subject, of_before[i].node, "",
+						    of_before[i].ends ? TEST_TIME : TEST_TIME * 10),
+				 NONE);
+	ca_overlap(m);
+	finish_expect(m, true, "board b1"); /* a board is never left behind */
+	node_certificate(m, own, "00ff");
+	assert_int_equal(certificate_saved(m, own), NONE);
+	finish_expect(m, false,
+		      "3 agents and API clients have no certificate of the new CA, the first is "
+		      "client ann;");
+	assert_int_equal(holder_certificate(m, 11, "client", "ann", 0, "00ff", TEST_TIME * 10),
+			 NONE);
+	assert_int_equal(holder_certificate(m, 12, "agent", "shop", 2, "00ff", TEST_TIME * 10),
+			 NONE);
+	finish_expect(m, false,
+		      "1 agents and API clients have no certificate of the new CA, the first is "
+		      "the agent of node 1 of site shop;");
+	finish_expect(m, true, NULL);
 }
 
 static void test_ca_rotation(void **state)
@@ -1979,6 +2156,175 @@ static void test_certificate_limit(void **state)
 	assert_int_equal(count, LIMIT_CERTIFICATES - 9);
 }
 
+/* A certificate of a site or its agent `node`, by whom `tenant` says; the refusal. */
+static int certificate_for(struct model *m, unsigned number, const char *kind, const char *site,
+			   uint64_t id, uint32_t node, const char *tenant)
+{
+	Tb__CertificateAdd op = TB__CERTIFICATE_ADD__INIT;
+	Tb__Certificate row = TB__CERTIFICATE__INIT;
+	struct command c;
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	row.serial = serial;
+	row.kind = TEXT(kind);
+	row.subject = TEXT(site);
+	row.site_id = id;
+	row.node = node;
+	row.not_after_ms = TEST_TIME * 10;
+	op.certificate = &row;
+	command_start(m, &c);
+	c.c.tenant = TEXT(tenant);
+	c.c.op_case = TB__COMMAND__OP_CERTIFICATE_ADD;
+	c.c.certificate_add = &op;
+	return command_refusal(m, &c);
+}
+
+static int revoked_number(struct model *m, unsigned number)
+{
+	char serial[40];
+
+	snprintf(serial, sizeof(serial), "%032x", number);
+	return revoked(m, serial);
+}
+
+static int token_of_site(struct model *m, const char *id, Tb__Role role, const char *site)
+{
+	Tb__Token token;
+
+	token_make(&token, role);
+	token.id = TEXT(id);
+	token.site = TEXT(site);
+	return token_add(m, &token);
+}
+
+static int token_revoked(struct model *m, const char *id)
+{
+	Tb__Token *row;
+	int value;
+
+	assert_int_equal(store_token_get(m->s, id, &row), 0);
+	value = row->revoked;
+	tb__token__free_unpacked(row, NULL);
+	return value;
+}
+
+/* What was given out for a site opens no other one of its name. */
+static void test_site_certificates(void **state)
+{
+	struct model *m = *state;
+	struct apply_result result;
+	uint64_t first;
+	struct command c;
+	Tb__SiteDelete op = TB__SITE_DELETE__INIT;
+	char *names[] = {TEXT("shop")};
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(model_put_site(m, "shop2", CREATE), NONE);
+	first = site_id(m, "shop");
+	assert_int_equal(certificate_for(m, 1, "site", "shop", first, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 2, "agent", "shop", first, 1, ""), NONE);
+	assert_int_equal(certificate_for(m, 3, "agent", "shop", 0, 2, ""), NONE);
+	assert_int_equal(certificate_for(m, 4, "site", "shop2", 0, 0, ""), NONE);
+	/* Signed for another site, for none, or by one who does not see it. */
+	assert_int_equal(certificate_for(m, 5, "site", "shop", first + 1, 0, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 5, "agent", "none", 0, 1, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 5, "site", "shop", first, 0, "blue"), NOT_FOUND);
+	assert_int_equal(token_of_site(m, "00000000000000b1", TB__ROLE__ROLE_SITE, "shop"), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b2", TB__ROLE__ROLE_AGENT, "shop"), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b3", TB__ROLE__ROLE_AGENT, "shop2"), NONE);
+	op.names = names;
+	op.n_names = 1;
+	command_start(m, &c);
+	c.c.op_case = TB__COMMAND__OP_SITE_DELETE;
+	c.c.site_delete = &op;
+	assert_int_equal(command_apply_to(m, &c, &result), 0);
+	assert_int_equal(result.results[0]->deleted, 1);
+	assert_int_equal(result.results[0]->changed, 0);
+	assert_true(result.certificates_changed);
+	apply_result_free(&result);
+	for (unsigned i = 1; i <= 4; i++)
+		assert_int_equal(revoked_number(m, i), i != 4);
+	assert_true(token_revoked(m, "00000000000000b1"));
+	assert_true(token_revoked(m, "00000000000000b2"));
+	assert_false(token_revoked(m, "00000000000000b3"));
+	assert_int_equal(certificate_saved(m, "00000000000000000000000000000004"), INVALID);
+	/* A request that was on its way when the site was deleted and made anew. */
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(certificate_for(m, 6, "site", "shop", first, 0, ""), NOT_FOUND);
+	assert_int_equal(certificate_for(m, 6, "site", "shop", site_id(m, "shop"), 0, ""), NONE);
+}
+
+/* Neither a site nor an agent fills the table. */
+static void test_certificates_of_one_holder(void **state)
+{
+	struct model *m = *state;
+	unsigned number = 0;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	for (unsigned i = 0; i < LIMIT_HOLDER_CERTIFICATES; i++) {
+		assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), NONE);
+		assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 1, ""), NONE);
+	}
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), LIMIT);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 1, ""), LIMIT);
+	/* One that is revoked makes room. */
+	assert_int_equal(certificate_revoke(m, "00000000000000000000000000000001"), NONE);
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, ++number, "site", "shop", 0, 0, ""), LIMIT);
+	/* Nor by naming many nodes. */
+	for (unsigned i = LIMIT_HOLDER_CERTIFICATES; i < LIMIT_SITE_CERTIFICATES; i++)
+		assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, i, ""), NONE);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 999, ""), LIMIT);
+	assert_int_equal(certificate_revoke(m, "00000000000000000000000000000002"), NONE);
+	assert_int_equal(certificate_for(m, ++number, "agent", "shop", 0, 999, ""), NONE);
+}
+
+/* When sites have filled it, boards and clients still get theirs. */
+static void test_certificates_reserved(void **state)
+{
+	struct model *m = *state;
+
+	level_set(m, LEVEL_HERE);
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(store_begin(m->s), 0);
+	for (int i = 1; i < LIMIT_CERTIFICATES - LIMIT_CERTIFICATES_RESERVED - 1; i++) {
+		Tb__Certificate row = TB__CERTIFICATE__INIT;
+		char serial[40];
+
+		snprintf(serial, sizeof(serial), "%032x", i);
+		row.serial = serial;
+		row.kind = TEXT("site");
+		row.subject = TEXT("other");
+		row.not_after_ms = TEST_TIME * 10;
+		assert_int_equal(store_certificate_put(m->s, &row), 0);
+	}
+	assert_int_equal(store_commit(m->s, m->index), 0);
+	assert_int_equal(certificate_for(m, 100001, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 100002, "site", "shop", 0, 0, ""), LIMIT);
+	assert_int_equal(certificate_for(m, 100003, "agent", "shop", 0, 1, ""), LIMIT);
+	node_certificate(m, "cccccccccccccccccccccccccccccccc", "");
+	assert_int_equal(holder_certificate(m, 100004, "client", "ann", 0, "", TEST_TIME * 10),
+			 NONE);
+}
+
+/* Boards of the release before apply the same entries: they must come to the same model. */
+static void test_site_certificates_of_before(void **state)
+{
+	struct model *m = *state;
+
+	assert_int_equal(model_put_site(m, "shop", CREATE), NONE);
+	assert_int_equal(certificate_for(m, 1, "site", "shop", 0, 0, ""), NONE);
+	assert_int_equal(certificate_for(m, 2, "site", "none", 0, 0, ""), NONE);
+	assert_int_equal(token_of_site(m, "00000000000000b1", TB__ROLE__ROLE_SITE, "shop"), NONE);
+	assert_int_equal(model_delete_site(m, "shop"), NONE);
+	expect_event(m, "site.deleted|root@test|shop|||site shop deleted");
+	assert_int_equal(revoked_number(m, 1), 0);
+	assert_false(token_revoked(m, "00000000000000b1"));
+}
+
 static void test_event_add(void **state)
 {
 	static const char limit[LIMIT_MESSAGE + 2] = {[0 ... LIMIT_MESSAGE] = 'x'};
@@ -2431,6 +2777,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_replace, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_replace_unlooked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_alarms, setup, teardown),
@@ -2441,6 +2788,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_quotas, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ca_rotation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_saved, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ca_left_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_ca_rotation, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_site_check, setup, teardown),
@@ -2457,6 +2806,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_epochs_survive_deletion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_certificate_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_certificates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_site_certificates_of_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates_of_one_holder, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates_reserved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_event_add, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_missing_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_determinism, setup, teardown),

@@ -80,7 +80,9 @@ static void near_ready(struct stream *s)
 {
 	struct fixture *f = stream_arg(s);
 
-	assert_int_equal(link_pump(s, &f->links, 7, "abc", &f->fd), 0);
+	const struct tls_peer peer = {.serial = "abc", .issuer = 99};
+
+	assert_int_equal(link_pump(s, &f->links, 7, &peer, &f->fd), 0);
 }
 
 static const struct stream_events near_events = {.ready = near_ready};
@@ -266,10 +268,11 @@ static void test_far_resets(void **state)
 	check_far_ends(*state, stream_abort, SIZE_MAX);
 }
 
-static bool holds(void *arg, uint64_t node, const char *serial)
+static bool holds(void *arg, uint64_t node, const char *serial, uint64_t issuer)
 {
 	assert_int_equal(node, 7);
 	assert_string_equal(serial, "abc");
+	assert_int_equal(issuer, 99);
 	return *(bool *)arg;
 }
 

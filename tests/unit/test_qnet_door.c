@@ -41,6 +41,9 @@ struct board {
 	_Atomic bool keys;
 	_Atomic bool revoked;
 	_Atomic bool concerns;
+	_Atomic bool rotating; /* old_ca is believed too */
+	_Atomic int secrets_fail; /* so often they cannot be read */
+	struct test_cert old_ca;
 	struct test_cert ca;
 	struct test_cert server;
 };
@@ -90,11 +93,19 @@ static int board_secrets(void *arg, Tb__Secrets **ret)
 
 	if (!b->keys)
 		return -ENOENT;
+	if (b->secrets_fail > 0) {
+		b->secrets_fail--;
+		return -EIO;
+	}
 	*ret = mem_alloc(sizeof(**ret));
 	tb__secrets__init(*ret);
 	(*ret)->qnet_ca_cert = mem_strdup(b->ca.pem);
 	(*ret)->qnet_cert = mem_strdup(b->server.pem);
 	(*ret)->qnet_key = mem_strdup(b->server.key);
+	if (b->rotating) {
+		(*ret)->old_qnet_ca_cert = mem_strdup(b->old_ca.pem);
+		(*ret)->qnet_bridge_cert = mem_strdup(b->ca.pem); /* another chain than without */
+	}
 	return 0;
 }
 
@@ -728,6 +739,52 @@ static void test_tls(void **state)
 	board_free(b);
 }
 
+/* A session ends with the CA that vouched for it, whatever its serial number; also when the keys
+ * cannot be read at first. */
+static void test_ca_ends(void **state)
+{
+	for (int fail = 0; fail < 2; fail++) {
+		struct board *b = board_new_with(QNET_TLS_SUPPORTED, 0, false);
+		struct test_cert certs[2];
+		struct client c[2];
+
+		(void)state;
+		b->old_ca = test_cert_new("Old CA", NULL, NULL, -3600, 36000, 0);
+		certs[0] = test_cert_new("labcluster", &b->old_ca, NULL, -3600, 36000, 0);
+		certs[1] = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+		b->rotating = true;
+		b->keys = true;
+		qnet_door_model_changed(b->door, 4);
+		board_serve(b);
+		for (unsigned i = 0; i < 2; i++) {
+			c[i] = client_new(b);
+			client_preinit(&c[i]);
+			client_hear(&c[i], QNET_PREINIT_REPLY);
+			assert_int_equal(client_start_tls(b, &c[i], &certs[i]), 1);
+			client_init(&c[i]);
+			board_accept(b, board_event(b, TB__DOOR_EVENT__WHAT_OPEN)->session, 0);
+			client_hear(&c[i], QNET_INIT_REPLY);
+		}
+		b->secrets_fail = fail;
+		b->rotating = false;
+		b->concerns = true;
+		qnet_door_model_changed(b->door, 5);
+		board_turn(b);
+		b->concerns = false; /* said once */
+		board_pass(b, 1500);
+		expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+		client_end(&c[0]);
+		client_echo(&c[1], 1);
+		client_hear(&c[1], QNET_ECHO_REPLY);
+		for (unsigned i = 0; i < 2; i++) {
+			client_free(&c[i]);
+			test_cert_free(&certs[i]);
+		}
+		test_cert_free(&b->old_ca);
+		board_free(b);
+	}
+}
+
 /* A client that comes back with a ticket is who it was, unless that has been revoked meanwhile. */
 static void test_resumption(void **state)
 {
@@ -1212,6 +1269,7 @@ int main(void)
 		cmocka_unit_test(test_half_open),
 		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_resumption),
+		cmocka_unit_test(test_ca_ends),
 		cmocka_unit_test(test_tls_not_used),
 		cmocka_unit_test(test_bad_certificates),
 		cmocka_unit_test(test_no_keys_no_listener),

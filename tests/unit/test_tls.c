@@ -11,6 +11,7 @@
 
 #include "lib/clock.h"
 #include "test_certs.h"
+#include "witnessd/pki.h"
 #include "witnessd/tls.h"
 
 enum { DAY = 86400 };
@@ -493,8 +494,9 @@ static void test_tickets(void **state)
 		assert_true(tls_session_peer_matches(s.session, "x.site.example"));
 		side_free(&s);
 	}
-	/* A day later its key is gone. */
-	so.clock_floor_ms = clock_realtime_ms() + DAY * 9 / 10 * 1000LL;
+	/* Its key is gone when the half day after the present one is over (not "so many hours from
+	 * now": those may end in it). */
+	so.clock_floor_ms = (clock_realtime_ms() / (DAY / 2 * 1000LL) + 2) * (DAY / 2 * 1000LL);
 	resumer_connect(&r, &so, &s);
 	assert_true(tls_session_established(s.session));
 	assert_false(tls_session_resumed(s.session));
@@ -553,6 +555,78 @@ static void test_ticket_of_expired(void **state)
 	test_cert_free(&brief);
 }
 
+static uint64_t ca_of(const struct test_cert *ca)
+{
+	struct tls_cas cas;
+
+	tls_cas_read(ca->pem, &cas);
+	assert_int_equal(cas.count, 1);
+	assert_true(tls_cas_hold(&cas, cas.ids[0]));
+	return cas.ids[0];
+}
+
+/* Of two CAs that are believed, which vouched for a client? Also when it comes back
+ * with a ticket. */
+static void test_issuer(void **state)
+{
+	const struct fixture *f = *state;
+	const struct {
+		const struct test_cert *client, *ca;
+	} cases[] = {{&f->client, &f->ca}, {&f->foreign_client, &f->foreign_ca}};
+	struct tls_options so = server_options(f);
+	char *two = mem_printf("%s%s", f->ca.pem, f->foreign_ca.pem);
+	struct tls_cas cas;
+	struct side s;
+
+	tls_cas_read(two, &cas);
+	assert_int_equal(cas.count, 2);
+	assert_false(tls_cas_hold(&cas, ca_of(&f->namesake_ca)));
+	assert_false(tls_cas_hold(&cas, 0));
+	for (size_t i = 0; i < 2; i++) {
+		struct resumer r = resumer_new(f, cases[i].client);
+
+		for (int round = 0; round < 2; round++) {
+			struct tls_peer peer;
+
+			so.tickets = true;
+			so.ca = two;
+			resumer_connect(&r, &so, &s);
+			assert_int_equal(tls_session_resumed(s.session), round);
+			tls_session_peer(s.session, &peer);
+			assert_true(peer.present);
+			assert_true(peer.issuer == ca_of(cases[i].ca));
+			side_free(&s);
+		}
+		resumer_free(&r);
+	}
+	free(two);
+}
+
+/* A CA that another has signed is the one that it is. */
+static void test_bridged_issuer(void **state)
+{
+	int64_t now_ms = clock_realtime_ms();
+	struct pki_signed old = {0}, new = {0};
+	char *old_key, *new_key, *bridge;
+	struct tls_cas bridged, itself;
+
+	(void)state;
+	assert_int_equal(pki_key_new(&old_key), 0);
+	assert_int_equal(pki_key_new(&new_key), 0);
+	assert_int_equal(pki_ca_new("CA", old_key, now_ms, 10, &old), 0);
+	assert_int_equal(pki_ca_new("CA", new_key, now_ms, 10, &new), 0);
+	assert_int_equal(pki_bridge(old.pem, old_key, new.pem, now_ms, &bridge), 0);
+	tls_cas_read(bridge, &bridged);
+	tls_cas_read(new.pem, &itself);
+	assert_int_equal(bridged.count, 1);
+	assert_true(tls_cas_hold(&itself, bridged.ids[0]));
+	pki_signed_free(&old);
+	pki_signed_free(&new);
+	free(old_key);
+	free(new_key);
+	free(bridge);
+}
+
 /* After its owner has forgotten the peer, a session works on and names nobody. */
 static void test_forgotten_peer(void **state)
 {
@@ -601,6 +675,8 @@ int main(void)
 		cmocka_unit_test(test_foreign_tickets),
 		cmocka_unit_test(test_ticket_of_expired),
 		cmocka_unit_test(test_forgotten_peer),
+		cmocka_unit_test(test_issuer),
+		cmocka_unit_test(test_bridged_issuer),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
