@@ -75,6 +75,10 @@ demo-vm: deps ## three emulated Arm boards host two virtual machines; the plug o
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/demo_vm.py
 
+never-twice: deps ## what befalls three emulated boards: never two of one virtual machine (ARGS="--slow 4" on a busy machine)
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
+	@tests/boards/never_twice.py $(ARGS)
+
 virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/cluster.py up
@@ -98,4 +102,4 @@ clean: ## remove everything that was built
 	rm -rf build
 
 .PHONY: help deps build demo test bench scale bench-etcd sim sim-vms bench-arm64 soak placement years torture \
-	two-sides fuzz board boards demo-vm virtual-boards bench-hv small-kernel packages install clean
+	two-sides fuzz board boards demo-vm never-twice virtual-boards bench-hv small-kernel packages install clean

@@ -9,8 +9,8 @@
  *
  * WAITING:   nothing is there; PREPARE is asked for once it may start.
  *
- * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader, and
- *            it starts when the model has them.
+ * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader,
+ * and it starts when the model has them.
  *
  * ENDING:    the process may still be there. What the placement says only matters again when it is
  *            gone.

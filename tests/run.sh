@@ -108,6 +108,7 @@ run arm64 "arm64 build, run by user-mode emulation" tests/arm64.sh
 board() {
 	"$1" boards "test_$2" python3 "tests/boards/test_$2.py" build/arm64/bin "${@:3}"
 }
+board run instances
 board run lab
 board run boot
 # A board whose clock counts instructions keeps one processor busy.

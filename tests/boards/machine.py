@@ -39,7 +39,9 @@ MIB = 900
 PACKAGES = (*rootfs.PACKAGES, "curl")
 MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console", "tun", "bridge", "vhost_net",
            "vhost_vsock", "loop", "overlay", "nf_tables")
-PORT = "org.tiebreak.command"  # of the command service, below /dev/virtio-ports
+# /dev/virtio-ports/org.tiebreak.NAME of a board is folder/board-N/NAME.sock here: the command service, and what
+# recorder.py listens to.
+PORTS = ("command", "census", "lines")
 INSTALL = HERE / "install.sh"
 
 
@@ -138,9 +140,19 @@ def sparse_copy(source, target):
     subprocess.run(["cp", "--reflink=auto", "--sparse=always", source, target], check=True)
 
 
+def _slow():
+    source = HERE / "slow/slow.c"
+    return cache.made(f"programs/slow-{cache.digest(source)}", lambda directory: subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O2", "-o", directory / "slow.so", source], check=True)) / "slow.so"
+
+
 class Machine:
     """Board `number` with its files in folder/board-N: disk, sockets, console.log, pid. Nothing of its state is here, so
-    any process can take hold of a machine that another one started."""
+    any process can take hold of a machine that another one started. What it is made of the next time that it is
+    switched on is whose who does that."""
+
+    cpu, cores, memory_mib = "cortex-a72", 2, 1024
+    slow = 1  # so many times slower than this machine's are its clocks, see slow/slow.c
 
     def __init__(self, folder, number):
         self.number, self.name, self.address = number, f"board-{number}", f"{SUBNET}.{number}"
@@ -153,8 +165,8 @@ class Machine:
 
     def words(self, disks):
         log = "systemd.show_status=no quiet loglevel=3"
-        words = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=2", "-cpu", "cortex-a72",
-                 "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none",
+        words = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=2", "-cpu", self.cpu,
+                 "-smp", self.cores, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none",
                  "-kernel", debian.Kernel("cloud-arm64").image, "-initrd", guests.tiny(),
                  "-append", f"console=ttyAMA0,115200 cryptomgr.notests=1 systemd.hostname={self.name} "
                             f"systemd.machine_id={self.machine_id()} {log} -- root=/dev/vda",
@@ -163,11 +175,12 @@ class Machine:
                  "-serial", "chardev:serial",
                  "-qmp", f"unix:{self.name}/qmp.sock,server=on,wait=off",
                  "-device", "virtio-serial-device", "-device", "virtio-rng-device",
-                 "-chardev", f"socket,id=command,path={self.name}/command.sock,server=on,wait=off",
-                 "-device", f"virtserialport,chardev=command,name={PORT}",
                  "-netdev", f"dgram,id=lan,local.type=unix,local.path={self.name}/lan.sock,"
                             "remote.type=unix,remote.path=hub.sock",
                  "-device", f"virtio-net-device,netdev=lan,id=lan0,mac=52:54:00:1b:00:{self.number:02x}"]
+        for port in PORTS:
+            words += ["-chardev", f"socket,id={port},path={self.name}/{port}.sock,server=on,wait=off",
+                      "-device", f"virtserialport,chardev={port},name=org.tiebreak.{port}"]
         # The last device of this kind is the first that the kernel finds. Writes need not wait for this machine's own
         # disk: what the board has written is in the page cache, and outlives the emulator there.
         for name, path, mode in [*[(name, path, ",readonly=on") for name, path in disks], ("disk", f"{self.name}/disk", "")]:
@@ -185,9 +198,10 @@ class Machine:
             raise Down(f"{self.name} is running already")
         for left in self.directory.glob("*.sock"):
             left.unlink()
+        more = {"LD_PRELOAD": str(_slow()), "BOARD_SLOW": str(self.slow)} if self.slow > 1 else {}
         with open(self.directory / "errors", "w") as errors:
             process = subprocess.Popen(self.words(disks), cwd=self.directory.parent, stdin=subprocess.DEVNULL, stdout=errors,
-                                       stderr=errors, start_new_session=True)
+                                       stderr=errors, start_new_session=True, env={**os.environ, **more})
         self.pid_file.write_text(f"{process.pid}\n")
         # A process that has just become another program has no words yet.
         while process.poll() is None and not self.alive():
@@ -216,8 +230,8 @@ class Machine:
             while self.alive():
                 time.sleep(0.05)
 
-    def _connect(self, name, timeout):
-        """By way of the directory's descriptor: a socket's path has little room."""
+    def connect(self, name, timeout):
+        """Its socket `name`. By way of the directory's descriptor: a socket's path has little room."""
         folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -231,11 +245,11 @@ class Machine:
             os.close(folder)
 
     def serial(self):
-        return self._connect("serial.sock", None)
+        return self.connect("serial.sock", None)
 
     def qmp(self, command, **arguments):
         """One command of QEMU's machine protocol."""
-        with self._connect("qmp.sock", 30) as connection, connection.makefile("rw") as stream:
+        with self.connect("qmp.sock", 30) as connection, connection.makefile("rw") as stream:
             stream.readline()
             for message in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
                 stream.write(json.dumps(message) + "\n")
@@ -248,11 +262,18 @@ class Machine:
             return answer["return"]
 
     def freeze(self):
-        """Stops processors, devices and clock."""
+        """Stops processors, devices and clock: what no real board does."""
         self.qmp("stop")
 
     def thaw(self):
         self.qmp("cont")
+
+    def stall(self):
+        """Processors and devices stand still until `resume`; its clock has gone on then, as on a board of metal."""
+        os.kill(self.pid(), signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self.pid(), signal.SIGCONT)
 
     def cable(self, plugged):
         self.qmp("set_link", name="lan0", up=plugged)
@@ -262,7 +283,7 @@ class Machine:
         mark = secrets.token_hex(8)
         # systemctl's own patience is for machines that are not emulated.
         command = f"export SYSTEMD_BUS_TIMEOUT={timeout}s\n{command}"
-        with self._connect("command.sock", timeout) as connection:
+        with self.connect("command.sock", timeout) as connection:
             connection.sendall(f"{mark} {base64.b64encode(command.encode()).decode()}\n".encode())
             said, until = b"", time.monotonic() + timeout
             end = re.compile(rb"(?:\A|\n)" + mark.encode() + rb" begin\n(.*)\n" + mark.encode() + rb" (\d+)\n", re.S)

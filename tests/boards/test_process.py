@@ -150,42 +150,6 @@ def _(result):
         expect(0 <= int(words[4]) <= GONE_MS, f"{case}: gone {words[4]} ms after the deadline")
 
 
-# An initrd of 8 MiB from a card that takes its time: pieces of 1 MiB, each in far less than the lease.
-SLOW_CARD = """
-    modprobe dm-mod
-    modprobe dm-delay
-    truncate -s 16M card
-    loop=$(losetup -f)
-    losetup $loop $PWD/card
-    mke2fs $loop >/dev/null
-    echo "0 32768 delay $loop 0 20" | dmsetup create slow
-    dmsetup mknodes
-    blockdev --setra 64 /dev/mapper/slow
-    mkdir at
-    mount /dev/mapper/slow at
-    head -c 8M /dev/urandom >at/initrd
-    sync
-    echo 3 >/proc/sys/vm/drop_caches
-"""
-
-
-@lab.check("a start that takes longer than the lease takes its renewals", SLOW_CARD + """
-    parent spec.json lease=1500 starting=100,1500 await=BARE renew=1,0,400 gone; echo "PARENT $?"
-    echo 3 >/proc/sys/vm/drop_caches
-    parent spec.json lease=1500 await=BARE renew=1,0,400 gone; echo "PARENT $?"
-    umount at
-    dmsetup remove slow
-    losetup -d $loop
-""", files={"spec.json": spec(name="bare", kernel="/guest/bare", initrd="at/initrd", commandLine="idle", memoryMib=64)})
-def _(result):
-    words = result.expect_line("^STARTED after-ms [0-9]+ renewed [0-9]+").string.split()
-    expect(int(words[2]) > 1500, f"it started in {words[2]} ms, which is no test")
-    expect(int(words[4]) > 3, f"{words[4]} renewals were taken")
-    result.expect_order("^START .*running", "^HEARD BARE", "^GONE status 0x9", "^PARENT 0$")
-    # Without renewals that start is past its deadline.
-    result.expect_line("the VM ended without a word")
-
-
 @lab.check("a disk that hangs does not hold a VM past its deadline", """
     modprobe dm-mod
     truncate -s 16M disk

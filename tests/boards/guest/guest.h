@@ -31,7 +31,7 @@ struct word {
 };
 
 extern const struct word system_words[], block_words[], net_words[], vsock_words[], memory_words[],
-	cpu_words[], input_words[];
+	cpu_words[], input_words[], board_words[];
 
 /* Argument `index`, or `fallback` when there are fewer or it is empty. */
 const char *call_text(const struct call *call, int index, const char *fallback);

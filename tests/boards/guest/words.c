@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 static const struct word *const tables[] = {
-	system_words, block_words, net_words, vsock_words, memory_words, cpu_words, input_words,
+	system_words, block_words, net_words,	vsock_words,
+	memory_words, cpu_words,   input_words, board_words,
 };
 
 static const struct word *word_find(const char *name)

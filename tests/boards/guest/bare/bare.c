@@ -1,12 +1,17 @@
 /* bare.c: the smallest guest: says one line on the PL011 and does the one thing its command line
  * says.
  *
- * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, held. It runs
- * with the MMU off, on the first vCPU, a few microseconds after the VM starts: for what is to be
- * done to hundreds of VMs, or to one that does not cooperate.
+ * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, held, tick,
+ * tock. It runs with the MMU off, on the first vCPU, a few microseconds after the VM starts: for
+ * what is to be done to hundreds of VMs, or to one that does not cooperate.
  *
  * `held` has two interrupts pending and takes none, the virtual timer's level and an SGI to itself,
- * says HELD, waits for a character, and then says which the interrupt controller gives it. */
+ * says HELD, waits for a character, and then says which the interrupt controller gives it.
+ *
+ * `tick`: TICK n BOARD BEGUN AT, four a second, for ever; `tock`: one in four seconds. BEGUN and AT
+ * are of the board's own counter, that of all its guests; BEGUN tells one life of the VM from
+ * another. BOARD is the revision of the processor: the boards of watched.py have their numbers
+ * there. */
 #include <stdint.h>
 
 #define PL011 UINT64_C(0x09000000) /* hv/layout.h: LAYOUT_PL011 */
@@ -141,19 +146,27 @@ static void interrupt_end(int v3, uint64_t number)
 		*at(GICC + 0x10) = (uint32_t)number;
 }
 
-static void timer_set(uint64_t control)
+static void interrupts_begin(int v3)
 {
-	__asm__ volatile("msr cntv_cval_el0, xzr; msr cntv_ctl_el0, %0; isb" : : "r"(control));
+	if (v3)
+		interrupts_begin_v3();
+	else
+		interrupts_begin_v2();
+}
+
+/* Its condition is met from this count of the VM's own counter on. */
+static void timer_set(uint64_t control, uint64_t count)
+{
+	__asm__ volatile("msr cntv_cval_el0, %0; msr cntv_ctl_el0, %1; isb"
+			 :
+			 : "r"(count), "r"(control));
 }
 
 static void held(void)
 {
 	int v3 = has_v3(), tries;
-	if (v3)
-		interrupts_begin_v3();
-	else
-		interrupts_begin_v2();
-	timer_set(1);
+	interrupts_begin(v3);
+	timer_set(1, 0);
 	text_put("HELD\n");
 	while (*at(PL011 + UART_FR) & UART_EMPTY)
 		;
@@ -162,13 +175,63 @@ static void held(void)
 		if (number >= NONE)
 			continue;
 		if (number == TIMER)
-			timer_set(0);
+			timer_set(0, 0);
 		interrupt_end(v3, number);
 		text_put("TAKEN ");
 		number_put(number);
 		text_put("\n");
 	}
 	text_put("ALL\n");
+}
+
+/* The board's, not the VM's: KVM lets guests read it. */
+static uint64_t board_counter(void)
+{
+	uint64_t count;
+	__asm__ volatile("isb; mrs %0, cntpct_el0" : "=r"(count) : : "memory");
+	return count;
+}
+
+static void field_put(uint64_t number)
+{
+	text_put(" ");
+	number_put(number);
+}
+
+/* The timer's interrupt ends a wait though no handler takes it; one that is not enabled would not.
+ */
+static void rest(int v3, uint64_t counts)
+{
+	uint64_t control, number, now;
+
+	__asm__ volatile("isb; mrs %0, cntvct_el0" : "=r"(now));
+	timer_set(1, now + counts);
+	do {
+		__asm__ volatile("wfi; isb; mrs %0, cntv_ctl_el0" : "=r"(control) : : "memory");
+	} while (!(control & 4));
+	number = interrupt_take(v3);
+	timer_set(0, 0);
+	interrupt_end(v3, number);
+}
+
+static _Noreturn void ticks(uint64_t counts)
+{
+	uint64_t begun = board_counter(), processor, number;
+	int v3 = has_v3();
+
+	__asm__("mrs %0, midr_el1" : "=r"(processor));
+	interrupts_begin(v3);
+	while ((number = interrupt_take(v3)) < NONE)
+		interrupt_end(v3, number); /* the one to oneself */
+	for (uint64_t n = 1;; n++) {
+		text_put("TICK");
+		field_put(n);
+		field_put(processor & 15);
+		field_put(begun);
+		field_put(board_counter());
+		text_put("\n");
+		rest(v3, counts);
+	}
 }
 
 void bare_main(const uint32_t *tree, uint64_t counter)
@@ -189,6 +252,10 @@ void bare_main(const uint32_t *tree, uint64_t counter)
 		psci_call(PSCI_SYSTEM_RESET);
 	if (same(order, "held"))
 		held();
+	if (same(order, "tick"))
+		ticks(hz / 4);
+	if (same(order, "tock"))
+		ticks(hz * 4);
 	while (same(order, "spin"))
 		__asm__ volatile("" : : : "memory");
 	/* idle, or an order not known: returns to head.S, which waits for interrupts for ever. */
