@@ -22,6 +22,11 @@ static char *socket_path(const struct settings *s)
 	return mem_printf("%s/control.sock", s->run_dir);
 }
 
+static char *file_path(const struct settings *s)
+{
+	return mem_printf("%s/status", s->run_dir);
+}
+
 static int socket_address(const char *path, struct sockaddr_un *ret)
 {
 	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
@@ -64,7 +69,7 @@ int control_open(struct control *c, struct keeper *k, const struct settings *s, 
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
 		c->clients[i].fd = -1;
 	c->socket_path = socket_path(s);
-	c->file_path = mem_printf("%s/status", dir);
+	c->file_path = file_path(s);
 	if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
 		*ret_message = mem_printf("run-dir %s cannot be made: %s", dir, strerror(errno));
 		c->fd = -1;
@@ -292,4 +297,32 @@ bool control_status_held(const char *status, uint64_t now_ms)
 		return false;
 	memcpy(digits, at, strcspn(at, "\n"));
 	return text_to_u64(digits, 1, UINT64_MAX, &until_ms) == 0 && now_ms < until_ms;
+}
+
+bool control_status_left(const char *status)
+{
+	static const char held[] = "state=\"held\"\n";
+	static const char stopping[] = "state=\"stopping\"\n";
+
+	return strncmp(status, held, sizeof(held) - 1) == 0 ||
+	       strncmp(status, stopping, sizeof(stopping) - 1) == 0;
+}
+
+bool control_left(const struct settings *s)
+{
+	char *path = file_path(s);
+	char *text = NULL;
+	bool left = file_read(path, ANSWER_MAX, &text) == 0 && control_status_left(text);
+
+	free(text);
+	free(path);
+	return left;
+}
+
+void control_forget(const struct settings *s)
+{
+	char *path = file_path(s);
+
+	unlink(path);
+	free(path);
 }

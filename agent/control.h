@@ -45,3 +45,9 @@ void control_file(struct control *c);
 int control_ask(const struct settings *s, const char *line, char **ret_answer);
 /* Does the text of a status say that the lease is held, as of now (boot clock)? Pure. */
 bool control_status_held(const char *status, uint64_t now_ms);
+/* Had the agent that left this text the lease, and ended out of order? Pure. */
+bool control_status_left(const char *status);
+/* The same of the file in RUN-DIR; false if there is none, as after a start of the machine. */
+bool control_left(const struct settings *s);
+/* What it had started was stopped: takes the file away. Not while an agent runs. */
+void control_forget(const struct settings *s);

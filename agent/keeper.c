@@ -13,158 +13,72 @@
 #include "lib/mem.h"
 #include "lib/text.h"
 
-static const char *const hook_names[] = {"", "on-gain", "on-loss", "on-loss-failed"};
+/* --- what the duty says --- */
 
-static void want_update(struct keeper *k)
+static void out_news(struct keeper *k, const struct duty_out *out)
 {
-	bool paused = k->pause_until_ms > clock_boottime_ms();
-
-	if (!paused)
-		k->pause_until_ms = 0;
-	witness_agent_want(k->agent, k->phase == KEEPER_RUNNING && k->wish && !paused);
+	if (out->gain_failed)
+		log_error("gain-failed",
+			  "on-gain failed: the lease is given back, and asked for again in %d s",
+			  DUTY_GAIN_AGAIN_MS / 1000);
+	if (out->waits)
+		log_error("start-waits",
+			  "on-loss failed, or there is none: what an earlier run started may still "
+			  "run here, so the boards hear nothing from this node until its lease is "
+			  "over, %llu s after the start",
+			  (unsigned long long)(k->settings->lease_ms + 999) / 1000);
+	if (out->stopped)
+		log_notice("stopped", "nothing uses the lease of epoch %llu any more",
+			   (unsigned long long)k->epoch);
 }
 
-/* --- hooks --- */
-
-static const char *hook_command(const struct keeper *k, enum keeper_hook which)
+static void hook_problem(struct keeper *k, enum duty_hook which, const char *what)
 {
-	switch (which) {
-	case HOOK_GAIN:
-		return k->settings->on_gain;
-	case HOOK_LOSS:
-		return k->settings->on_loss;
-	case HOOK_LOSS_FAILED:
-		return k->settings->on_loss_failed;
-	default:
-		return NULL;
-	}
+	snprintf(k->problem, sizeof(k->problem), "%s %s", hook_names[which], what);
+	log_error("hook-failed", "%s", k->problem);
 }
 
-/* False: there is none, or it could not be started. */
-static bool hook_run(struct keeper *k, enum keeper_hook which, uint64_t time_ms)
+/* Carries it out. The library may call on_gained and on_lost meanwhile: it comes last. */
+static void obey(struct keeper *k, const struct duty_out *first)
 {
-	static const char *const events[] = {"", "gain", "loss", "loss-failed"};
-	const struct hook_call call = {.command = hook_command(k, which),
-				       .event = events[which],
-				       .settings = k->settings,
-				       .epoch = k->epoch,
-				       .time_ms = time_ms};
+	struct duty_out out = *first;
+	bool stopped = out.stopped;
 	int rv;
 
-	if (call.command == NULL)
-		return false;
-	rv = hook_start(&k->hook, &call, clock_boottime_ms());
-	if (rv != 0) {
-		snprintf(k->problem, sizeof(k->problem), "%s could not be started: %s",
-			 hook_names[which], strerror(-rv));
-		log_error("hook-failed", "%s", k->problem);
-		return false;
+	for (;;) {
+		out_news(k, &out);
+		rv = hook_obey(&k->hook, &out, k->settings, k->epoch);
+		if (rv == 0)
+			break;
+		hook_problem(k, out.run, strerror(-rv));
+		out = (struct duty_out){0};
+		duty_hook_ended(&k->duty, false, clock_boottime_ms(), &out);
+		stopped |= out.stopped;
 	}
-	k->running = which;
-	return true;
+	if (stopped)
+		witness_agent_stopped(k->agent);
+	witness_agent_want(k->agent, duty_wants(&k->duty));
 }
 
-static void lost_over(struct keeper *k)
+static void duty_look(struct keeper *k)
 {
-	k->lost = false;
-	k->loss_failed = false;
-	log_notice("stopped", "nothing uses the lease of epoch %llu any more",
-		   (unsigned long long)k->epoch);
-	witness_agent_stopped(k->agent);
-	want_update(k);
-}
-
-/* How long on-loss has: all there is, or two thirds if something must follow it. */
-static uint64_t loss_time(const struct keeper *k, uint64_t left_ms)
-{
-	uint64_t time = left_ms > KEEPER_SPARE_MS ? left_ms - KEEPER_SPARE_MS : 0;
-
-	if (k->settings->on_loss_failed != NULL)
-		time = time * 2 / 3;
-	/* Too late is no reason not to stop it. */
-	return time > KEEPER_SPARE_MS ? time : KEEPER_SPARE_MS;
-}
-
-static void loss_start(struct keeper *k, uint64_t left_ms)
-{
-	if (k->settings->on_loss == NULL) {
-		if (k->lost)
-			lost_over(k);
-	} else if (!hook_run(k, HOOK_LOSS, loss_time(k, left_ms))) {
-		k->loss_failed = true;
-	}
-}
-
-static uint64_t stop_time(const struct keeper *k)
-{
-	return k->settings->stop_ms != 0 ? k->settings->stop_ms : k->settings->lease_ms / 4;
-}
-
-static void running_begin(struct keeper *k)
-{
-	if (k->phase == KEEPER_STARTING)
-		k->phase = KEEPER_RUNNING;
-	want_update(k);
-}
-
-static void gain_ended(struct keeper *k, bool good)
-{
-	if (good || k->lost)
-		return;
-	k->pause_until_ms = clock_boottime_ms() + KEEPER_GAIN_AGAIN_MS;
-	log_error("gain-failed",
-		  "on-gain failed: the lease is given back, and asked for again in "
-		  "%d s",
-		  KEEPER_GAIN_AGAIN_MS / 1000);
-	want_update(k);
-}
-
-static void loss_ended(struct keeper *k, bool good)
-{
+	struct duty_out out = {0};
+	enum duty_hook which = k->duty.running;
 	uint64_t now = clock_boottime_ms();
-	uint64_t left = k->lost_end_ms > now ? k->lost_end_ms - now : 0;
-
-	if (!k->lost) { /* the one at the start */
-		running_begin(k);
-		return;
-	}
-	if (good) {
-		lost_over(k);
-		return;
-	}
-	k->loss_failed = true;
-	hook_run(k, HOOK_LOSS_FAILED, left > KEEPER_SPARE_MS ? left : stop_time(k));
-}
-
-static void hook_look(struct keeper *k)
-{
-	enum keeper_hook which = k->running;
 	bool good;
 
-	if (!hook_ended(&k->hook, clock_boottime_ms(), &good))
-		return;
-	k->running = HOOK_NONE;
-	if (!good) {
-		snprintf(k->problem, sizeof(k->problem), "%s failed or was killed",
-			 hook_names[which]);
-		log_error("hook-failed", "%s", k->problem);
+	if (hook_ended(&k->hook, &good)) {
+		if (!good)
+			hook_problem(k, which, "failed or was killed");
+		duty_hook_ended(&k->duty, good, now, &out);
+		obey(k, &out);
+		out = (struct duty_out){0};
+		which = k->duty.running;
 	}
-	switch (which) {
-	case HOOK_GAIN:
-		gain_ended(k, good);
-		break;
-	case HOOK_LOSS:
-		loss_ended(k, good);
-		break;
-	default:
-		break;
-	}
-	/* A loss came while something else ran. */
-	if (k->lost && k->running == HOOK_NONE && which == HOOK_GAIN) {
-		uint64_t now = clock_boottime_ms();
-
-		loss_start(k, k->lost_end_ms > now ? k->lost_end_ms - now : 0);
-	}
+	duty_tick(&k->duty, now, &out);
+	if (out.abandon)
+		hook_problem(k, which, "was killed and does not go away");
+	obey(k, &out);
 }
 
 /* --- what the library says --- */
@@ -172,30 +86,27 @@ static void hook_look(struct keeper *k)
 static void on_gained(void *arg, uint64_t epoch)
 {
 	struct keeper *k = arg;
+	struct duty_out out = {0};
 
 	k->epoch = epoch;
 	k->problem[0] = '\0';
 	log_notice("gained", "this node holds the lease of %s, epoch %llu", k->settings->site,
 		   (unsigned long long)epoch);
-	if (k->settings->on_gain != NULL && !hook_run(k, HOOK_GAIN, 0))
-		gain_ended(k, false);
+	duty_gained(&k->duty, clock_boottime_ms(), &out);
+	obey(k, &out);
 }
 
 static void on_lost(void *arg, uint64_t epoch, uint32_t left_ms)
 {
 	struct keeper *k = arg;
+	struct duty_out out = {0};
 
-	k->lost = true;
-	k->loss_failed = false;
-	k->lost_end_ms = clock_boottime_ms() + left_ms;
 	log_notice("losing", "the lease of epoch %llu ends in %u ms", (unsigned long long)epoch,
 		   left_ms);
 	if (left_ms == 0)
 		log_error("late", "the lease is over already: this program was not run in time");
-	if (k->running == HOOK_GAIN)
-		hook_kill(&k->hook); /* on-loss follows when it is gone */
-	else
-		loss_start(k, left_ms);
+	duty_lost(&k->duty, left_ms, clock_boottime_ms(), &out);
+	obey(k, &out);
 }
 
 static void on_news(void *arg, const char *text)
@@ -249,7 +160,7 @@ int keeper_generation(struct keeper *k, uint64_t generation)
 }
 
 int keeper_open(struct keeper *k, const struct settings *s, const char *certificate,
-		const char *key, const char *ca, char **ret_message)
+		const char *key, const char *ca, bool left, char **ret_message)
 {
 	char host[WITNESS_AGENT_NODES + 1] = "";
 	char why[WITNESS_AGENT_TEXT] = "";
@@ -270,9 +181,14 @@ int keeper_open(struct keeper *k, const struct settings *s, const char *certific
 		.lost = on_lost,
 		.news = on_news,
 	};
+	struct duty_terms terms = {.lease_ms = s->lease_ms,
+				   .stop_ms = s->stop_ms != 0 ? s->stop_ms : s->lease_ms / 4,
+				   .left = left,
+				   .wish = s->acquire};
+	struct duty_out out = {0};
 	int rv;
 
-	*k = (struct keeper){.settings = s, .wish = s->acquire};
+	*k = (struct keeper){.settings = s};
 	gethostname(host, sizeof(host) - 1);
 	rv = beacon_open(s, clock_boottime_ms(), &k->beacon, ret_message);
 	if (rv != 0)
@@ -284,8 +200,9 @@ int keeper_open(struct keeper *k, const struct settings *s, const char *certific
 		return rv;
 	}
 	generation_load(k);
-	if (s->on_loss == NULL || !hook_run(k, HOOK_LOSS, stop_time(k)))
-		running_begin(k);
+	hook_terms(s, terms.has);
+	duty_begin(&k->duty, &terms, clock_boottime_ms(), &out);
+	obey(k, &out);
 	return 0;
 }
 
@@ -307,42 +224,31 @@ static void due_add(int *timeout_ms, uint64_t due, uint64_t now)
 unsigned keeper_poll(struct keeper *k, struct pollfd fds[2], int *timeout_ms)
 {
 	uint64_t now = clock_boottime_ms();
-	unsigned count = (unsigned)witness_agent_poll(k->agent, fds, timeout_ms);
+	unsigned count = 0;
 
+	*timeout_ms = -1;
+	if (duty_speaks(&k->duty))
+		count = (unsigned)witness_agent_poll(k->agent, fds, timeout_ms);
 	if (k->beacon != NULL)
 		fds[count++] = (struct pollfd){.fd = beacon_fd(k->beacon), .events = POLLIN};
 	due_add(timeout_ms, beacon_due(k->beacon), now);
-	if (k->hook.pid != 0 && !k->hook.killed)
-		due_add(timeout_ms, k->hook.deadline_ms, now);
-	if (k->loss_failed)
-		due_add(timeout_ms, k->lost_end_ms, now);
-	if (k->pause_until_ms != 0)
-		due_add(timeout_ms, k->pause_until_ms, now);
-	if (k->phase == KEEPER_ENDING)
-		due_add(timeout_ms, k->end_by_ms, now);
+	due_add(timeout_ms, duty_due(&k->duty), now);
 	return count;
 }
 
 void keeper_turn(struct keeper *k)
 {
-	uint64_t now;
-
-	witness_agent_turn(k->agent);
-	hook_look(k);
-	now = clock_boottime_ms();
-	if (k->loss_failed && now >= k->lost_end_ms && k->running == HOOK_NONE)
-		lost_over(k);
-	if (k->pause_until_ms != 0 && now >= k->pause_until_ms)
-		want_update(k);
-	beacon_turn(k->beacon, now);
+	if (duty_speaks(&k->duty))
+		witness_agent_turn(k->agent);
+	duty_look(k);
+	beacon_turn(k->beacon, clock_boottime_ms());
 	report(k);
 }
 
 void keeper_wish(struct keeper *k, bool wanted)
 {
-	k->wish = wanted;
-	k->pause_until_ms = 0;
-	want_update(k);
+	duty_wish(&k->duty, wanted);
+	witness_agent_want(k->agent, duty_wants(&k->duty));
 }
 
 int keeper_reload(struct keeper *k, char why[WITNESS_AGENT_TEXT])
@@ -362,19 +268,13 @@ int keeper_reload(struct keeper *k, char why[WITNESS_AGENT_TEXT])
 
 void keeper_end(struct keeper *k)
 {
-	if (k->phase == KEEPER_ENDING)
-		return;
-	k->phase = KEEPER_ENDING;
-	k->end_by_ms = clock_boottime_ms() + k->settings->lease_ms + KEEPER_END_MS;
-	want_update(k);
+	duty_end(&k->duty, clock_boottime_ms());
+	witness_agent_want(k->agent, duty_wants(&k->duty));
 }
 
 bool keeper_over(const struct keeper *k)
 {
-	if (k->phase != KEEPER_ENDING)
-		return false;
-	return (!k->lost && k->running == HOOK_NONE && witness_agent_idle(k->agent)) ||
-	       clock_boottime_ms() >= k->end_by_ms;
+	return duty_over(&k->duty, witness_agent_idle(k->agent), clock_boottime_ms());
 }
 
 /* Values of others: nothing in them may end the line or the quotes. */
@@ -394,7 +294,11 @@ void keeper_status(const struct keeper *k, struct buf *out)
 	struct witness_agent_status s;
 
 	witness_agent_status(k->agent, &s);
-	text_line(out, "state", words[s.state]);
+	/* Until what an earlier run left has stopped, the file must go on to say so: the next start
+	 * after an early end of this one looks there. */
+	text_line(out, "state",
+		  words[duty_speaks(&k->duty) || !k->duty.terms.left ? s.state
+								     : WITNESS_AGENT_STOPPING]);
 	text_line(out, "site", k->settings->site);
 	buf_printf(out, "node=%u\nepoch=%llu\nuntil_boot_ms=%llu\n", k->settings->node,
 		   (unsigned long long)s.epoch, (unsigned long long)s.until_ms);
@@ -404,6 +308,6 @@ void keeper_status(const struct keeper *k, struct buf *out)
 	text_line(out, "connected", s.connected ? "yes" : "no");
 	text_line(out, "board", s.board);
 	text_line(out, "why", s.why);
-	text_line(out, "hook", hook_names[k->running]);
+	text_line(out, "hook", hook_names[k->duty.running]);
 	text_line(out, "problem", k->problem);
 }

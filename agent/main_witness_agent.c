@@ -49,7 +49,7 @@ static const char usage[] =
 	"  generation N    generation of this node's data, for the policy \"generation\"\n"
 	"  renew           a new key and certificate for a node that is enrolled; the lease is "
 	"kept\n"
-	"  loss            runs on-loss, as the service does after the daemon has died\n"
+	"  loss            runs on-loss, as the service does after the daemon has ended\n"
 	"\n"
 	"  --config FILE   settings (default /etc/tiebreak/witness-agent.conf)\n"
 	"  --set KEY=VALUE one setting, over the file (repeatable)\n"
@@ -220,6 +220,8 @@ static void loop_run(struct keeper *k, struct control *c, struct renewer *r, int
 		poll(fds, count, timeout_ms);
 		keeper_turn(k);
 		signals_read(signals, k);
+		/* First the file: a run after this one must know what was told to others. */
+		control_file(c);
 		control_turn(c);
 		control_file(c);
 		renewer_turn(r, clock_boottime_ms(), clock_realtime_ms());
@@ -254,7 +256,7 @@ static int daemon_start(const struct settings *s, const struct identity_files *i
 	 * holds the lease. */
 	rv = control_open(c, k, s, &message);
 	if (rv == 0)
-		rv = keeper_open(k, s, id->certificate, id->key, id->ca, &message);
+		rv = keeper_open(k, s, id->certificate, id->key, id->ca, control_left(s), &message);
 	if (rv != 0)
 		log_error("start-failed", "%s", message);
 	free(message);
@@ -358,25 +360,44 @@ static int command_generation(const struct settings *s, const char *number)
 	return command_change(s, line);
 }
 
-/* Until the lease of the agent that died is over, or for its stop time. */
+/* What a daemon does first at its start, and no more: the service runs it after one has ended. */
 static int command_loss(const struct settings *s)
 {
-	const struct hook_call call = {
-		.command = s->on_loss,
-		.event = "loss",
-		.settings = s,
-		.time_ms = s->stop_ms != 0 ? s->stop_ms : s->lease_ms / 4,
-	};
+	struct duty_terms terms = {.lease_ms = s->lease_ms,
+				   .stop_ms = s->stop_ms != 0 ? s->stop_ms : s->lease_ms / 4,
+				   .left = control_left(s)};
+	struct duty duty;
+	struct duty_out out = {0};
 	struct hook hook = {0};
-	bool good = false;
+	char *answer = NULL;
+	bool well = true;
+	bool good;
 
-	if (s->on_loss == NULL)
-		return EXIT_SUCCESS;
-	if (hook_start(&hook, &call, clock_boottime_ms()) != 0)
-		return EXIT_FAILURE;
-	while (!hook_ended(&hook, clock_boottime_ms(), &good))
-		usleep(10000);
-	return good ? EXIT_SUCCESS : EXIT_FAILURE;
+	hook_terms(s, terms.has);
+	duty_begin(&duty, &terms, clock_boottime_ms(), &out);
+	duty_end(&duty, clock_boottime_ms());
+	for (;;) {
+		bool started = hook_obey(&hook, &out, s, 0) == 0;
+
+		well &= started && !out.abandon;
+		out = (struct duty_out){0};
+		if (!started)
+			duty_hook_ended(&duty, false, clock_boottime_ms(), &out);
+		else if (duty_over(&duty, true, clock_boottime_ms()))
+			break;
+		else
+			usleep(10000);
+		if (hook_ended(&hook, &good)) {
+			well &= good;
+			duty_hook_ended(&duty, good, clock_boottime_ms(), &out);
+		} else {
+			duty_tick(&duty, clock_boottime_ms(), &out);
+		}
+	}
+	if (well && s->on_loss != NULL && control_ask(s, "status", &answer) != 0)
+		control_forget(s);
+	free(answer);
+	return well ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int command_renew(const struct settings *s)

@@ -21,6 +21,10 @@
  *         witness_agent_turn(wa);
  *     }
  *
+ * Whatever an earlier process has left that uses the lease must have stopped before the first turn:
+ * from then on the boards are told that nothing uses it. If that is not known, wait for lease_ms
+ * first.
+ *
  * Time is CLOCK_BOOTTIME. The loop must turn in time: what is late in the loop is late in `lost`,
  * and stop_ms is all there is between `lost` and the end of the lease.
  *

@@ -139,17 +139,23 @@ static void site_zone(struct alarm_set *set, const struct alarm_site *site)
 	}
 }
 
+bool alarm_late(uint32_t rtt_ms, uint32_t within_ms, bool was)
+{
+	return (uint64_t)rtt_ms * (ALARM_LATE_PART + (unsigned)was) >= within_ms;
+}
+
 static void site_late(struct alarm_set *set, const struct alarm_site *site)
 {
 	for (unsigned i = 0; i < site->count; i++) {
 		const struct alarm_site_node *n = &site->nodes[i];
 
-		if (n->rtt_ms == 0 || (uint64_t)n->rtt_ms * ALARM_LATE_PART < n->heartbeat_ms)
+		if (n->rtt_ms == 0 || !alarm_late(n->rtt_ms, n->within_ms, false))
 			continue;
 		alarm_found(set, "site-late", site->name,
 			    "a round trip to node %" PRIu32 " of site %s takes %" PRIu32
-			    " ms, and its heartbeat is %" PRIu32 " ms: it is near its timeout",
-			    n->node_id, site->name, n->rtt_ms, n->heartbeat_ms);
+			    " ms, and an answer must come within %" PRIu32
+			    " ms: it is near its timeout",
+			    n->node_id, site->name, n->rtt_ms, n->within_ms);
 		return;
 	}
 }

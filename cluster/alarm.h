@@ -22,13 +22,17 @@ enum {
 	ALARM_EXPIRY_PART = 6, /* the last sixth of a certificate's life */
 };
 
+/* Is a round trip near the time in which it must come? `was`: it was so far; that is over when it
+ * is clearly better, not when it wavers. */
+bool alarm_late(uint32_t rtt_ms, uint32_t within_ms, bool was);
+
 struct alarm_site_node {
 	uint32_t node_id;
 	const char *address; /* "10.0.0.1:34346" */
 	uint64_t board;
 	const char *board_zone; /* "" none */
 	uint32_t rtt_ms; /* 0: no trouble */
-	uint32_t heartbeat_ms;
+	uint32_t within_ms; /* an answer must come: the heartbeat, or a part of an agent's lease */
 };
 
 struct alarm_site {
@@ -38,7 +42,7 @@ struct alarm_site {
 	uint64_t missing_ms; /* for so long not all are attached; 0: all are */
 	const struct alarm_site_node *nodes;
 	unsigned count;
-	bool agents; /* its nodes run witness-agent: no round trips are known of them */
+	bool agents; /* its nodes run witness-agent */
 };
 
 struct alarm_board {

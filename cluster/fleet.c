@@ -806,7 +806,7 @@ static void event_vote_reply(struct fleet *f, struct session *s, const Tb__DoorV
 	if (s->ticket == 0 || reply->ticket != s->ticket)
 		return;
 	s->ticket = 0;
-	session_proven(s, true);
+	session_proven(f, s, true);
 	if (s->last_result == TB__VOTE__VOTE_NACK) {
 		if (s->agent && s->may_hold)
 			lease_released(f, s);
@@ -872,7 +872,7 @@ static void event_of_session(struct fleet *f, struct session *s, const Tb__DoorE
 		f->nonsense++;
 		return;
 	}
-	session_proven(s, false);
+	session_proven(f, s, false);
 	switch (event->what_case) {
 	case TB__DOOR_EVENT__WHAT_LIST:
 		event_list(f, s, event->list);

@@ -110,6 +110,7 @@ static void site_set_grant(struct site *s, const Tb__Grant *g)
 				: (struct arbiter_ring){0};
 	s->handover_ms = g->handover_ms;
 	s->grant_lease = g->lease;
+	s->grant_instance = g->instance;
 	s->grant_generation = g->generation;
 	s->noted_generation = g->generation;
 	s->noting = 0;
@@ -122,13 +123,14 @@ static void site_fear_unknown(struct fleet *f, struct site *s)
 
 	if (until <= f->now_ms)
 		return;
-	s->proof_ms = f->unknown_until_ms + hash_string(s->name) % FLEET_PROOF_SPREAD_MS;
+	s->proof_ms = f->unknown_until_ms + s->id % FLEET_PROOF_SPREAD_MS;
 	for (unsigned i = 0; i < s->grant_nodes.count; i++) {
 		struct member *m = site_member_add(f, s, s->grant_nodes.ids[i]);
 
 		if (m != NULL && m->hold_until_ms < until) {
 			m->hold_until_ms = until;
 			m->hold_ring = s->grant_ring;
+			m->hold_instance = s->grant_instance;
 		}
 	}
 }
@@ -302,12 +304,31 @@ void session_vote(struct fleet *f, struct session *s, Tb__Vote vote)
 		s->may_hold = true;
 }
 
-void session_proven(struct session *s, bool answered)
+/* What is feared of the node is held by another process than the one that is attached. */
+static bool hold_foreign(const struct fleet *f, const struct member *m)
+{
+	return member_feared(f, m) && m->session != NULL && m->session->agent &&
+	       m->hold_instance != 0 && m->hold_instance != m->session->instance &&
+	       !FLEET_FAULTY(FLEET_FAULT_ANY_INSTANCE);
+}
+
+void session_proven(const struct fleet *f, struct session *s, bool answered)
 {
 	struct member *m = site_member(s->site, s->node_id);
 
+	if (hold_foreign(f, m))
+		return;
 	if (answered ? s->proving : s->settled)
 		m->hold_until_ms = 0;
+}
+
+/* The session may hold what its member is feared for from now on. */
+static void hold_note(const struct fleet *f, struct member *m, const struct session *s)
+{
+	bool other =
+		member_feared(f, m) && m->hold_instance != 0 && m->hold_instance != s->instance;
+
+	m->hold_instance = other ? HOLD_OF_SEVERAL : s->instance;
 }
 
 void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enum member_gone gone)
@@ -322,6 +343,8 @@ void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enu
 
 		assert(m != NULL && m->session == s);
 		m->session = NULL;
+		if (s->may_hold && hold_until_ms > f->now_ms)
+			hold_note(f, m, s);
 		if (s->may_hold && hold_until_ms > m->hold_until_ms) {
 			m->hold_until_ms = hold_until_ms;
 			m->hold_ring = s->ring.seq > s->result_ring.seq ? s->ring : s->result_ring;
@@ -364,6 +387,7 @@ struct outcome {
 	const struct member *blocker; /* one of them: absent, with the latest end, goes first */
 	bool lease; /* of agents */
 	uint64_t generation; /* of the winner's data */
+	uint64_t instance; /* of the winner's agent */
 	uint64_t again_ms; /* duration: the decision may change then without news; 0: never */
 };
 
@@ -409,7 +433,7 @@ static bool ring_outdated(const struct arbiter_ring *ring, const struct arbiter_
 /* Whatever it holds does no harm to the winner. */
 static bool member_harmless(const struct fleet *f, const struct outcome *o, const struct member *m)
 {
-	return node_ids_has(&o->nodes, m->node_id) &&
+	return node_ids_has(&o->nodes, m->node_id) && !hold_foreign(f, m) &&
 	       !(member_feared(f, m) && ring_outdated(&o->ring, &m->hold_ring));
 }
 
@@ -423,7 +447,8 @@ static void site_find_blockers(const struct fleet *f, const struct site *s, stru
 
 		if (member_harmless(f, o, m))
 			continue;
-		if (member_feared(f, m) && (m->session == NULL || !fleet_settled(f))) {
+		if (member_feared(f, m) &&
+		    (m->session == NULL || !fleet_settled(f) || hold_foreign(f, m))) {
 			if (o->absent++ == 0 || m->hold_until_ms > o->blocker->hold_until_ms)
 				o->blocker = m;
 		} else if (m->session != NULL && (m->session->may_hold || member_feared(f, m))) {
@@ -453,6 +478,7 @@ static void site_decide_lease(const struct fleet *f, const struct site *s, struc
 	o->ring = winner->ring;
 	o->nodes = winner->members;
 	o->generation = winner->generation;
+	o->instance = winner->instance;
 	site_find_blockers(f, s, o);
 }
 
@@ -497,7 +523,7 @@ static bool session_wins(const struct outcome *o, const struct session *x)
 static void session_refuse(struct fleet *f, const struct outcome *o, const struct member *m)
 {
 	struct session *x = m->session;
-	bool feared = member_feared(f, m) && fleet_settled(f);
+	bool feared = member_feared(f, m) && fleet_settled(f) && !hold_foreign(f, m);
 
 	/* It has not asked yet, and a client ends for good if it is told before that. */
 	if (x->members.ids == NULL)
@@ -588,6 +614,7 @@ static void site_propose(struct fleet *f, struct site *s, const struct outcome *
 	g->handover_ms = site_handover_ms(s, o);
 	g->lease = o->lease;
 	g->generation = o->generation;
+	g->instance = o->instance;
 	tb__grant_set__init(set);
 	set->grant = g;
 	set->after_epoch = s->epoch;
@@ -805,6 +832,13 @@ static void blocker_text(const struct fleet *f, const struct member *m, const ch
 	uint64_t left = m->hold_until_ms > f->now_ms ? m->hold_until_ms - f->now_ms : 0;
 	unsigned long long seconds = (left + 999) / 1000;
 
+	if (hold_foreign(f, m)) {
+		snprintf(text, size,
+			 "an earlier start of the agent of node %u, or another machine with its "
+			 "id, may have the %s, which ends in %llu s",
+			 m->node_id, what, seconds);
+		return;
+	}
 	if (m->session != NULL) {
 		snprintf(text, size, "waiting for node %u to confirm that it lost the %s",
 			 m->node_id, what);
@@ -963,7 +997,8 @@ bool fleet_site_watch(const struct fleet *f, const char *name, struct fleet_watc
 				.board = x->door,
 				.board_zone = "",
 				.rtt_ms = x->rtt_ms,
-				.heartbeat_ms = x->heartbeat_ms,
+				.within_ms = x->agent ? x->lease_ms / LEASE_ANSWER_PARTS
+						      : x->heartbeat_ms,
 			};
 	}
 	return true;

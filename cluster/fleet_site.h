@@ -23,7 +23,9 @@
  * differences are in fleet_lease.c. There a "ring" stands for one claim of one node: its
  * members are that node, and a new claim has a greater sequence than every grant before it. An
  * agent keeps its lease when its connection is lost, so only a confirmed refusal or its timeout
- * ends what it may hold.
+ * ends what it may hold. And it is one process that holds it: another one with the same node id (an
+ * agent that was started again, a machine that was cloned) can neither confirm for it nor go on
+ * with what it holds. That ends by time.
  *
  * A decision takes effect in this order, and each step waits for the one before:
  *   1. holders outside the winning ring that cannot be asked (not attached, or no full lease since
@@ -112,11 +114,15 @@ struct session {
 	char *name;
 };
 
+#define HOLD_OF_SEVERAL UINT64_MAX
+
 struct member {
 	uint32_t node_id;
 	struct session *session; /* NULL: not attached */
 	uint64_t hold_until_ms; /* see above; in the past: nothing is feared */
 	struct arbiter_ring hold_ring; /* the newest that it may hold the vote for */
+	/* Of agents: the instance that holds; 0: not known, HOLD_OF_SEVERAL: more than one. */
+	uint64_t hold_instance;
 	enum member_gone {
 		GONE_UNKNOWN,
 		GONE_CLOSED,
@@ -143,6 +149,7 @@ struct site {
 	struct node_ids grant_nodes;
 	uint32_t handover_ms;
 	bool grant_lease; /* to an agent */
+	uint64_t grant_instance; /* that agent's; 0: not known */
 	uint64_t grant_generation; /* committed, or what the holder has said since */
 	uint64_t noted_generation; /* committed */
 	uint64_t noting; /* a LeaseNote of this generation is on its way; 0: none */
@@ -218,8 +225,9 @@ struct member *site_member_add(struct fleet *f, struct site *s, uint32_t node_id
 
 void session_vote(struct fleet *f, struct session *s, Tb__Vote vote);
 uint32_t session_own_timeout_ms(const struct session *s);
-/* The client gave a sign of life on this session: see the top of this file. */
-void session_proven(struct session *s, bool answered);
+/* The client gave a sign of life on this session: see the top of this file. For what another
+ * instance of an agent holds it proves nothing. */
+void session_proven(const struct fleet *f, struct session *s, bool answered);
 /* Takes it from its site, door and index and frees it. If it may hold the vote, it does so until
  * hold_until_ms. The site is not settled. */
 void session_end(struct fleet *f, struct session *s, uint64_t hold_until_ms, enum member_gone gone);
@@ -273,6 +281,7 @@ enum fleet_fault {
 	FLEET_FAULT_IGNORE_LEASE,
 	FLEET_FAULT_CLOSED_IS_RELEASED,
 	FLEET_FAULT_DRAIN_FORGETS,
+	FLEET_FAULT_ANY_INSTANCE,
 };
 extern enum fleet_fault fleet_fault;
 #define FLEET_FAULTY(what) (fleet_fault == (what))

@@ -52,6 +52,7 @@ enum {
 
 	LEASE_MIN_MS = 3000, /* of sites with agents; a new leader needs most of it */
 	LEASE_MAX_MS = 120000,
+	LEASE_ANSWER_PARTS = 4, /* an agent waits for an answer for a lease divided by this */
 	HEARTBEAT_MIN_MS = 1000,
 	HEARTBEAT_MAX_MS = 120000,
 	LEASE_LENGTH_MS = 3000,

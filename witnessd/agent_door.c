@@ -1,9 +1,12 @@
 #include "witnessd/agent_door.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/alarm.h"
+#include "cluster/limits.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/list.h"
@@ -18,6 +21,7 @@ enum {
 	TICK_MS = 100,
 	QUEUE_BYTES_MAX = 64 << 10, /* of an agent that does not take its answers */
 	SWEEP_STEP = 400, /* sessions looked up per tick after a change of the model */
+	RTT_STEP = 20, /* sessions measured per tick */
 	EVENT_BATCH = 1024,
 };
 
@@ -54,8 +58,10 @@ struct agent_door {
 	uint64_t next_id;
 	struct list conns;
 	unsigned conn_count;
+	bool model_changed; /* and was not looked at yet */
 	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
 	unsigned sweep_left; /* to be looked up */
+	struct list *rtt; /* of conns: whose round trip is looked at next; the head: the first */
 	struct hash by_id;
 	struct deadlines deadlines;
 	struct agent_out out; /* events for the core are collected here; its wire is reused */
@@ -181,22 +187,42 @@ static bool may_act(struct agent_door *d)
 	return false;
 }
 
-/* A change that may concern open sessions is followed up some sessions per tick, since each costs
- * a look into the model. */
+/* The next one round the ring of conns, NULL: there are none. *at is where to go on. */
+static struct conn *conn_next(struct agent_door *d, struct list **at)
+{
+	struct list *found = *at != &d->conns ? *at : d->conns.next;
+
+	if (found == &d->conns)
+		return NULL;
+	*at = found->next;
+	return list_entry(found, struct conn, link);
+}
+
+/* A change that concerns open sessions is followed up some sessions per tick, since each costs a
+ * look into the model. It goes once round from where it is, not from the start: changes may come
+ * faster than it. */
 static void sweep_step(struct agent_door *d)
 {
-	for (unsigned i = 0; i < SWEEP_STEP && d->sweep_left > 0; i++) {
-		struct conn *c;
+	if (d->model_changed) {
+		int rv = d->up.concerns(d->up.arg);
 
+		d->model_changed = rv < 0;
+		if (rv > 0)
+			d->sweep_left = d->conn_count;
+	}
+	for (unsigned i = 0; i < SWEEP_STEP && d->sweep_left != 0; i++) {
+		struct list *here = d->sweep;
+		struct conn *c = conn_next(d, &d->sweep);
+		int rv = 0;
+
+		if (c != NULL && c->session.state != AGENT_CLOSED)
+			rv = d->up.revoked(d->up.arg, c->session.serial, c->issuer);
+		if (rv < 0) { /* it is looked up at the next tick */
+			d->sweep = here;
+			return;
+		}
 		d->sweep_left--;
-		if (d->sweep == &d->conns)
-			d->sweep = d->conns.next;
-		if (d->sweep == &d->conns)
-			return; /* nobody is left */
-		c = list_entry(d->sweep, struct conn, link);
-		d->sweep = d->sweep->next;
-		if (c->session.state == AGENT_CLOSED ||
-		    d->up.revoked(d->up.arg, c->session.serial, c->issuer) <= 0)
+		if (rv == 0)
 			continue;
 		log_agent(c, "agent-closed",
 			  "its certificate was revoked, or is of a CA that is believed no more");
@@ -206,8 +232,29 @@ static void sweep_step(struct agent_door *d)
 
 void agent_door_model_changed(struct agent_door *d)
 {
-	/* Once round from where it is, not from the start: changes may come faster than it. */
-	d->sweep_left = d->conn_count;
+	d->model_changed = true;
+}
+
+/* Some sessions per tick: is the round trip near the time in which an answer must come? Said when
+ * that begins and when it is over. */
+static void rtt_step(struct agent_door *d)
+{
+	for (unsigned i = 0; i < RTT_STEP && i < d->conn_count; i++) {
+		struct conn *c = conn_next(d, &d->rtt);
+		struct agent_session *s;
+		unsigned rtt_ms;
+		bool late;
+
+		if (c == NULL || c->session.state != AGENT_OPEN)
+			continue;
+		s = &c->session;
+		rtt_ms = stream_rtt_ms(c->stream);
+		late = alarm_late(rtt_ms, s->lease_ms / LEASE_ANSWER_PARTS, s->rtt_ms != 0);
+		if (late == (s->rtt_ms != 0))
+			continue;
+		s->rtt_ms = late ? rtt_ms : 0;
+		door_events_rtt(&d->out.events, s->id, s->rtt_ms);
+	}
 }
 
 static void door_tick(uv_timer_t *timer)
@@ -218,6 +265,7 @@ static void door_tick(uv_timer_t *timer)
 		return;
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	sweep_step(d);
+	rtt_step(d);
 }
 
 /* --- the stream's side --- */
@@ -247,6 +295,8 @@ static void on_closed(struct stream *s, enum stream_end how, const char *detail)
 					      : TB__DOOR_CLOSED__REASON__BY_DOOR);
 	if (d->sweep == &c->link)
 		d->sweep = c->link.next;
+	if (d->rtt == &c->link)
+		d->rtt = c->link.next;
 	hash_remove(&d->by_id, &c->by_id);
 	list_remove(&c->link);
 	d->conn_count--;
@@ -271,6 +321,16 @@ static void nobody_closed(struct stream *s, enum stream_end end, const char *det
 }
 
 static const struct stream_events nobody_events = {.data = nobody_data, .closed = nobody_closed};
+
+/* Why no more agents are taken. */
+static const char *limit_text(const struct agent_door *d, char text[128])
+{
+	snprintf(text, 128,
+		 "%u agents are attached already: no more are taken (sites.sessions-max, and the "
+		 "limit of open files)",
+		 d->sessions_max);
+	return text;
+}
 
 static void turn_away(struct agent_door *d, struct stream *s, const char *why)
 {
@@ -302,12 +362,13 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	char *site = NULL;
 	uint32_t node = 0;
 	char local[ADDRESS_TEXT];
+	char limit[128];
 	struct conn *c;
 
 	tls_session_peer(stream_tls(s), &peer);
 	why = certificate_problem(d, &peer, &site, &node);
 	if (why == NULL && d->conn_count >= d->sessions_max)
-		why = "too many agents (sites.sessions-max, and the limit of open files)";
+		why = limit_text(d, limit);
 	if (why == NULL && atomic_load(&d->up.view->drained))
 		why = "this board is drained";
 	if (why == NULL && (d->closing || !may_act(d)))
@@ -505,6 +566,7 @@ struct agent_door *agent_door_new(uv_loop_t *loop, struct mailbox *home, unsigne
 	d->next_id = (uint64_t)(boot >> 1) << 32 | 1;
 	list_init(&d->conns);
 	d->sweep = &d->conns;
+	d->rtt = &d->conns;
 	deadlines_init(&d->deadlines, d->seen_ms);
 	uv_timer_init(loop, &d->tick);
 	uv_prepare_init(loop, &d->flush);

@@ -27,6 +27,9 @@ struct agent_door_upcalls {
 	/* 0: not revoked; 1: revoked, or of a CA that is believed no more (`issuer` as in
 	 * tls_peer); negative: cannot be read. */
 	int (*revoked)(void *arg, const char *serial, uint64_t issuer);
+	/* After a change of the model: does it concern open sessions, so that `revoked` is to be
+	 * asked for each? 1 or 0; negative: cannot be read, it is asked again. */
+	int (*concerns)(void *arg);
 	/* Name of this board; valid until the next call. */
 	const char *(*board_name)(void *arg);
 	uint64_t (*clock_ms)(void *arg); /* boot clock; NULL: the real one */

@@ -73,6 +73,7 @@ static Tb__SiteNode *session_node(const struct agent_session *s, const struct ag
 	n->attempt = s->attempt;
 	n->name = mem_strdup(s->name);
 	n->claim = s->claim;
+	n->rtt_ms = s->rtt_ms;
 	return n;
 }
 

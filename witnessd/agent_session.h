@@ -44,6 +44,7 @@ struct agent_session {
 	/* of the hello and the claims after it */
 	char *name;
 	uint32_t lease_ms;
+	uint32_t rtt_ms; /* the door's measurement, if an answer may come too late; else 0 */
 	uint64_t instance;
 	uint64_t attempt;
 	uint32_t nodes[LIMIT_SITE_NODES];

@@ -373,6 +373,8 @@ void api_site_enroll_agent(struct api_call *call)
 	call->state = e;
 	call->state_free = enrolment_free;
 	rv = store_site_find(s, call->arg, &e->site);
+	if (rv == 0 && !api_site_visible(call, e->site))
+		rv = -ENOENT;
 	if (rv == -ENOENT) {
 		api_problem(call, 404, "POST /v1/sites creates one", "there is no site \"%s\"",
 			    call->arg);

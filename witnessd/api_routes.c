@@ -391,6 +391,7 @@ const struct api_route api_routes[] = {
 	 .summary = "A client certificate for corosync-qdevice and the piece of corosync.conf."},
 	{.method = "POST",
 	 .path = "/v1/sites/{name}:enroll-agent",
+	 .tenant = true,
 	 .role = API_OPERATOR,
 	 .own_agent = true,
 	 .request = &tb__agent_enroll_request__descriptor,

@@ -20,6 +20,15 @@ Tb__DoorEvent *door_events_add(struct door_events *q, uint64_t session,
 	return event;
 }
 
+void door_events_rtt(struct door_events *q, uint64_t session, uint32_t rtt_ms)
+{
+	Tb__DoorRtt *rtt = mem_alloc(sizeof(*rtt));
+
+	tb__door_rtt__init(rtt);
+	rtt->rtt_ms = rtt_ms;
+	door_events_add(q, session, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
+}
+
 Tb__DoorEvent **door_events_take(struct door_events *q, size_t *ret_count)
 {
 	Tb__DoorEvent **items = q->items;

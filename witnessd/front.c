@@ -261,6 +261,7 @@ static void identity_open(struct letter *letter)
 		return;
 	identity_take(f);
 	api_identity_changed(f->api);
+	f->agents_trail = (struct trail){0}; /* another CA may be believed: that concerns all */
 	agent_door_model_changed(f->agents);
 	front_links_check(f);
 }
@@ -390,6 +391,16 @@ static int agents_revoked(void *arg, const char *serial, uint64_t issuer)
 	return rv;
 }
 
+static int agents_concerns(void *arg)
+{
+	static const char *const types[] = {"site.deleted", "certificate.revoked", "ca.rotation",
+					    "ca.rotated", NULL};
+	struct front *f = arg;
+	struct store *s = api_store(f->api);
+
+	return s != NULL ? trail_read(&f->agents_trail, s, types) : -ENOTCONN;
+}
+
 static const char *agents_board_name(void *arg)
 {
 	return ((struct front *)arg)->identity.node_name;
@@ -402,6 +413,7 @@ static struct agent_door *agents_new(struct front *f)
 		.events = agents_events,
 		.view = core_view(f->core),
 		.revoked = agents_revoked,
+		.concerns = agents_concerns,
 		.board_name = agents_board_name,
 	};
 

@@ -6,6 +6,7 @@
 
 #include "lib/list.h"
 #include "witnessd/agent_door.h"
+#include "witnessd/trail.h"
 #include "witnessd/api_http.h"
 #include "witnessd/config.h"
 #include "witnessd/front.h"
@@ -40,6 +41,7 @@ struct front {
 	unsigned connections_max;
 	unsigned agents_max;
 	struct agent_door *agents;
+	struct trail agents_trail; /* for them */
 	struct metrics *metrics;
 	struct metric *handshake_failures;
 

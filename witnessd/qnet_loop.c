@@ -518,7 +518,7 @@ static void rtt_tell(struct conn *c, uint32_t rtt_ms)
 	struct qnet_out *out = &c->loop->out;
 
 	c->session.rtt_ms = rtt_ms;
-	qnet_session_rtt(&c->session, out);
+	door_events_rtt(&out->events, c->session.id, rtt_ms);
 	if (out->events.count >= EVENT_BATCH)
 		events_flush(c->loop);
 }
@@ -539,9 +539,7 @@ static void rtt_step(struct qnet_loop *d)
 		if (c->session.state != QNET_OPEN)
 			continue;
 		rtt_ms = stream_rtt_ms(c->stream);
-		/* It is over when it is clearly better, not when it wavers. */
-		late = (uint64_t)rtt_ms * (ALARM_LATE_PART + (c->session.rtt_ms != 0)) >=
-		       c->session.heartbeat_ms;
+		late = alarm_late(rtt_ms, c->session.heartbeat_ms, c->session.rtt_ms != 0);
 		if (late != (c->session.rtt_ms != 0))
 			rtt_tell(c, late ? rtt_ms : 0);
 		if (d->rtt == NULL)

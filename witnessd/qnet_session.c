@@ -210,15 +210,6 @@ void qnet_session_report(const struct qnet_session *s, const struct qnet_world *
 		tell_open(s, w, out);
 }
 
-void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out)
-{
-	Tb__DoorRtt *rtt = mem_alloc(sizeof(*rtt));
-
-	tb__door_rtt__init(rtt);
-	rtt->rtt_ms = s->rtt_ms;
-	door_events_add(&out->events, s->id, TB__DOOR_EVENT__WHAT_RTT)->rtt = rtt;
-}
-
 void qnet_out_reset(struct qnet_out *out, uint32_t reports)
 {
 	Tb__DoorReset *reset = mem_alloc(sizeof(*reset));

@@ -162,8 +162,6 @@ void qnet_session_report(const struct qnet_session *s, const struct qnet_world *
 /* The connection is gone, or its end was decided: DoorClosed if the arbiter knows it. */
 void qnet_session_close(struct qnet_session *s, Tb__DoorClosed__Reason reason, uint64_t now_ms,
 			struct qnet_out *out);
-/* Tells rtt_ms. */
-void qnet_session_rtt(const struct qnet_session *s, struct qnet_out *out);
 /* Appends DoorReset for so many reports. */
 void qnet_out_reset(struct qnet_out *out, uint32_t reports);
 

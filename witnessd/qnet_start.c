@@ -12,12 +12,13 @@
 #include "witnessd/config.h"
 #include "witnessd/core.h"
 #include "witnessd/qnet_door.h"
+#include "witnessd/trail.h"
 
 struct surroundings {
 	struct core *core;
 	struct store *model; /* NULL: not open */
 	uint32_t oldest_ca; /* generation of the oldest CA of sites that is believed */
-	uint64_t seen_seq; /* newest event of the audit trail that was looked at */
+	struct trail trail;
 };
 
 static int model_open(struct surroundings *s)
@@ -99,53 +100,19 @@ static int model_secrets(void *arg, Tb__Secrets **ret)
 	return rv != 0 ? model_failed(s, rv) : 0;
 }
 
-static bool event_concerns(const char *type)
-{
-	return strcmp(type, "site.changed") == 0 || strcmp(type, "site.deleted") == 0 ||
-	       strcmp(type, "certificate.revoked") == 0 || strcmp(type, "site-ca.rotation") == 0 ||
-	       strcmp(type, "site-ca.rotated") == 0;
-}
-
-struct news {
-	uint64_t last;
-	bool concerns;
-};
-
-static int news_visit(void *arg, const Tb__Event *row)
-{
-	struct news *news = arg;
-
-	news->last = row->seq;
-	news->concerns |= event_concerns(row->type);
-	return 0;
-}
-
-/* The audit trail says what has changed: reading the few new lines of it is cheap, looking up
- * every session after every grant would not be. */
 static bool model_concerns(void *arg)
 {
+	static const char *const types[] = {"site.changed",	   "site.deleted",
+					    "certificate.revoked", "site-ca.rotation",
+					    "site-ca.rotated",	   NULL};
 	struct surroundings *s = arg;
-	struct news news = {.last = s->seen_seq};
-	uint64_t first = 0;
-	uint64_t last = 0;
 	int rv = model_open(s);
 
 	if (rv == 0)
-		rv = store_event_range(s->model, &first, &last);
-	/* The first look, and a trail that has moved on past us or begins anew (a restored model),
-	 * count as news. */
-	if (rv == 0 && (s->seen_seq == 0 || first > s->seen_seq + 1 || last < s->seen_seq)) {
-		s->seen_seq = last;
-		return true;
-	}
-	if (rv == 0)
-		rv = store_events(s->model, s->seen_seq, 0, news_visit, &news);
-	if (rv != 0) {
+		rv = trail_read(&s->trail, s->model, types);
+	if (rv < 0)
 		model_failed(s, rv);
-		return false;
-	}
-	s->seen_seq = news.last;
-	return news.concerns;
+	return rv > 0;
 }
 
 static void surroundings_free(void *arg)

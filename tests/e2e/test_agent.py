@@ -84,6 +84,45 @@ def test_holder_killed(cluster):
     expect(not first.holds() and other.holds(), "the one that came back took it")
 
 
+def test_restarted(cluster):
+    """Killed and started again at once, with a service that lives on: the other gets it only when on-loss has ended.
+    Where on-loss fails, that is when the lease is over by time, after the last resort."""
+    cluster.make(1)
+    a, b = site_of_agents(cluster, lease="6s", **{"stop-time": "2500ms"})
+    for agent in (a, b):
+        agent.configure(**{"on-loss": f"sleep 1; {agent.settings['on-loss']}"})
+    a.start(), b.start()
+    first = holder([a, b])
+    other = b if first is a else a
+    first.kill()
+    until = int(first.status()["until_boot_ms"])
+    first.configure(acquire="off")
+    first.start()
+    wait_for(5, "it does not know of the lease that it had", lambda: first.status()["state"] == "stopping", every=0.05)
+    wait_for(20, "nobody takes over", other.holds)
+    stopped, gained = first.hooked(3)[2], other.hooked(2)[1]
+    expect(stopped[:2] == ("loss", 0) and stopped[2] <= gained[2] and gained[2] + 10 >= until,
+           f"the restarted one had stopped at {stopped}, with a lease until {until}, and the other gained at {gained}")
+    # The same with an on-loss that fails; then one more start, in the middle of that.
+    first.command("acquire")
+    other.configure(**{"on-loss": "exit 1", "on-loss-failed": other.settings["on-gain"], "acquire": "off"})
+    other.kill()
+    until = int(other.status()["until_boot_ms"])
+    other.start()
+    wait_for(5, "the last resort did not run", lambda: other.hook_lines()[-1][0] == "loss-failed")
+    expect(other.status()["connected"] == "no", "the boards hear of it before its time is over")
+    other.kill()
+    other.start()
+    wait_for(20, "nobody takes over", first.holds)
+    expect(first.hook_lines()[-1][2] + 10 >= until, "the other gained before the time of the killed one was over")
+    wait_for(20, "it does not come back", lambda: other.status()["connected"] == "yes")
+    expect([line[0] for line in other.hook_lines()[2:]] == ["loss-failed", "loss-failed"],
+           f"the hooks ran as {other.hook_lines()}")
+    # What the service runs after an end: where it stopped all, the next start has nothing to fear.
+    first.kill()
+    expect(first.command("loss").returncode == 0 and first.status() is None, "loss leaves the file behind")
+
+
 def test_leader_killed(cluster):
     """The lease is kept: no hook runs, the epoch stays."""
     cluster.make(3)
@@ -404,6 +443,12 @@ def test_bad_input(cluster):
     refused("needs the role operator", *enroll, "--board", board.address, "--token", viewer)
     refused("there is no site", "--set", f"state-dir={a.state}", "enroll", "--site", "nowhere", "--node", "1",
             "--board", board.address, "--token", board.json("token", "create", "--role", "operator")["secret"])
+    # A tenant enrols the agents of its own sites, and of no other.
+    tenant = board.json("token", "create", "--role", "operator", "--tenant", "red")["secret"]
+    board.ctl("site", "create", "red-1", "-l", "tenant=red")
+    refused("there is no site", *enroll, "--board", board.address, "--token", tenant)
+    own = ["--config", os.path.join(cluster.dir, "red.conf"), "--set", f"state-dir={cluster.dir}/red"]
+    a.command(*own, "enroll", "--site", "red-1", "--node", "1", "--board", board.address, "--token", tenant)
     refused("did you mean \"status\"", "statuss", code=2)
     refused("no agent answers", "status", code=3)
     for line, words in [("lease = 5", "\"5\" is not a time"), ("lease = 1s", "is not a time from 3000ms"),
@@ -434,7 +479,7 @@ def test_bad_input(cluster):
 
 
 if __name__ == "__main__":
-    main([test_one_holds, test_holder_killed, test_leader_killed, test_cut_off, test_frozen,
+    main([test_one_holds, test_holder_killed, test_restarted, test_leader_killed, test_cut_off, test_frozen,
           test_drained, test_ca_rotated,
           test_stranger, test_majority_lost, test_library, test_policies,
           test_hooks, test_revoked, test_renews_itself, test_bad_input], long=[test_renews_itself])

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The recipes of docs/recipes with the real programs: keepalived, a PostgreSQL primary with a standby,
-and DRBD's fence-peer handler. Root only; what is not installed is left out and said.
+and DRBD's fence-peer handler. Root only; packaging/dependencies names what must be installed.
 
     test_agent_recipes.py BIN [NAME...]"""
 
@@ -26,38 +26,47 @@ def expect(truth, what):
         raise Failure(what)
 
 
-def missing(program):
-    found = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is not None
-    if not found:
-        print(f"left out: {program} is not installed")
-    return not found
+def program(name):
+    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    expect(found, f"{name} is not installed, so this recipe is not tested; run packaging/install-dependencies.sh")
+    return found
 
 
 # --- keepalived ---
 
 
-def keepalived_start(cluster, agent, space, interface):
-    with open(os.path.join(RECIPES, "keepalived.conf")) as file:
-        text = file.read()
-    text = text.replace("/usr/sbin/witness-agent check",
-                        f"{cluster.bin}/witness-agent --config {agent.config} check")
-    text = text.replace("eth0", interface).replace("node1", f"node{agent.number}").replace("10.1.0.100", ADDRESS)
-    # The binaries of a build may lie where keepalived trusts nobody.
-    text = text.replace("    enable_script_security\n", "")
-    conf = os.path.join(agent.dir, "keepalived.conf")
-    with open(conf, "w") as file:
-        file.write(text)
-    space.run("mount", "-t", "tmpfs", "keepalived", "/run")
-    daemon = space.start(os.path.join(agent.dir, "keepalived.log"), "keepalived", "--dont-fork", "--log-console",
-                         "--vrrp", "-f", conf)
-    cluster.cleanups.append(lambda: (daemon.terminate(), daemon.wait(10)))
-    return daemon
+class Keepalived:
+    """The recipe's file and hooks in a name space, with what systemctl does written out."""
+
+    def __init__(self, cluster, agent, space, interface):
+        self.space = space
+        with open(os.path.join(RECIPES, "keepalived.conf")) as file:
+            text = file.read()
+        text = text.replace("/usr/sbin/witness-agent check",
+                            f"{cluster.bin}/witness-agent --config {agent.config} check")
+        text = text.replace("eth0", interface).replace("node1", f"node{agent.number}").replace("10.1.0.100", ADDRESS)
+        # The binaries of a build may lie where keepalived trusts nobody.
+        text = text.replace("    enable_script_security\n", "")
+        conf = os.path.join(agent.dir, "keepalived.conf")
+        with open(conf, "w") as file:
+            file.write(text)
+        space.run("mount", "-t", "tmpfs", "keepalived", "/run")
+        inside = " ".join(space.inside)
+        pid = "/run/keepalived.pid"
+        # Its own log would be the machine's.
+        self.gain = f"{inside} {program('keepalived')} --vrrp --pid {pid} --no-syslog -f {conf}"
+        self.loss = (f"{inside} sh -c 'test -e {pid} || exit 0; kill $(cat {pid}); "
+                     f"while test -e {pid}; do sleep 0.05; done'")
+        agent.configure(**{"on-gain": self.gain, "on-loss": self.loss, "lease": "10s", "stop-time": "4s"})
+        cluster.cleanups.append(lambda: subprocess.run(self.loss, shell=True, timeout=20))
+
+    def has(self):
+        return ADDRESS in self.space.run("ip", "-o", "addr")
 
 
 def test_keepalived(cluster):
-    """The address is where the lease is, and nowhere without one."""
-    if missing("keepalived"):
-        return
+    """The address is where the lease is, gone before another node has it, and nowhere without one."""
+    program("keepalived")
     cluster.make(1)
     agents = site_of_agents(cluster)
     spaces = {agent: Space(f"k{agent.number}") for agent in agents}
@@ -66,23 +75,32 @@ def test_keepalived(cluster):
     a, b = agents
     run([*spaces[a].network, "ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns",
          f"/proc/{spaces[b].holder.pid}/ns/net"])
+    daemons = {}
     for agent, link in ((a, "v1"), (b, "v2")):
         spaces[agent].run("ip", "addr", "add", f"10.97.0.{agent.number}/24", "dev", link)
         spaces[agent].run("ip", "link", "set", link, "up")
-        keepalived_start(cluster, agent, spaces[agent], link)
+        daemons[agent] = Keepalived(cluster, agent, spaces[agent], link)
 
-    def has(agent):
-        return ADDRESS in spaces[agent].run("ip", "-o", "addr")
+    def moved(old, new):
+        expect(not (old.holds() and new.holds()), "both hold the lease")
+        before = daemons[old].has()
+        # Whoever holds the lease has the address soon; whoever held it has none by then.
+        expect(not (new.holds() and daemons[old].has()), "the old holder keeps the address")
+        return daemons[new].has() and not before
 
     a.start(), b.start()
     first = holder(agents)
     other = b if first is a else a
-    wait_for(20, "the holder does not get the address", lambda: has(first))
-    expect(not has(other), "both have the address")
+    wait_for(20, "the holder does not get the address", daemons[first].has)
+    expect(not daemons[other].has(), "both have the address")
     first.command("release")
-    wait_for(20, "the address does not move", lambda: has(other) and not has(first))
-    other.command("release")
-    wait_for(20, "the address stays without a lease", lambda: not has(other) or first.holds())
+    wait_for(20, "the address does not move", lambda: moved(first, other))
+    # Without a network it goes before the lease ends.
+    first.command("acquire")
+    other.cut()
+    wait_for(30, "the address does not move from a node without a network", lambda: moved(other, first))
+    first.command("release")
+    wait_for(20, "the address stays without a lease", lambda: not daemons[first].has())
 
 
 # --- PostgreSQL ---
@@ -149,9 +167,7 @@ def postgres_pair(cluster):
 
 def test_postgresql(cluster):
     """One primary at any time; what was acknowledged by both is there after the move."""
-    if not PG:
-        print("left out: PostgreSQL is not installed")
-        return
+    expect(PG, "PostgreSQL is not installed, so this recipe is not tested; run packaging/install-dependencies.sh")
     servers = postgres_pair(cluster)
     cluster.make(1)
     script = os.path.join(RECIPES, "witness-postgresql")

@@ -1,6 +1,8 @@
-/* agent_node.c: a node with witness-agent: the real claim (agent/claim.c), and around it what
- * agent/client.c and agent/keeper.c do: a connection, and something that acts by the lease and
- * needs time to stop. The whole is late by up to REACTION_MS, as a loop is. */
+/* agent_node.c: a node with witness-agent: the real claim (agent/claim.c) and the real duty
+ * (agent/duty.c), and around them what agent/client.c and agent/keeper.c do: a connection, and
+ * hooks. What acts by the lease is a service that lives on when the agent dies; it ends when a hook
+ * has ended it, or with the machine. Where no hook can, something else does it when the lease is
+ * over: more is not promised. The whole is late by up to REACTION_MS, as a loop is. */
 #include "lib/mem.h"
 #include "proto/agent.pb-c.h"
 #include "proto/frame.h"
@@ -13,20 +15,36 @@ enum {
 	ROUND_MS = 1000, /* after all boards were tried */
 };
 
+static void agent_start(struct world *w, struct node *n, bool left);
 static void agent_act(struct world *w, struct node *n, const struct claim_out *out);
+
+static void due_add(uint64_t *ms, uint64_t due)
+{
+	if (due < *ms)
+		*ms = due;
+}
 
 static void agent_sleep(struct world *w, struct node *n)
 {
-	uint64_t ms = claim_due(&n->claim);
+	uint64_t ms = UINT64_MAX;
 
 	if (!n->alive)
 		return;
-	if (n->state == QDEVICE_IDLE && n->retry_ms < ms)
-		ms = n->retry_ms;
-	if (n->state == QDEVICE_ASKING && n->init_ms < ms)
-		ms = n->init_ms;
-	if (n->stopped_ms != 0 && n->stopped_ms < ms)
-		ms = n->stopped_ms;
+	if (n->down_until_ms != 0)
+		due_add(&ms, n->down_until_ms);
+	else
+		due_add(&ms, duty_due(&n->duty));
+	if (n->down_until_ms == 0 && duty_speaks(&n->duty)) {
+		due_add(&ms, claim_due(&n->claim));
+		if (n->state == QDEVICE_IDLE)
+			due_add(&ms, n->retry_ms);
+		if (n->state == QDEVICE_ASKING)
+			due_add(&ms, n->init_ms);
+	}
+	if (n->hook_end_ms != 0)
+		due_add(&ms, n->hook_end_ms);
+	if (n->service_end_ms != 0)
+		due_add(&ms, n->service_end_ms);
 	if (ms == UINT64_MAX)
 		return;
 	world_at(w, node_when_us(n, ms) + 500 + world_below(w, REACTION_MS * 1000),
@@ -156,34 +174,96 @@ static void agent_connect(struct world *w, struct node *n)
 
 /* --- what acts by the lease --- */
 
-static void acts_begin(struct world *w, struct node *n)
+static void service_begin(struct world *w, struct node *n)
 {
 	n->acts = true;
 	n->acts_epoch = n->claim.epoch;
+	n->service_end_ms = 0;
 	world_note(w, "node %u: acts by epoch %llu", n->id, (unsigned long long)n->acts_epoch);
 	check_lease_given(w, n);
 	check_lease(w);
 }
 
-static void acts_end(struct world *w, struct node *n)
+static void service_end(struct world *w, struct node *n, const char *why)
 {
-	struct claim_out out = {0};
-
+	if (n->acts)
+		world_note(w, "node %u: has stopped: %s", n->id, why);
 	n->acts = false;
-	n->stopped_ms = 0;
-	world_note(w, "node %u: has stopped", n->id);
-	claim_stopped(&n->claim, clock_of_node(w, n), &out);
-	agent_act(w, n, &out);
+	n->service_end_ms = 0;
 }
 
-/* Stopping takes some of the time that there is, or all of it: then comes the kill. */
-static void acts_stop(struct world *w, struct node *n)
+/* Well within its time, with an error, or never: then it is killed. */
+static void hook_start(struct world *w, struct node *n, const struct duty_out *out)
+{
+	static const char *const names[] = {"", "on-gain", "on-loss", "on-loss-failed"};
+	uint64_t chance = world_below(w, 4);
+
+	world_note(w, "node %u: %s begins", n->id, names[out->run]);
+	n->hook_end_ms = 0;
+	n->hook_good = chance < 2;
+	if (chance < 3)
+		n->hook_end_ms = clock_of_node(w, n) + world_below(w, out->run_ms + 1);
+	/* Even this one cannot be started. */
+	if (chance == 2 && world_chance(w, 20))
+		n->hook_end_ms = clock_of_node(w, n);
+}
+
+static void duty_obey(struct world *w, struct node *n, const struct duty_out *out)
+{
+	struct claim_out claim = {0};
+
+	if (out->kill) {
+		/* Some are gone at once, others hang in the kernel. */
+		n->hook_good = false;
+		n->hook_end_ms = world_chance(w, 50) ? clock_of_node(w, n) : 0;
+	}
+	if (out->abandon)
+		n->hook_end_ms = 0;
+	if (out->run != DUTY_NONE)
+		hook_start(w, n, out);
+	if (out->stopped) {
+		claim_stopped(&n->claim, clock_of_node(w, n), &claim);
+		agent_act(w, n, &claim);
+	}
+	claim = (struct claim_out){0};
+	claim_want(&n->claim, duty_wants(&n->duty), clock_of_node(w, n), &claim);
+	agent_act(w, n, &claim);
+}
+
+static void duty_look(struct world *w, struct node *n)
 {
 	uint64_t now = clock_of_node(w, n);
-	uint64_t left = n->claim.until_ms > now ? n->claim.until_ms - now : 0;
+	struct duty_out out = {0};
 
-	n->stopped_ms = now + (world_chance(w, 50) ? left : world_below(w, left + 1));
-	world_note(w, "node %u: stops", n->id);
+	if (n->hook_end_ms != 0 && now >= n->hook_end_ms) {
+		n->hook_end_ms = 0;
+		if (n->hook_good)
+			service_end(w, n, "a hook");
+		duty_hook_ended(&n->duty, n->hook_good, now, &out);
+		duty_obey(w, n, &out);
+		out = (struct duty_out){0};
+	}
+	duty_tick(&n->duty, now, &out);
+	duty_obey(w, n, &out);
+}
+
+static void agent_gained(struct world *w, struct node *n)
+{
+	struct duty_out out = {0};
+
+	service_begin(w, n);
+	duty_gained(&n->duty, clock_of_node(w, n), &out);
+	duty_obey(w, n, &out);
+}
+
+static void agent_lost(struct world *w, struct node *n)
+{
+	uint64_t now = clock_of_node(w, n);
+	struct duty_out out = {0};
+
+	n->service_end_ms = n->claim.until_ms;
+	duty_lost(&n->duty, n->claim.until_ms > now ? n->claim.until_ms - now : 0, now, &out);
+	duty_obey(w, n, &out);
 }
 
 /* Nothing that is sent from here on arrives; what comes is late, but not so late that the
@@ -213,9 +293,9 @@ static void agent_act(struct world *w, struct node *n, const struct claim_out *o
 	if (out->dead)
 		agent_lose(w, n, "it does not answer");
 	if (out->gained)
-		acts_begin(w, n);
+		agent_gained(w, n);
 	if (out->lost)
-		acts_stop(w, n);
+		agent_lost(w, n);
 }
 
 /* --- frames of the board --- */
@@ -287,8 +367,16 @@ void agent_tick(struct world *w, struct node *n)
 
 	if (!n->alive)
 		return;
-	if (n->stopped_ms != 0 && now >= n->stopped_ms)
-		acts_end(w, n);
+	if (n->service_end_ms != 0 && now >= n->service_end_ms)
+		service_end(w, n, "the lease is over");
+	if (n->down_until_ms != 0 && now >= n->down_until_ms)
+		agent_start(w, n, n->acts);
+	if (n->down_until_ms == 0)
+		duty_look(w, n);
+	if (n->down_until_ms != 0 || !duty_speaks(&n->duty)) {
+		agent_sleep(w, n);
+		return;
+	}
 	claim_tick(&n->claim, now, &out);
 	agent_act(w, n, &out);
 	if (n->state == QDEVICE_IDLE && now >= n->retry_ms)
@@ -307,10 +395,13 @@ void agent_break(struct world *w, struct node *n)
 
 static void agent_want(struct world *w, struct node *n, bool wanted)
 {
-	struct claim_out out = {0};
+	struct duty_out out = {0};
 
-	claim_want(&n->claim, wanted, clock_of_node(w, n), &out);
-	agent_act(w, n, &out);
+	n->wish = wanted;
+	if (n->down_until_ms != 0)
+		return;
+	duty_wish(&n->duty, wanted);
+	duty_obey(w, n, &out);
 }
 
 void agent_whim(struct world *w, struct node *n)
@@ -321,7 +412,7 @@ void agent_whim(struct world *w, struct node *n)
 		n->generation = world_below(w, 4);
 		send_claim(w, n);
 	} else {
-		agent_want(w, n, !n->claim.wanted);
+		agent_want(w, n, !n->wish);
 	}
 	agent_sleep(w, n);
 }
@@ -335,18 +426,44 @@ void agent_heal(struct world *w, struct node *n)
 	agent_sleep(w, n);
 }
 
-void agent_boot(struct world *w, struct node *n)
+/* A process begins; `left`: the status file of the one before says that it had the lease. */
+static void agent_start(struct world *w, struct node *n, bool left)
 {
-	n->alive = true;
+	uint64_t now = clock_of_node(w, n);
+	struct duty_terms terms = {
+		.lease_ms = w->lease_ms, .stop_ms = w->stop_ms, .left = left, .wish = n->wish};
+	struct duty_out out = {0};
+
+	terms.has[DUTY_LOSS] = !world_chance(w, 10);
+	terms.has[DUTY_LOSS_FAILED] = terms.has[DUTY_LOSS] && world_chance(w, 50);
+	n->down_until_ms = 0;
 	n->state = QDEVICE_IDLE;
 	n->next_board = 0;
 	n->first_board = (unsigned)world_below(w, w->boards);
-	n->retry_ms = clock_of_node(w, n) + world_below(w, 500);
+	n->retry_ms = now + world_below(w, 500);
 	n->instance = prng_u64(&w->random) | 1;
 	n->attempt = 0;
-	claim_init(&n->claim, w->lease_ms, w->stop_ms, clock_of_node(w, n));
-	agent_want(w, n, !world_chance(w, 10));
+	claim_init(&n->claim, w->lease_ms, w->stop_ms, now);
+	duty_begin(&n->duty, &terms, now, &out);
+	duty_obey(w, n, &out);
+}
+
+void agent_boot(struct world *w, struct node *n)
+{
+	n->alive = true;
+	n->wish = !world_chance(w, 10);
+	agent_start(w, n, false);
 	agent_sleep(w, n);
+}
+
+static void agent_stop(struct world *w, struct node *n, bool told)
+{
+	if (n->pipe != 0)
+		pipe_close(w, n->pipe, true, told);
+	n->pipe = 0;
+	n->hook_end_ms = 0;
+	n->wake++;
+	buf_clear(&n->in);
 }
 
 /* The whole machine: what acted by the lease is gone with it. */
@@ -354,12 +471,24 @@ void agent_crash(struct world *w, struct node *n, bool resets)
 {
 	if (!n->alive)
 		return;
-	if (n->pipe != 0)
-		pipe_close(w, n->pipe, true, resets);
-	n->pipe = 0;
-	n->acts = false;
-	n->stopped_ms = 0;
+	agent_stop(w, n, resets);
+	service_end(w, n, "the machine is off");
+	n->down_until_ms = 0;
 	n->alive = false;
-	n->wake++;
-	buf_clear(&n->in);
+}
+
+void agent_die(struct world *w, struct node *n)
+{
+	uint64_t now = clock_of_node(w, n);
+
+	if (!n->alive || n->down_until_ms != 0)
+		return;
+	world_note(w, "node %u: its agent dies", n->id);
+	agent_stop(w, n, true);
+	n->state = QDEVICE_IDLE;
+	/* Of one that was started again before its on-loss had ended it is known already. */
+	if (n->acts && n->service_end_ms == 0)
+		n->service_end_ms = n->claim.until_ms;
+	n->down_until_ms = now + 1 + world_below(w, world_chance(w, 70) ? 300 : w->lease_ms);
+	agent_sleep(w, n);
 }

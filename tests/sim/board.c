@@ -64,6 +64,7 @@ static Tb__Grant *grant_message(const struct log_entry *e)
 	g->handover_ms = e->handover_ms;
 	g->lease = e->lease;
 	g->generation = e->generation;
+	g->instance = e->instance;
 	return g;
 }
 
@@ -190,6 +191,7 @@ static void grant_propose(struct world *w, struct board *b, Tb__Command *c)
 		.handover_ms = g->handover_ms,
 		.lease = g->lease,
 		.generation = g->generation,
+		.instance = g->instance,
 	};
 
 	world_note(w, "board %u: propose epoch %llu ring %u.%llu: %s", b->id,

@@ -27,6 +27,9 @@ static const struct {
 };
 /* --leases only: a mistake of the agent, not of the boards. */
 static const char bug_from_arrival[] = "from-arrival";
+/* --leases only: a restarted agent says at once that it holds nothing, and is believed. Either
+ * alone does no harm. */
+static const char bug_hasty[] = "hasty-start";
 
 /* --vms only. */
 static const struct {
@@ -54,7 +57,7 @@ static int usage(void)
 		fprintf(stderr, " %s", bugs[i].name);
 	for (size_t i = 0; i < sizeof(vm_bugs) / sizeof(vm_bugs[0]); i++)
 		fprintf(stderr, " %s", vm_bugs[i].name);
-	fprintf(stderr, " %s\n", bug_from_arrival);
+	fprintf(stderr, " %s %s\n", bug_from_arrival, bug_hasty);
 	return 2;
 }
 
@@ -76,6 +79,11 @@ static int bug_set(const char *name)
 {
 	if (strcmp(name, bug_from_arrival) == 0) {
 		claim_fault_from_arrival = true;
+		return 0;
+	}
+	if (strcmp(name, bug_hasty) == 0) {
+		duty_fault_hasty = true;
+		fleet_fault = FLEET_FAULT_ANY_INSTANCE;
 		return 0;
 	}
 	for (size_t i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++) {

@@ -494,6 +494,10 @@ static void fault_nodes(struct world *w)
 	case 4:
 		if (!w->node[n].alive)
 			break;
+		if (w->leases && world_chance(w, 50)) {
+			agent_die(w, &w->node[n]);
+			break;
+		}
 		world_note(w, "node %u: crash", n);
 		if (w->leases)
 			agent_crash(w, &w->node[n], world_chance(w, 50));
@@ -531,7 +535,15 @@ static void fault_combined(struct world *w)
 	unsigned leader = leading_board(w);
 	const struct node *node = &w->node[n];
 
-	switch (world_below(w, w->leases ? 5 : 3)) {
+	switch (world_below(w, w->leases ? 7 : 3)) {
+	case 5:
+		agent_die(w, &w->node[n]);
+		break;
+	case 6:
+		/* The same, and the leader does not know any more what it had. */
+		fault_board_crash(w, leader, false);
+		agent_die(w, &w->node[n]);
+		break;
 	case 3:
 	case 4:
 		/* The last renewal that is heard, with an answer that is late. */

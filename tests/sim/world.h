@@ -12,8 +12,8 @@
  * start, stop and move, and things of their own go wrong (vm_faults.c).
  *
  * Real code under test: cluster/fleet, cluster/arbiter, cluster/lease; with --leases
- * cluster/candidate, witnessd/agent_session and agent/claim too; with --vms cluster/scheduler and
- * cluster/hosting. The rest are models of what
+ * cluster/candidate, witnessd/agent_session, agent/claim and agent/duty too; with --vms
+ * cluster/scheduler and cluster/hosting. The rest are models of what
  * surrounds them, written from the protocol's description. check.c knows none of it: it looks at
  * what nodes hold and at what the log has committed. */
 #pragma once
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "agent/claim.h"
+#include "agent/duty.h"
 #include "cluster/fleet.h"
 #include "cluster/hosting.h"
 #include "cluster/lease.h"
@@ -80,6 +81,7 @@ struct log_entry {
 	uint32_t handover_ms;
 	bool lease;
 	uint64_t generation;
+	uint64_t instance;
 	struct vm_op vm;
 };
 
@@ -343,7 +345,12 @@ struct node {
 	bool last_renewal; /* the next one is: its answer comes late, and nothing after it */
 	bool acts; /* what needs the lease runs here */
 	uint64_t acts_epoch;
-	uint64_t stopped_ms; /* when stopping it will be over; 0: it is not being stopped */
+	uint64_t service_end_ms; /* if no hook has ended it, it ends then; 0: its agent is there */
+	uint64_t down_until_ms; /* the agent has died and starts again then; 0: it runs */
+	struct duty duty;
+	uint64_t hook_end_ms; /* of the one that runs; 0: none, or it hangs */
+	bool hook_good;
+	bool wish;
 };
 
 /* --- the world --- */
@@ -505,6 +512,8 @@ void agents_free(struct board *b);
 /* agent_node.c: a node with witness-agent; the same functions as node.c has */
 void agent_boot(struct world *w, struct node *n);
 void agent_crash(struct world *w, struct node *n, bool resets);
+/* Only the process; it is started again after a while. */
+void agent_die(struct world *w, struct node *n);
 void agent_tick(struct world *w, struct node *n);
 void agent_parcel(struct world *w, struct node *n, struct parcel *p);
 void agent_break(struct world *w, struct node *n);

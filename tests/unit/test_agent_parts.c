@@ -190,12 +190,18 @@ static void test_status_held(void **state)
 	assert_false(control_status_held("state=\"held\"\n", 1));
 	assert_false(control_status_held("state=\"held\"\nuntil_boot_ms=x\n", 1));
 	assert_false(control_status_held("", 1));
+	/* Whoever left such a text had not stopped what uses the lease, however long ago. */
+	assert_true(control_status_left(held));
+	assert_true(control_status_left("state=\"stopping\"\nuntil_boot_ms=0\n"));
+	assert_false(control_status_left("state=\"waiting\"\nwhy=\"state=held\"\n"));
+	assert_false(control_status_left("state=\"idle\"\n"));
+	assert_false(control_status_left(""));
 }
 
 static bool hook_wait(struct hook *h, bool *ret_good)
 {
 	for (int i = 0; i < 5000; i++) {
-		if (hook_ended(h, clock_boottime_ms(), ret_good))
+		if (hook_ended(h, ret_good))
 			return true;
 		usleep(1000);
 	}
@@ -205,26 +211,41 @@ static bool hook_wait(struct hook *h, bool *ret_good)
 static void test_hooks(void **state)
 {
 	struct settings s = {.site = (char *)"shop", .node = 2};
-	struct hook_call call = {.event = "gain", .settings = &s, .epoch = 7, .time_ms = 0};
+	const struct duty_out run = {.run = DUTY_GAIN, .run_ms = 250};
+	const struct duty_out kill = {.kill = true};
+	const struct duty_out next = {.abandon = true, .run = DUTY_LOSS};
 	struct hook h = {0};
 	bool good;
 
 	(void)state;
-	call.command =
-		"test $WITNESS_EVENT.$WITNESS_SITE.$WITNESS_NODE.$WITNESS_EPOCH = gain.shop.2.7";
-	assert_int_equal(hook_start(&h, &call, clock_boottime_ms()), 0);
+	s.on_gain = (char *)"test $WITNESS_EVENT.$WITNESS_SITE.$WITNESS_NODE.$WITNESS_EPOCH."
+			    "$WITNESS_TIME_MS = gain.shop.2.7.250";
+	assert_int_equal(hook_obey(&h, &run, &s, 7), 0);
 	assert_true(hook_wait(&h, &good));
 	assert_true(good);
-	call.command = "exit 3";
-	assert_int_equal(hook_start(&h, &call, clock_boottime_ms()), 0);
+	s.on_gain = (char *)"exit 3";
+	assert_int_equal(hook_obey(&h, &run, &s, 7), 0);
 	assert_true(hook_wait(&h, &good));
 	assert_false(good);
 	/* The whole group goes, also what the command has left behind in it. */
-	call.command = "sleep 100 & trap '' TERM; sleep 100";
-	call.time_ms = 1;
-	assert_int_equal(hook_start(&h, &call, clock_boottime_ms()), 0);
+	s.on_gain = (char *)"sleep 100 & trap '' TERM; sleep 100";
+	assert_int_equal(hook_obey(&h, &run, &s, 7), 0);
+	assert_int_equal(hook_obey(&h, &kill, &s, 7), 0);
 	assert_true(hook_wait(&h, &good));
 	assert_false(good);
+	/* One that is not waited for does not hold up the next, and is no zombie in the end. */
+	assert_int_equal(hook_obey(&h, &run, &s, 7), 0);
+	assert_int_equal(hook_obey(&h, &kill, &s, 7), 0);
+	s.on_loss = (char *)"exit 0";
+	assert_int_equal(hook_obey(&h, &next, &s, 7), 0);
+	assert_true(h.abandoned[0] > 0);
+	assert_true(hook_wait(&h, &good));
+	assert_true(good);
+	for (int i = 0; i < 5000 && h.abandoned[0] != 0; i++) {
+		usleep(1000);
+		hook_ended(&h, &good);
+	}
+	assert_int_equal(h.abandoned[0], 0);
 }
 
 static void no_gain(void *arg, uint64_t epoch)

@@ -31,7 +31,7 @@ static void expect(struct alarm_set *set, const char *kinds)
 #define NODE(id, from, zone, rtt)                                                                  \
 	{                                                                                          \
 		.node_id = id, .address = from, .board = id, .board_zone = zone, .rtt_ms = rtt,    \
-		.heartbeat_ms = 8000                                                               \
+		.within_ms = 8000                                                                  \
 	}
 
 static void test_sites(void **state)

@@ -636,6 +636,13 @@ static void test_tenants(void **state)
 	expect_status(w, 404, &(struct ask){"PUT", "/v1/sites/b1", "{}", .token = token});
 	expect_status(w, 404, &(struct ask){"DELETE", "/v1/sites/b1", .token = token});
 	expect_status(w, 404, &(struct ask){"POST", "/v1/sites/b1:enroll", .token = token});
+	expect_status(
+		w, 404,
+		&(struct ask){"POST", "/v1/sites/b1:enroll-agent", "{\"node\":1}", .token = token});
+	/* Its own site's agents it enrols itself: here only the request for a certificate lacks. */
+	expect_status(
+		w, 422,
+		&(struct ask){"POST", "/v1/sites/r1:enroll-agent", "{\"node\":1}", .token = token});
 	expect_status(w, 409,
 		      &(struct ask){"POST", "/v1/sites:bulk", "{\"sites\":[{\"name\":\"b1\"}]}",
 				    .token = token});
