@@ -1132,10 +1132,19 @@ int stream_peer_uid(const struct stream *s, unsigned *ret_uid)
 
 void stream_silence_limit(struct stream *s, unsigned ms)
 {
+	int idle_s = ms < 1000 ? 1 : (int)(ms / 1000);
+	int again_s = 1;
+	int on = 1;
 	uv_os_fd_t fd;
 
-	if (s->uv.handle.type == UV_TCP && uv_fileno(&s->uv.handle, &fd) == 0)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+	if (s->uv.handle.type != UV_TCP || uv_fileno(&s->uv.handle, &fd) != 0)
+		return;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+	/* tcp(7): a peer that is there answers the first probe; TCP_USER_TIMEOUT ends the others.
+	 */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again_s, sizeof(again_s));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
 unsigned stream_rtt_ms(const struct stream *s)

@@ -98,7 +98,8 @@ unsigned stream_rtt_ms(const struct stream *s);
 /* Peer of a Unix socket: uid, or -ENOTSUP. */
 int stream_peer_uid(const struct stream *s, unsigned *ret_uid);
 /* Ends the stream when the peer has acknowledged no byte of what was written for `ms`, which TCP
- * alone waits for a quarter of an hour for. A hint: nothing happens on a Unix socket. */
+ * alone waits for a quarter of an hour for; and a second later than that if nothing is written and
+ * nobody is there any more, which TCP alone never notices. Nothing happens on a Unix socket. */
 void stream_silence_limit(struct stream *s, unsigned ms);
 
 /* In the clear so far: everything after the bytes consumed so far is TLS; the context says

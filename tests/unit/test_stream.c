@@ -6,6 +6,8 @@
 #include <cmocka.h>
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -377,6 +379,26 @@ static void test_handshake_deadline(void **state)
 	close(fd);
 }
 
+/* A peer whose last word was lost: it is gone, and nothing is ever written to it. */
+static void test_gone_peer(void **state)
+{
+	struct fixture *f = *state;
+	int on = 1;
+
+	listen_on(f, "127.0.0.1:0", NULL, 0);
+	int fd = raw_dial(f);
+	run_until(f, f->there.ready);
+	stream_silence_limit(f->there.stream, 1000);
+	/* A socket under repair is closed without a word (CRIU). Only root may. */
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) != 0) {
+		close(fd);
+		skip();
+	}
+	close(fd);
+	run_until(f, f->there.closed);
+	assert_int_equal(f->there.closed, 1);
+}
+
 /* S1: what was queued when a session is cut must not arrive afterwards. */
 static void test_abort_resets(void **state)
 {
@@ -745,6 +767,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_truncated_handshake, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expired_certificate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_handshake_deadline, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_peer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort_resets, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reset_behind_data, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_close_flushes, setup, teardown),
