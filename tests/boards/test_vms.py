@@ -175,7 +175,7 @@ def _(result):
     sleep 4
     grep -q '^State:.Z' /proc/$vm/status && echo DEAD
     kill -CONT $D
-    until_ 20 grep -q "web has ended: it was killed: its lease was over" log
+    until_ 20 grep -q "vm-lapsed: web has ended with its lease" log
     until_ 60 sh -c '[ $(grep -c "web runs" log) -ge 2 ]'
     until_ 20 is web running
     [ "$vm" != "$(pid_of)" ] && echo ANOTHER
@@ -193,7 +193,7 @@ def _(result):
     until_ 60 is web running
     vm=$(pid_of)
     kill -STOP $vm
-    until_ 30 grep -q "web has ended: it was killed: its lease was over" log
+    until_ 30 grep -q "vm-lapsed: web has ended with its lease" log
     kill -CONT $vm 2>/dev/null && echo "STILL THERE"
     until_ 60 sh -c '[ $(grep -c "web runs" log) -ge 2 ]'
     forget web

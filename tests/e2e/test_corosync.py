@@ -406,6 +406,7 @@ def sites_ca_rotated(site, first, second):
 
 def right_certificate(site, node):
     """As it was before wrong_certificate."""
+    site.witness.cluster.any().ctl("site", "delete", "foreign")
     node.kill()
     node.forget_certificates()
     out = os.path.join(site.lab.dir, site.name)
