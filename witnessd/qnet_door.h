@@ -81,11 +81,9 @@ struct qnet_door_upcalls {
 	const struct core_view *view;
 	/* 0 and a policy that the door frees; -ENOENT no such site; other: cannot be read. */
 	int (*site)(void *arg, const char *name, Tb__SitePolicy **ret);
-	/* 0: not revoked; 1: revoked, or of a CA that is believed no more; negative: cannot be
-	 * read. */
+	/* 0: not revoked; 1: revoked; negative: cannot be read. */
 	int (*revoked)(void *arg, const char *serial);
-	/* 0 and new secrets that the door wipes and frees; -ENOENT: none yet. What `revoked` says
-	 * of CAs holds as of the last call. */
+	/* 0 and new secrets that the door wipes and frees; -ENOENT: none yet. */
 	int (*secrets)(void *arg, Tb__Secrets **ret);
 	/* Could the change up to now concern sessions that are open (revocation, site, policy)? */
 	bool (*concerns)(void *arg);

@@ -17,7 +17,6 @@
 struct surroundings {
 	struct core *core;
 	struct store *model; /* NULL: not open */
-	uint32_t oldest_ca; /* generation of the oldest CA of sites that is believed */
 	struct trail trail;
 };
 
@@ -78,7 +77,7 @@ static int model_revoked(void *arg, const char *serial)
 			   */
 	if (rv != 0)
 		return model_failed(s, rv);
-	rv = certificate->revoked || certificate->ca_generation < s->oldest_ca;
+	rv = certificate->revoked;
 	tb__certificate__free_unpacked(certificate, NULL);
 	return rv;
 }
@@ -86,17 +85,10 @@ static int model_revoked(void *arg, const char *serial)
 static int model_secrets(void *arg, Tb__Secrets **ret)
 {
 	struct surroundings *s = arg;
-	Tb__Cluster *cluster;
 	int rv = model_open(s);
 
 	if (rv == 0)
-		rv = store_cluster_get(s->model, &cluster);
-	if (rv == 0) {
-		s->oldest_ca = cluster->site_ca_generation -
-			       (cluster->site_ca_rotation != TB__CA_ROTATION__CA_ROTATION_NONE);
-		tb__cluster__free_unpacked(cluster, NULL);
 		rv = store_secrets_get(s->model, ret);
-	}
 	return rv != 0 ? model_failed(s, rv) : 0;
 }
 
