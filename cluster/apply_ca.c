@@ -379,7 +379,7 @@ int ca_apply(struct applier *a)
 			rv = site_ca_finish(a, c->site_ca_finish, cluster, secrets);
 		else
 			rv = ca_finish(a, c->ca_finish, cluster, secrets);
-		tb__secrets__free_unpacked(secrets, NULL);
+		store_secrets_free(secrets);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);
 	return rv;

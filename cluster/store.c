@@ -582,6 +582,17 @@ int store_secrets_get(struct store *s, Tb__Secrets **ret)
 	return row_get(s, SQL_SECRETS_GET, &tb__secrets__descriptor, (ProtobufCMessage **)ret, "");
 }
 
+void store_secrets_free(Tb__Secrets *secrets)
+{
+	if (secrets == NULL)
+		return;
+	mem_wipe(secrets->ca_key, strlen(secrets->ca_key));
+	mem_wipe(secrets->next_ca_key, strlen(secrets->next_ca_key));
+	mem_wipe(secrets->qnet_ca_key, strlen(secrets->qnet_ca_key));
+	mem_wipe(secrets->qnet_key, strlen(secrets->qnet_key));
+	tb__secrets__free_unpacked(secrets, NULL);
+}
+
 int store_secrets_put(struct store *s, const Tb__Secrets *row)
 {
 	int rv;

@@ -46,6 +46,7 @@ int store_cluster_get(struct store *s, Tb__Cluster **ret);
 int store_cluster_put(struct store *s, const Tb__Cluster *row);
 int store_secrets_get(struct store *s, Tb__Secrets **ret);
 int store_secrets_put(struct store *s, const Tb__Secrets *row);
+void store_secrets_free(Tb__Secrets *secrets); /* wipes its keys; NULL is fine */
 
 int store_node_get(struct store *s, uint64_t id, Tb__Node **ret);
 int store_node_find(struct store *s, const char *name, Tb__Node **ret);

@@ -117,16 +117,6 @@ struct enrolment {
 	struct pki_signed cert;
 };
 
-static void secrets_free(Tb__Secrets *secrets)
-{
-	if (secrets == NULL)
-		return;
-	mem_wipe(secrets->ca_key, strlen(secrets->ca_key));
-	mem_wipe(secrets->qnet_ca_key, strlen(secrets->qnet_ca_key));
-	mem_wipe(secrets->qnet_key, strlen(secrets->qnet_key));
-	tb__secrets__free_unpacked(secrets, NULL);
-}
-
 static void enrolment_free(void *state)
 {
 	struct enrolment *e = state;
@@ -138,7 +128,7 @@ static void enrolment_free(void *state)
 	pki_signed_free(&e->cert);
 	tb__site__free_unpacked(e->site, NULL);
 	tb__cluster__free_unpacked(e->cluster, NULL);
-	secrets_free(e->secrets);
+	store_secrets_free(e->secrets);
 	free(e);
 }
 
@@ -421,5 +411,5 @@ void api_qnet_ca(struct api_call *call)
 	buf_puts(&text, secrets->qnet_ca_cert);
 	api_answer_text(call, &text);
 	buf_free(&text);
-	secrets_free(secrets);
+	store_secrets_free(secrets);
 }

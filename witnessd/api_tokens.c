@@ -423,7 +423,7 @@ static int certificate_sign(struct api_call *call, const Tb__CertificateRequest 
 	/* All that are believed: a client goes on through a rotation. */
 	made->ca_cert =
 		mem_printf("%s%s%s", secrets->ca_cert, secrets->next_ca_cert, secrets->old_ca_cert);
-	tb__secrets__free_unpacked(secrets, NULL);
+	store_secrets_free(secrets);
 	if (rv != 0)
 		api_problem_field(call, 422, "csr", message);
 	return rv;
@@ -551,7 +551,7 @@ static int rotation_begin(struct api_call *call, bool sites, Tb__Command *comman
 		tb__ca_rotate__init(command->ca_rotate);
 		rv = ca_make(secrets, now_ms, command->ca_rotate);
 	}
-	tb__secrets__free_unpacked(secrets, NULL);
+	store_secrets_free(secrets);
 	return rv;
 }
 

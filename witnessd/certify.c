@@ -116,7 +116,7 @@ static void certify_recorded(void *arg, int error, Tb__CommandResult *const *res
 		c->identity.next_cert = r->pem;
 		r->pem = NULL;
 		certify_settle(c, secrets);
-		tb__secrets__free_unpacked(secrets, NULL);
+		store_secrets_free(secrets);
 	}
 	free(r->pem);
 	free(r);
@@ -234,7 +234,7 @@ void certify_tick(struct core *c, uint64_t now_ms)
 		return;
 	if (store_secrets_get(c->store, &secrets) == 0) {
 		certify_look(c, cluster, secrets);
-		tb__secrets__free_unpacked(secrets, NULL);
+		store_secrets_free(secrets);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);
 }
@@ -290,5 +290,5 @@ void certify_lead(struct core *c, uint64_t now_ms)
 	} else {
 		tb__command__free_unpacked(command, NULL);
 	}
-	tb__secrets__free_unpacked(secrets, NULL);
+	store_secrets_free(secrets);
 }

@@ -24,6 +24,7 @@
 
 #include "cluster/alarm.h"
 #include "cluster/limits.h"
+#include "cluster/store.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/log.h"
@@ -413,14 +414,6 @@ static const char *session_outdated(struct qnet_loop *d, struct conn *c)
 	return NULL;
 }
 
-static void secrets_free(Tb__Secrets *secrets)
-{
-	mem_wipe(secrets->qnet_key, strlen(secrets->qnet_key));
-	mem_wipe(secrets->qnet_ca_key, strlen(secrets->qnet_ca_key));
-	mem_wipe(secrets->ca_key, strlen(secrets->ca_key));
-	tb__secrets__free_unpacked(secrets, NULL);
-}
-
 /* Connections that are there keep the context that they were made with. What cannot be done now is
  * tried again: the news that asked for it does not come twice. */
 static void load_tls(struct qnet_loop *d)
@@ -472,7 +465,7 @@ static void load_tls(struct qnet_loop *d)
 out:
 	free(chain);
 	free(believed);
-	secrets_free(secrets);
+	store_secrets_free(secrets);
 }
 
 static void tls_retry(struct qnet_loop *d)
