@@ -79,6 +79,10 @@ never-twice: deps ## what befalls three emulated boards: never two of one virtua
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/never_twice.py $(ARGS)
 
+vms-soak: deps ## 24 virtual machines on three emulated boards, for ten minutes all that can be done to them
+	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
+	@tests/boards/vms_soak.py $(ARGS)
+
 virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
 	@tests/boards/cluster.py up
@@ -102,4 +106,4 @@ clean: ## remove everything that was built
 	rm -rf build
 
 .PHONY: help deps build demo test bench scale bench-etcd sim sim-vms bench-arm64 soak placement years torture \
-	two-sides fuzz board boards demo-vm never-twice virtual-boards bench-hv small-kernel packages install clean
+	two-sides fuzz board boards demo-vm never-twice vms-soak virtual-boards bench-hv small-kernel packages install clean

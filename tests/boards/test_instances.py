@@ -1,4 +1,4 @@
-"""The checker of never_twice.py finds what it is for: records with two of one VM, and with one."""
+"""The checker of never_twice.py and vms_soak.py finds what it is for: records with two of one VM, and with one."""
 
 import argparse
 import sys
