@@ -66,6 +66,7 @@ struct hosted {
 	uint64_t process;
 	uint64_t deadline_ms; /* as it was last told */
 	uint64_t taken_ms; /* the last one that it is known to have taken */
+	uint64_t asked_ms; /* when the first one that it has not taken was told; 0: it has all */
 	uint64_t runs_since_ms; /* 0: its guest does not run */
 	uint64_t force_ms; /* ENDING: when the button has had its time; 0: it was forced */
 	/* What PREPARE was asked for and DISCARD was not; 0: nothing. */
@@ -270,11 +271,13 @@ static void hosted_force(struct hosting *h, struct hosted *e)
 	hosted_act(h, e, HOSTING_KILL, e->process, 0);
 }
 
-static void hosted_renew(struct hosting *h, struct hosted *e)
+static void hosted_renew(struct hosting *h, struct hosted *e, uint64_t now_ms)
 {
 	if (h->until_ms < e->deadline_ms + HOSTING_RENEW_MS)
 		return;
 	e->deadline_ms = h->until_ms;
+	if (e->asked_ms == 0)
+		e->asked_ms = now_ms;
 	hosted_act(h, e, HOSTING_RENEW, e->process, e->deadline_ms);
 }
 
@@ -299,7 +302,7 @@ static void process_settle(struct hosting *h, struct hosted *e, uint64_t now_ms)
 	else if (e->releasing)
 		hosted_release(h, e, now_ms);
 	if (e->state != ENDING || e->force_ms != 0)
-		hosted_renew(h, e);
+		hosted_renew(h, e, now_ms);
 }
 
 static void discard(struct hosting *h, struct hosted *e)
@@ -326,6 +329,7 @@ static void placement_settle(struct hosting *h, struct hosted *e, uint64_t now_m
 		e->process = e->incarnation;
 		e->deadline_ms = h->until_ms;
 		e->taken_ms = h->until_ms;
+		e->asked_ms = 0;
 		e->restarts += e->started;
 		e->started = true;
 		hosted_act(h, e, HOSTING_START, e->incarnation, e->deadline_ms);
@@ -471,13 +475,25 @@ static void hosted_ended(struct hosted *e, bool off, uint64_t now_ms)
 		hosted_failed(e, now_ms);
 }
 
+static bool hosted_late(const struct hosted *e, uint64_t now_ms)
+{
+	return now_ms >= e->taken_ms;
+}
+
+/* There was time enough to take a renewal. */
+static bool hosted_deaf(const struct hosted *e, uint64_t now_ms)
+{
+	return hosted_late(e, now_ms) && e->asked_ms != 0 &&
+	       e->taken_ms >= e->asked_ms + HOSTING_DEAF_MS;
+}
+
 /* The process is gone. Whatever this board ended itself, or the end of the lease did, is nobody's
  * failure. */
 static void process_gone(struct hosting *h, struct hosted *e, bool off, const char *problem,
 			 uint64_t now_ms)
 {
 	bool wanted = e->state != ENDING && e->incarnation == e->process && !e->releasing;
-	bool lapsed = !off && now_ms >= e->taken_ms;
+	bool lapsed = !off && hosted_late(e, now_ms) && !hosted_deaf(e, now_ms);
 
 	if (e->runs_since_ms != 0 && now_ms >= e->runs_since_ms + HOSTING_WELL_MS)
 		e->attempts = 0;
@@ -536,19 +552,36 @@ void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum 
 	settle(h, now_ms);
 }
 
-void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms)
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms,
+		     uint64_t now_ms)
 {
 	struct hosted *e = hosted_find(h, vm);
 
-	if (e != NULL && e->process == incarnation && until_ms > e->taken_ms)
-		e->taken_ms = until_ms;
+	if (e == NULL || e->process != incarnation || until_ms <= e->taken_ms)
+		return;
+	e->taken_ms = until_ms;
+	e->asked_ms = until_ms < e->deadline_ms ? now_ms : 0;
+}
+
+static const struct hosted *process_find(const struct hosting *h, uint64_t vm, uint64_t incarnation)
+{
+	const struct hosted *e = hosted_find(h, vm);
+
+	return e != NULL && e->process == incarnation ? e : NULL;
 }
 
 bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms)
 {
-	const struct hosted *e = hosted_find(h, vm);
+	const struct hosted *e = process_find(h, vm, incarnation);
 
-	return e != NULL && e->process == incarnation && now_ms >= e->taken_ms;
+	return e != NULL && hosted_late(e, now_ms) && !hosted_deaf(e, now_ms);
+}
+
+bool hosting_deaf(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms)
+{
+	const struct hosted *e = process_find(h, vm, incarnation);
+
+	return e != NULL && hosted_deaf(e, now_ms);
 }
 
 static void sooner(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)

@@ -29,6 +29,8 @@ enum {
 	HOSTING_QUIET_MS = LEASE_LENGTH_MS,
 	HOSTING_BUTTON_MS = 30000, /* from the power button to force */
 	HOSTING_RENEW_MS = 500, /* a process is told when its deadline has moved on by so much */
+	/* A renewal told so long before the deadline that ended a process would have been taken. */
+	HOSTING_DEAF_MS = 1000,
 	HOSTING_START_MIN_MS = 1000, /* a lease shorter than this starts nothing: renewed in time */
 	HOSTING_BACKOFF_MAX_MS = 300000,
 	HOSTING_WELL_MS = 60000, /* a VM that ran so long starts afresh with its attempts */
@@ -63,10 +65,13 @@ void hosting_process(struct hosting *h, uint64_t vm, uint64_t incarnation, enum 
 
 /* The process has said that this deadline is its own now. Of a renewal that it has not answered
  * nobody knows whether it was taken. */
-void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms);
+void hosting_renewed(struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t until_ms,
+		     uint64_t now_ms);
 /* A process that is gone at `now` otherwise than by its guest's own wish: was it its deadline that
  * ended it, and no failure? */
 bool hosting_lapsed(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms);
+/* Or was it its deadline because it took no renewal, and a failure? */
+bool hosting_deaf(const struct hosting *h, uint64_t vm, uint64_t incarnation, uint64_t now_ms);
 
 /* Does what is due; when to call again (UINT64_MAX: only on an event). */
 uint64_t hosting_tick(struct hosting *h, uint64_t now_ms);

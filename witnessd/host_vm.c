@@ -532,7 +532,8 @@ static void process_renewed(void *arg, uint64_t until_ms)
 	struct host_vm *vm = arg;
 
 	if (vm->host->hosting != NULL)
-		hosting_renewed(vm->host->hosting, vm->id, vm->process_incarnation, until_ms);
+		hosting_renewed(vm->host->hosting, vm->id, vm->process_incarnation, until_ms,
+				clock_boottime_ms());
 }
 
 static void process_late(void *arg, uint64_t ms)
@@ -553,15 +554,16 @@ static void process_ended(void *arg, enum vm_process_end end, const char *why)
 	};
 	struct host_vm *vm = arg;
 	struct host *h = vm->host;
-	uint64_t incarnation = vm->process_incarnation;
+	uint64_t incarnation = vm->process_incarnation, now_ms = clock_boottime_ms();
 
 	vm->process = NULL;
 	vm_give_back(vm);
 	console_detach(vm->console);
+	if (h->hosting != NULL && hosting_deaf(h->hosting, vm->id, incarnation, now_ms))
+		why = "its process did not answer, so that its lease could not be renewed";
 	if (end == VM_PROCESS_OFF) {
 		log_notice("vm-off", "%s is off: %s", vm_name(vm), why);
-	} else if (h->hosting != NULL &&
-		   hosting_lapsed(h->hosting, vm->id, incarnation, clock_boottime_ms())) {
+	} else if (h->hosting != NULL && hosting_lapsed(h->hosting, vm->id, incarnation, now_ms)) {
 		h->counters.lapses++;
 		log_warning("vm-lapsed", "%s has ended with its lease", vm_name(vm));
 	} else {

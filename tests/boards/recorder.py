@@ -72,7 +72,7 @@ class Recorder(threading.Thread):
     def install(board, vms):
         """`vms`: whose lines are recorded; the program and record.sh are in FOLDER. Goes on at each boot."""
         command = (f"cat >/etc/systemd/system/lab-record.service <<'END'\n{UNIT % ':'.join(vms)}END\n"
-                   "systemctl daemon-reload && systemctl enable --now lab-record")
+                   "systemctl daemon-reload && systemctl enable --now lab-record && sync")  # its plug may be pulled next
         status, said = board.run(command, 300)
         if status != 0:
             raise machine.Down(f"{board.name}: the recorder is not installed: {said}")

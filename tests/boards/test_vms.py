@@ -193,7 +193,7 @@ def _(result):
     until_ 60 is web running
     vm=$(pid_of)
     kill -STOP $vm
-    until_ 30 grep -q "vm-lapsed: web has ended with its lease" log
+    until_ 30 grep -q "vm-failed: web has ended: its process did not answer" log
     kill -CONT $vm 2>/dev/null && echo "STILL THERE"
     until_ 60 sh -c '[ $(grep -c "web runs" log) -ge 2 ]'
     forget web

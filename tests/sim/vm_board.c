@@ -358,7 +358,7 @@ static void process_renew(struct world *w, struct board *b, const struct hosting
 	if (p == NULL || clock_of_board(w, b) >= p->deadline_ms)
 		return;
 	p->deadline_ms = a->deadline_ms;
-	hosting_renewed(b->hosting, a->vm, a->incarnation, a->deadline_ms);
+	hosting_renewed(b->hosting, a->vm, a->incarnation, a->deadline_ms, clock_of_board(w, b));
 	process_watch(w, b, p);
 }
 

@@ -446,54 +446,86 @@ static void test_lapsed(void **state)
 }
 
 /* What it is counted as when its process is gone, by the deadlines that it was told and has taken.
- */
+ * Times since it began to run, with a deadline of 3000. */
 static void test_lapsed_or_failed(void **state)
 {
+	enum count { FAILURE, LAPSED, DEAF };
 	static const struct {
 		const char *name;
-		uint64_t told_ms; /* since it began with a deadline of 3000; 0: nothing */
+		uint64_t told_ms; /* 0: nothing was told */
+		uint64_t deadline_ms;
 		bool taken;
 		uint64_t gone_ms;
 		enum hosting_news news;
-		bool lapsed;
+		enum count count;
 		const char *report;
 	} cases[] = {
-		{"crash", 0, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
-		{"its first deadline", 0, false, 3000, HOSTING_FAILED, true, "1.1 preparing"},
-		{"a renewal that it never read", 4000, false, 3000, HOSTING_FAILED, true,
+		{"crash", 0, 0, false, 2999, HOSTING_FAILED, FAILURE, "1.1 backing-off (gone)"},
+		{"its first deadline", 0, 0, false, 3000, HOSTING_FAILED, LAPSED, "1.1 preparing"},
+		{"told too late to be read", 2001, 5000, false, 3000, HOSTING_FAILED, LAPSED,
 		 "1.1 preparing"},
-		{"before that", 4000, false, 2999, HOSTING_FAILED, false, "1.1 backing-off (gone)"},
-		{"a renewal that it has taken: a crash", 4000, true, 3500, HOSTING_FAILED, false,
+		{"told in time, and never read", 2000, 5000, false, 3000, HOSTING_FAILED, DEAF,
 		 "1.1 backing-off (gone)"},
-		{"and the end of that one", 4000, true, 4000, HOSTING_FAILED, true,
+		{"a crash before that", 2000, 5000, false, 2999, HOSTING_FAILED, FAILURE,
+		 "1.1 backing-off (gone)"},
+		{"a renewal that it has taken: a crash", 0, 4000, true, 3500, HOSTING_FAILED,
+		 FAILURE, "1.1 backing-off (gone)"},
+		{"and the end of that one", 0, 4000, true, 4000, HOSTING_FAILED, LAPSED,
 		 "1.1 preparing"},
-		{"while it starts", 4000, false, 3100, HOSTING_REFUSED, true, "1.1 preparing"},
-		{"a guest that powers off late is off", 4000, false, 3100, HOSTING_OFF, true,
+		{"while it starts", 2500, 5000, false, 3100, HOSTING_REFUSED, LAPSED,
+		 "1.1 preparing"},
+		{"while it starts, and reads nothing", 0, 4000, false, 3100, HOSTING_REFUSED, DEAF,
 		 "1.1 backing-off (gone)"},
+		{"a guest that powers off late is off", 2500, 5000, false, 3100, HOSTING_OFF,
+		 LAPSED, "1.1 backing-off (gone)"},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		enum count count;
 		struct bench *b;
 		void *made;
 
 		setup(&made);
 		b = made;
 		begin_running(b, "");
-		if (cases[i].told_ms != 0) {
-			hosting_lease(b->h, QUIET + cases[i].told_ms, b->now);
-			expect_actions(b, "renew 1.1 @107000");
-		}
+		b->now += cases[i].told_ms;
+		if (cases[i].deadline_ms != 0)
+			hosting_lease(b->h, QUIET + cases[i].deadline_ms, b->now);
 		if (cases[i].taken)
-			hosting_renewed(b->h, 1, 1, QUIET + cases[i].told_ms);
-		hosting_renewed(b->h, 1, 2, QUIET + 9000); /* of another */
-		b->now += cases[i].gone_ms;
-		if (hosting_lapsed(b->h, 1, 1, b->now) != cases[i].lapsed)
-			fail_msg("%s: lapsed %d", cases[i].name, !cases[i].lapsed);
+			hosting_renewed(b->h, 1, 1, QUIET + cases[i].deadline_ms, b->now);
+		hosting_renewed(b->h, 1, 2, QUIET + 9000, b->now); /* of another */
+		b->now += cases[i].gone_ms - cases[i].told_ms;
+		count = hosting_lapsed(b->h, 1, 1, b->now) ? LAPSED
+			: hosting_deaf(b->h, 1, 1, b->now) ? DEAF
+							   : FAILURE;
+		if (count != cases[i].count)
+			fail_msg("%s: counted as %d", cases[i].name, (int)count);
 		news(b, 1, cases[i].news, "gone");
 		expect_report(b, cases[i].report);
 		teardown(&made);
 	}
+}
+
+/* It answers one of two: it is asked again since then. */
+static void test_deaf_since(void **state)
+{
+	struct bench *b = *state;
+
+	begin_running(b, "");
+	b->now += 500;
+	lease(b, 3000);
+	b->now += 1900;
+	lease(b, 3000);
+	expect_actions(b, "renew 1.1 @106500; renew 1.1 @108400");
+	b->now += 100;
+	hosting_renewed(b->h, 1, 1, QUIET + 3500, b->now);
+	b->now += 1000;
+	assert_true(hosting_deaf(b->h, 1, 1, b->now));
+	hosting_renewed(b->h, 1, 1, QUIET + 5400, b->now);
+	assert_false(hosting_deaf(b->h, 1, 1, b->now));
+	b->now += 1900;
+	assert_true(hosting_lapsed(b->h, 1, 1, b->now));
 }
 
 /* --- the placement goes ----------------------------------------------------------------------- */
@@ -794,6 +826,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lapsed, setup, teardown),
 		cmocka_unit_test(test_lapsed_or_failed),
+		cmocka_unit_test_setup_teardown(test_deaf_since, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_by_guest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release_hard, setup, teardown),
