@@ -597,6 +597,7 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 			continue;
 		v->reports[vm - 1] = *host->vms[i];
 		v->reports[vm - 1].well_ms += now - b->hosts[r->node].heard_ms;
+		v->reports[vm - 1].lasts_ms += now - b->hosts[r->node].heard_ms;
 		v->vms[vm - 1].report = &v->reports[vm - 1];
 	}
 }
