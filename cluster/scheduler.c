@@ -595,29 +595,66 @@ static size_t other_board(struct decider *d, struct item *it, struct buf *ret_la
 	return d->view->board_count;
 }
 
-static void clear_failed(struct decider *d, struct item *it)
+/* It stays where it has failed, in the hope that what made it fail passes. False: it has stayed
+ * long enough. */
+static bool failed_stays(struct decider *d, struct item *it)
 {
 	const Tb__VmReport *r = it->sv->report;
+
+	if (r->lasts_ms >= SCHEDULER_AGAIN_MS)
+		return false;
+	due(d, d->now_ms + SCHEDULER_AGAIN_MS - r->lasts_ms);
+	it->verdict->stuck = true;
+	return true;
+}
+
+static void failed_again(struct decider *d, struct item *it, bool failed)
+{
+	const Tb__VmReport *r = it->sv->report;
+	char reason[LIMIT_MESSAGE + 1];
+
+	snprintf(reason, sizeof(reason), "it is tried again%s%s", r->problem[0] != '\0' ? ": " : "",
+		 r->problem);
+	text_tame(reason, LIMIT_MESSAGE);
+	emit_release(d, it, failed, reason);
+}
+
+static void clear_failed_everywhere(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+
+	if (!failed_stays(d, it))
+		failed_again(d, it, true);
+	else
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
+			"it failed on every board that it may be on, and is tried again after %d "
+			"minutes, or at once by a person's restart; on %s last%s%s",
+			SCHEDULER_AGAIN_MS / 60000, board_name(d, it),
+			r->problem[0] != '\0' ? ": " : "", r->problem);
+}
+
+/* On every board in its turn, and then on all of them again. */
+static void clear_failed(struct decider *d, struct item *it)
+{
+	unsigned others = other_candidates(d, it);
 	struct buf lacks = {0};
 	size_t board;
 
-	if (it->vm->placement->moves >= other_candidates(d, it)) {
-		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
-			"it failed on every board that it may be on, on %s last%s%.80s; a restart "
-			"by a "
-			"person tries again",
-			board_name(d, it), r->problem[0] != '\0' ? ": " : "", r->problem);
-		it->verdict->stuck = true;
+	if (it->vm->placement->moves % (others + 1) >= others) {
+		clear_failed_everywhere(d, it);
 		return;
 	}
 	board = other_board(d, it, &lacks);
-	if (board == d->view->board_count) {
+	if (board < d->view->board_count) {
+		if (emit_release(d, it, true, it->sv->report->problem))
+			room_take(&d->room, board, it->vm);
+	} else if (!failed_stays(d, it)) {
+		failed_again(d, it, false);
+	} else {
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
-			"it failed on %s, and no other board can take it: %s", board_name(d, it),
-			buf_string(&lacks));
-		it->verdict->stuck = true;
-	} else if (emit_release(d, it, true, r->problem)) {
-		room_take(&d->room, board, it->vm);
+			"it failed on %s, is tried again after %d minutes, and no other board can "
+			"take it: %s",
+			board_name(d, it), SCHEDULER_AGAIN_MS / 60000, buf_string(&lacks));
 	}
 	buf_free(&lacks);
 }

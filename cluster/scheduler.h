@@ -31,6 +31,9 @@ enum {
 	SCHEDULER_WELL_MS = 600000, /* a VM that ran so long starts afresh with its failures */
 	/* A board is given so long to get the images of a VM that was placed there. */
 	SCHEDULER_IMAGES_MS = 10000,
+	/* After so long a VM that failed wherever it could be is tried again: a bridge that was not
+	 * there yet, or a card that was full, may be no trouble any more. */
+	SCHEDULER_AGAIN_MS = 300000,
 };
 
 /* A board of the model, as the leader sees it. */

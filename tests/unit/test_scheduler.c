@@ -719,23 +719,54 @@ static void test_reports(void **state)
 		 "b2 is to run it\nb preparing: b2 is to run it\n"},
 		{"failed on all of them", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2",
-		 "web failed: it failed on every board that it may be on, on b1 last: crash; a "
-		 "restart "
-		 "by a person tries again\n"},
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
+		{"not for ever: after five minutes all of them once more", THREE,
+		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=300000",
+		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
+		 "b1: crash\n"},
+		{"not before", THREE,
+		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=299999",
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 1\n"},
+		{"the second round begins", THREE,
+		 "web 256 at=b2.4 report=failed problem=crash moves=3 avoid=b1",
+		 "release web.4 failed hard (crash)\nweb failed: it failed on b2: crash\n"},
+		{"and ends", THREE,
+		 "web 256 at=b3.6 report=failed problem=crash moves=5 avoid=b2 lasts=1000",
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's restart; on b3 last: crash\ndue: 299000\n"},
+		{"never restarted, never tried again", THREE,
+		 "web 256 at=b1.3 report=failed moves=2 never lasts=900000",
+		 "settle web.3 ended ()\nweb failed: it failed on b1\n"},
+		{"the only board, five minutes later", "b1:4/1000",
+		 "web 256 at=b1.3 report=failed problem=crash lasts=300000",
+		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
+		 "b1: crash\n"},
+		{"there again: there is no other", "b1:4/1000",
+		 "web 256 at=b1.3 releasing=it-is-tried-again report=released moves=1 avoid=b1",
+		 "place web.3 b1 (it-is-tried-again)\nweb unplaced: it goes to b1: "
+		 "it-is-tried-again\n"},
+		{"failed, and the others cannot, five minutes later",
+		 "b1:4/1000 b2:4/1000 b3:4/1000,lost",
+		 "web 256 at=b1.3 report=failed problem=crash lasts=300000\ndb 900 at=b2.1 "
+		 "report=running",
+		 "release web.3 (it is tried again: crash)\nweb failed: it failed on b1: crash\ndb "
+		 "running: it runs on b2\n"},
 		{"failed, and the others cannot", "b1:4/1000 b2:4/1000 b3:4/1000,lost",
 		 "web 256 at=b1.3 report=failed problem=crash\ndb 900 at=b2.1 report=running",
-		 "web failed: it failed on b1, and no other board can take it: 2 boards, 1 lacks "
-		 "memory, 1 is away\ndb running: it runs on b2\n"},
+		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
+		 "can take it: 2 boards, 1 lacks memory, 1 is away\ndb running: it runs on "
+		 "b2\ndue: 300000\n"},
 		{"failed, and its data disks are there", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash home=b1",
-		 "web failed: it failed on every board that it may be on, on b1 last: crash; a "
-		 "restart "
-		 "by a person tries again\n"},
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
 		{"two that failed do not both go where one fits", "b1:4/2000 b2:4/1000",
 		 "a 600 at=b1.1 report=failed\nb 600 at=b1.1 report=failed",
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
-		 "b1, and "
-		 "no other board can take it: 1 board, 1 lacks memory\n"},
+		 "b1, is tried again after 5 minutes, and no other board can take it: 1 board, 1 "
+		 "lacks memory\ndue: 300000\n"},
 		{"its data disks are made", THREE,
 		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a",
 		 "settle db.3 () disk a\ndb preparing: b1 prepares it\n"},
@@ -873,8 +904,8 @@ static void test_images(void **state)
 		 "release web.1 (b1 is drained)\nweb running: it runs on b1\n"},
 		{"what has failed goes only where it can begin", THREE,
 		 "web 256 at=b1.1 report=failed images=b1 problem=crash",
-		 "web failed: it failed on b1, and no other board can take it: b2 does not have "
-		 "its images\n"},
+		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
+		 "can take it: b2 does not have its images\ndue: 300000\n"},
 	};
 
 	(void)state;
