@@ -1224,7 +1224,7 @@ const struct command commands[] = {
 	 .summary = "Stops a virtual machine and starts it on another board",
 	 .description =
 		 "Without BOARD the cluster chooses. What was written to an overlay is gone then. "
-		 "A VM with data disks does not move without --force.",
+		 "A VM whose data disks are made does not move without --force.",
 	 .options = vm_move_options,
 	 .examples = vm_move_examples,
 	 .run = run_vm_move},

@@ -17,6 +17,8 @@ void vm_world_init(struct world *w)
 		w->pinned = 1u << (1 + world_below(w, SIM_VMS));
 	if (world_chance(w, 30))
 		w->waits = 1u << (1 + world_below(w, SIM_VMS));
+	if (w->pinned != 0 && world_chance(w, 40))
+		w->full = 1u << (1 + world_below(w, w->boards));
 	world_at(w, w->now_us + 6000000, (struct moment){.kind = MOMENT_VM_PERSON});
 }
 
