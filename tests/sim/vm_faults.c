@@ -3,6 +3,11 @@
 
 #include "tests/sim/world.h"
 
+static struct board *any_board(struct world *w)
+{
+	return &w->board[1 + world_below(w, w->boards)];
+}
+
 void vm_world_init(struct world *w)
 {
 	w->vms = true;
@@ -18,7 +23,10 @@ void vm_world_init(struct world *w)
 	if (world_chance(w, 30))
 		w->waits = 1u << (1 + world_below(w, SIM_VMS));
 	if (w->pinned != 0 && world_chance(w, 40))
-		w->full = 1u << (1 + world_below(w, w->boards));
+		w->small = 1u << any_board(w)->id;
+	/* Nobody can help data disks that are on such a board. */
+	if (w->pinned == 0 && world_chance(w, 50))
+		w->full = 1u << any_board(w)->id;
 	world_at(w, w->now_us + 6000000, (struct moment){.kind = MOMENT_VM_PERSON});
 }
 
@@ -32,11 +40,6 @@ static struct board *leader_of(struct world *w)
 			return b;
 	}
 	return NULL;
-}
-
-static struct board *any_board(struct world *w)
-{
-	return &w->board[1 + world_below(w, w->boards)];
 }
 
 /* A board with a process, if there is one. */
