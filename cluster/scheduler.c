@@ -628,7 +628,7 @@ static void clear_failed_everywhere(struct decider *d, struct item *it)
 	else
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
 			"it failed on every board that it may be on, and is tried again after %d "
-			"minutes, or at once by a person's restart; on %s last%s%s",
+			"minutes, or at once by a person's start; on %s last%s%s",
 			SCHEDULER_AGAIN_MS / 60000, board_name(d, it),
 			r->problem[0] != '\0' ? ": " : "", r->problem);
 }

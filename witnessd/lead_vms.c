@@ -533,6 +533,8 @@ static Tb__VmRow *vm_row(struct core *c, const struct vms_view *v, size_t i,
 	view->board = mem_strdup(board_of(v, v->rows[i]->placement->node));
 	view->restarts = v->vms[i].report != NULL ? v->vms[i].report->restarts : 0;
 	view->ephemeral = is_ephemeral(v->rows[i]);
+	view->stuck = verdict->stuck && since != NULL && since->stuck_ms != 0 &&
+		      v->now_ms >= since->stuck_ms + VMS_STUCK_MS;
 	if (since != NULL && since->condition == verdict->condition)
 		view->since_ms = since->since_ms;
 	return row;

@@ -720,7 +720,7 @@ static void test_reports(void **state)
 		{"failed on all of them", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
 		{"not for ever: after five minutes all of them once more", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=300000",
 		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
@@ -728,14 +728,14 @@ static void test_reports(void **state)
 		{"not before", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=299999",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 1\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 1\n"},
 		{"the second round begins", THREE,
 		 "web 256 at=b2.4 report=failed problem=crash moves=3 avoid=b1",
 		 "release web.4 failed hard (crash)\nweb failed: it failed on b2: crash\n"},
 		{"and ends", THREE,
 		 "web 256 at=b3.6 report=failed problem=crash moves=5 avoid=b2 lasts=1000",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b3 last: crash\ndue: 299000\n"},
+		 "5 minutes, or at once by a person's start; on b3 last: crash\ndue: 299000\n"},
 		{"never restarted, never tried again", THREE,
 		 "web 256 at=b1.3 report=failed moves=2 never lasts=900000",
 		 "settle web.3 ended ()\nweb failed: it failed on b1\n"},
@@ -761,7 +761,7 @@ static void test_reports(void **state)
 		{"failed, and its data disks are there", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash home=b1",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
 		{"two that failed do not both go where one fits", "b1:4/2000 b2:4/1000",
 		 "a 600 at=b1.1 report=failed\nb 600 at=b1.1 report=failed",
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
