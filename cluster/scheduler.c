@@ -387,12 +387,14 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 
 /* Board `busy` starts others: is it worth waiting for, although `other` fits? A person has asked
  * for it, or it has the images: its start is a matter of seconds, and nobody knows how long a copy
- * takes, or whether it ever comes. */
+ * takes, or whether it ever comes. Or it failed on the other one, which it would have left only to
+ * come back, and be given up with this one never tried. */
 static bool worth_waiting(const struct decider *d, const struct item *it, size_t busy, size_t other)
 {
 	bool asked = d->room.boards[busy].node->id == it->vm->placement->target;
+	bool failed = d->room.boards[other].node->id == it->vm->placement->avoid;
 
-	return (asked || (has_images(it, busy) && !has_images(it, other))) &&
+	return (asked || failed || (has_images(it, busy) && !has_images(it, other))) &&
 	       board_better(d, it, busy, other);
 }
 
