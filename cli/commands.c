@@ -1195,7 +1195,9 @@ const struct command commands[] = {
 	 .max_args = 1000,
 	 .complete = COMPLETE_VM,
 	 .summary = "Has virtual machines run",
-	 .description = "Without a majority of the boards it is refused at once.",
+	 .description =
+		 "Without a majority of the boards it is refused at once. One that has failed "
+		 "is tried again at once. --wait gives up when it has failed on every board.",
 	 .options = vm_start_options,
 	 .run = run_vm_start},
 	{.path = "vm stop",

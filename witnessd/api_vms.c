@@ -101,19 +101,26 @@ static void vms_answered(struct api_call *call, int error, const Tb__PeerAnswer 
 	free(location);
 }
 
-static void vms_ask(struct api_call *call)
+/* How they are, of the leader; `name` NULL: all. */
+static void vms_query(struct api_call *call, char *name, api_answered done)
 {
-	const struct vms *all = call->state;
 	Tb__VmQuery vms = TB__VM_QUERY__INIT;
 	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
 
-	if (all->one) {
+	if (name != NULL) {
 		vms.n_names = 1;
-		vms.names = &all->items[0]->name;
+		vms.names = &name;
 	}
 	query.what_case = TB__PEER_QUERY__WHAT_VMS;
 	query.vms = &vms;
-	api_query(call, &query, vms_answered);
+	api_query(call, &query, done);
+}
+
+static void vms_ask(struct api_call *call)
+{
+	const struct vms *all = call->state;
+
+	vms_query(call, all->one ? all->items[0]->name : NULL, vms_answered);
 }
 
 /* Takes the place of what a handler kept before. */
@@ -395,9 +402,21 @@ static void vm_run(struct api_call *call, Tb__VmRun__Verb verb)
 	vm_propose(call, command, NULL);
 }
 
+/* One that has failed is to run already, and rests: only a restart has it tried now. */
+static void vm_start_known(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	const Tb__VmView *view = error == 0 ? view_find(answer, call->arg) : NULL;
+	bool failed = view != NULL && view->condition == TB__VM_CONDITION__VM_CONDITION_FAILED;
+
+	vm_run(call, failed ? TB__VM_RUN__VERB__VERB_RESTART : TB__VM_RUN__VERB__VERB_START);
+}
+
 void api_vm_start(struct api_call *call)
 {
-	vm_run(call, TB__VM_RUN__VERB__VERB_START);
+	if (api_param(call, "dry-run")->number != 0)
+		vm_run(call, TB__VM_RUN__VERB__VERB_START);
+	else if (!quorum_missing(call))
+		vms_query(call, call->arg, vm_start_known);
 }
 
 void api_vm_stop(struct api_call *call)

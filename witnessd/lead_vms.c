@@ -79,7 +79,7 @@ struct vms_view {
 	uint64_t heard_ms[LIMIT_NODES];
 	struct scheduler_vm vms[LIMIT_VMS];
 	Tb__Vm *rows[LIMIT_VMS];
-	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with well_ms as of now */
+	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with its durations as of now */
 };
 
 /* Its own clock has no rate of another one. */
@@ -205,6 +205,7 @@ static void view_report(struct vms_view *v, size_t i, const Tb__VmPlacement *p)
 		if (report->vm != v->rows[i]->id || report->incarnation != p->incarnation)
 			continue;
 		v->reports[i] = *report;
+		v->reports[i].lasts_ms += v->now_ms - v->heard_ms[b];
 		if (report->condition == TB__VM_CONDITION__VM_CONDITION_RUNNING)
 			v->reports[i].well_ms += v->now_ms - v->heard_ms[b];
 		v->vms[i].report = &v->reports[i];
@@ -544,6 +545,8 @@ static Tb__VmRow *vm_row(struct core *c, const struct vms_view *v, size_t i,
 	view->board = mem_strdup(board_of(v, v->rows[i]->placement->node));
 	view->restarts = v->vms[i].report != NULL ? v->vms[i].report->restarts : 0;
 	view->ephemeral = is_ephemeral(v->rows[i]);
+	view->stuck = verdict->stuck && since != NULL && since->stuck_ms != 0 &&
+		      v->now_ms >= since->stuck_ms + VMS_STUCK_MS;
 	if (since != NULL && since->condition == verdict->condition)
 		view->since_ms = since->since_ms;
 	return row;

@@ -193,6 +193,14 @@ def vms(cluster, board):
     board.ctl("vm", "create", "db", "--kernel", "linux")
     board.ctl("vm", "delete", "db")
     refuse(board, NOT_FOUND, ["there is no VM"], "vm", "delete", "db")
+    # One that fails on every board that it may be on: whoever waits hears it, and so does who tries it again.
+    board.ctl("vm", "create", "sick", "--kernel", "linux", "--memory", "64M", "--require", "board1",
+              "--restart-attempts", "1", "--restart-backoff", "100ms")
+    refuse(board, REFUSED, ["sick is failed", "failed on every board"], "vm", "start", "sick", "--wait")
+    board.ctl("vm", "start", "sick")
+    if not any(event["type"] == "vm.restarted" for event in board.json("event", "list")["items"]):
+        raise Failure("vm start of a VM that has failed does not try it again")
+    board.ctl("vm", "stop", "sick", "--now", "--wait")
     # Without a majority: refused at once, and it says why.
     for other in (2, 3):
         cluster.board(other).kill()
