@@ -249,7 +249,7 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
 bool lead_vms_withholds(const struct core *c, uint64_t node);
 /* It is no board of the model any more, and gets no lease at all. */
 bool lead_vms_board_gone(struct core *c, uint64_t node);
-void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery */
+void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery, PeerMove */
 /* VMs that are wanted, and those that run; on a board, those placed there. */
 struct vm_counts {
 	uint32_t vms;

@@ -200,10 +200,15 @@ def vms(cluster, board):
     board.ctl("vm", "start", "sick")
     if not any(event["type"] == "vm.restarted" for event in board.json("event", "list")["items"]):
         raise Failure("vm start of a VM that has failed does not try it again")
+    # A board that is off takes nothing, and the VM stays where it is.
+    cluster.board(3).kill()
+    wait_for(20, "the leader does not see that board 3 is off", lambda: "board3 is away" in
+             board.ctl("vm", "move", "sick", "board3", check=False).stderr)
+    refuse(board, REFUSED, ["sick stays where it is", "board3 is away"], "vm", "move", "sick", "board3")
+    refuse(board, REFUSED, ["sick stays where it is", "no other board", "1 is away"], "vm", "move", "sick")
     board.ctl("vm", "stop", "sick", "--now", "--wait")
     # Without a majority: refused at once, and it says why.
-    for other in (2, 3):
-        cluster.board(other).kill()
+    cluster.board(2).kill()
     wait_for(20, "the board does not see that it is alone",
              lambda: (board.local() or {}).get("state") == "no-quorum")
     refuse(board, NO_QUORUM, ["the cluster has no quorum"], "vm", "start", "web")

@@ -232,7 +232,10 @@ static void fake_query(struct core *c, struct mailbox *home, const Tb__PeerQuery
 		answer_vms(c, query->vms, p->answer);
 	else if (query->what_case == TB__PEER_QUERY__WHAT_IMAGES)
 		answer_images(query->images, p->answer);
-	else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
+	else if (query->what_case == TB__PEER_QUERY__WHAT_MOVE) {
+		p->error = c->move_error;
+		p->answer->message = mem_strdup("VM web stays where it is");
+	} else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
 		p->error = -EPERM;
 		p->answer->message = mem_strdup("this is the last board");
 	}

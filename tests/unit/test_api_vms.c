@@ -406,6 +406,37 @@ static void test_start_failed(void **state)
 	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
 }
 
+/* The leader knows who answers and who has the images; the model does not. */
+static void test_move(void **state)
+{
+	struct world *w = *state;
+	unsigned before = w->core.proposals;
+
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
+	before = w->core.proposals;
+	w->core.move_error = -EPERM;
+	expect_problem(w, 409, "stays where it is", NULL,
+		       &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	expect_problem(w, 409, "stays where it is", NULL,
+		       &(struct ask){"POST", "/v1/vms/web:move?dry-run=1", "{}"});
+	assert_int_equal(w->core.proposals, before);
+	w->core.view.leader_id = 0;
+	expect_problem(w, 503, "no leader", NULL, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	assert_int_equal(w->core.proposals, before);
+	w->core.view.leader_id = 1;
+	/* No objection, or a leader that does not know the question: then the model's word counts.
+	 */
+	w->core.move_error = 0;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	w->core.move_error = -EOPNOTSUPP;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	assert_int_equal(w->core.proposals, before + 2);
+	/* Without a quorum a dry run asks nobody. */
+	w->core.view.state = CORE_NO_QUORUM;
+	w->core.move_error = -EPERM;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move?dry-run=1", "{}"});
+}
+
 /* Refused at once, before anything is proposed. */
 static void test_no_quorum(void **state)
 {
@@ -470,6 +501,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_patch_again, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_start_failed, setup_vm, teardown),
+		cmocka_unit_test_setup_teardown(test_move, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_no_quorum, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_no_leader, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_room, setup_vm, teardown),

@@ -1071,6 +1071,83 @@ static void test_storm(void **state)
 	RUN_CASES(cases);
 }
 
+/* --- a person's move ---------------------------------------------------------------------------
+ */
+
+static void test_moves(void **state)
+{
+	static const struct {
+		const char *what;
+		const char *boards;
+		const char *vms; /* the first one is to move */
+		uint64_t node;
+		const char *answer;
+	} cases[] = {
+		{"it can", THREE, "web 256 at=b1.1 report=running", 3, ""},
+		{"anywhere", THREE, "web 256 at=b1.1 report=running", 0, ""},
+		{"the board is off", "b1:4/1000 b2:4/1000 b3:4/1000,lost",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it does not answer", "b1:4/1000 b2:4/1000 b3:4/1000,away",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it is drained", "b1:4/1000 b2:4/1000 b3:4/1000,drained",
+		 "web 256 at=b1.1 report=running", 3, "b3 is drained"},
+		{"it has no room", THREE, "web 256 at=b1.1 report=running\na 800 at=b3.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"nor for what goes there now", "b1:4/1000 b2:4/1000,lost b3:4/1000",
+		 "web 256 at=b1.1 report=running\na 800 at=b2.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"it starts others: for a moment only", THREE,
+		 "web 256 at=b1.1 report=running\na 10 at=b3.1\nb 10 at=b3.1", 3, ""},
+		{"its images are not there", THREE, "web 256 at=b1.1 report=running images=b1b2", 3,
+		 "b3 does not have its images; see witnessctl image show"},
+		{"but elsewhere", THREE, "web 256 at=b1.1 report=running images=b1b2", 0, ""},
+		{"nor elsewhere", THREE, "web 256 at=b1.1 report=running images=b1", 0,
+		 "b2 does not have its images"},
+		{"no other", "b1:4/1000 b2:4/100 b3:4/1000,lost", "web 256 at=b1.1 report=running",
+		 0, "2 boards, 1 lacks memory, 1 is away"},
+		{"its own is none", "b1:4/1000", "web 256 at=b1.1 report=running", 0, "0 boards"},
+		{"where it is kept apart", THREE,
+		 "web 10 at=b1.1 tier=x apart report=running\na 10 at=b3.1 tier=x", 3,
+		 "b3 has a VM that it is kept apart from"},
+		{"its data disks are left behind", THREE, "web 256 at=b1.1 report=running home=b1",
+		 3, ""},
+		{"it is nowhere", "b1:4/1000,drained b2:4/100", "web 256", 0,
+		 "2 boards, 1 lacks memory, 1 is drained"},
+		{"nowhere, to the only place for it", "b1:4/100 b2:4/300", "web 256", 2, ""},
+		{"it is on its way already", "b1:4/1000 b2:4/300",
+		 "web 256 at=b1.1 releasing report=stopping avoid=b1", 2, ""},
+		{"it failed there before: it is a person's choice", THREE,
+		 "web 256 at=b1.1 report=running avoid=b3", 3, ""},
+		{"where it is: others say so", "b1:4/300", "web 256 at=b1.1 report=running", 1, ""},
+		{"anywhere, and it failed before where its images are", THREE,
+		 "web 256 at=b1.1 report=running images=b1b3 avoid=b3", 0, ""},
+		{"no such board: others say so", THREE, "web 256 at=b1.1 report=running", 9, ""},
+		{"in a storm: where no processor is shared",
+		 "b1:2/1000 b2:2/1000,lost b3:2/1000,lost b4:1/1000",
+		 "web 10 vcpus=2 at=b1.1 report=running", 4, "b4 lacks processors"},
+	};
+	int bad = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char answer[256] = "";
+		struct scene s;
+		int rv;
+
+		scene_read(&s, cases[i].boards, cases[i].vms);
+		rv = scheduler_moves(&s.view, 0, cases[i].node, NOW, answer, sizeof(answer));
+		if (strcmp(answer, cases[i].answer) != 0 || (rv == 0) != (answer[0] == '\0')) {
+			print_message("%s: %d %s\n--- expected: %s\n", cases[i].what, rv, answer,
+				      cases[i].answer);
+			bad++;
+		}
+		scene_free(&s);
+	}
+	assert_int_equal(bad, 0);
+}
+
 /* --- the call ------------------------------------------------------------------------------------
  */
 
@@ -1285,6 +1362,7 @@ int main(void)
 		cmocka_unit_test(test_images),	      cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_storm),	      cmocka_unit_test(test_max),
 		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_admit),
+		cmocka_unit_test(test_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
