@@ -13,6 +13,7 @@
 #include "cli/vm_spec.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "lib/text.h"
 #include "proto/json.h"
 
 enum { FILE_MAX = 1 << 20, POLL_MS = 300, WAIT_MS = 120000 };
@@ -129,6 +130,15 @@ static void list_print(const char *label, char *const *names, size_t count)
 	buf_free(&text);
 }
 
+/* Is it on a board? A home without an incarnation is of before the model had a list. */
+static bool disk_made(const Tb__Vm *vm, const Tb__VmDisk *disk)
+{
+	const Tb__VmPlacement *p = vm->placement;
+
+	return p != NULL && p->home != 0 &&
+	       (p->home_incarnation == 0 || text_among(disk->id, p->home_disks, p->n_home_disks));
+}
+
 static void disk_print(const char *label, const Tb__Vm *vm, const Tb__VmDisk *disk,
 		       const Tb__ImageList *images)
 {
@@ -150,8 +160,7 @@ static void disk_print(const char *label, const Tb__Vm *vm, const Tb__VmDisk *di
 		field_print(label,
 			    "%s: data, %" PRIu32 " MiB; it stays on its board and pins the "
 			    "VM to it%s",
-			    disk->id, disk->size_mib,
-			    vm->placement != NULL && vm->placement->home != 0 ? "" : " (none yet)");
+			    disk->id, disk->size_mib, disk_made(vm, disk) ? "" : " (none yet)");
 		break;
 	default:
 		field_print(label, "%s: read-only, %s", disk->id, image_name(images, disk->image));

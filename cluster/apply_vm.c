@@ -605,7 +605,8 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 		a->result->unchanged = 1;
 		return 0;
 	}
-	/* Its board makes a data disk at the next start there: from now on that is its home. */
+	/* Its board makes a data disk at the next start there: that is its home, which pins it once
+	 * the disk is made. */
 	if (room_pins(row) && row->placement->node != 0 && !row->placement->releasing &&
 	    row->placement->home == 0)
 		home_begin(row->placement);
@@ -877,13 +878,13 @@ static int vm_move_fits(struct applier *a, const Tb__VmMove *op, const Tb__Vm *v
 /* Whether its data disks are in the way; with force they are left behind. */
 static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 {
-	Tb__VmPlacement *p = vm->placement;
+	uint64_t home = room_home(vm);
 	char *board;
 	int rv;
 
-	if (!room_pins(vm) || p->home == 0 || p->home == op->node)
+	if (home == 0 || home == op->node)
 		return 0;
-	board = node_name(a, p->home);
+	board = node_name(a, home);
 	if (op->force)
 		rv = audit(a, "vm.data-lost", WARNING, (struct subject){.vm = vm->name},
 			   "VM %s leaves its data disks behind on %s and gets empty ones", vm->name,
@@ -894,7 +895,7 @@ static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 			    "--force it starts with empty ones, and what they hold is lost to it",
 			    vm->name, board);
 	free(board);
-	home_leave(p);
+	home_leave(vm->placement);
 	return rv;
 }
 
@@ -994,6 +995,7 @@ static int vm_nowhere(struct applier *a, Tb__Vm *vm, const char *reason)
 static int vm_place_check(struct applier *a, const Tb__Vm *vm, uint64_t node)
 {
 	const Tb__VmPlacement *p = vm->placement;
+	uint64_t home = room_home(vm);
 
 	if (!vm->running)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "vm",
@@ -1001,7 +1003,7 @@ static int vm_place_check(struct applier *a, const Tb__Vm *vm, uint64_t node)
 	if (p->incarnation >= INT64_MAX)
 		return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "incarnation",
 			      "VM %s is at its last incarnation; make it anew", vm->name);
-	if (room_pins(vm) && p->home != 0 && p->home != node)
+	if (home != 0 && home != node)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "node",
 			      "the data disks of VM %s are on another board; decide again",
 			      vm->name);
@@ -1257,7 +1259,7 @@ static int home_visit(void *arg, const Tb__Vm *vm)
 {
 	struct home *home = arg;
 
-	if (vm->placement->home != home->node || !room_pins(vm))
+	if (room_home(vm) != home->node)
 		return 0;
 	snprintf(home->name, sizeof(home->name), "%s", vm->name);
 	return 1;
@@ -1285,6 +1287,20 @@ static int restore_visit(void *arg, const Tb__Vm *row)
 	return 0;
 }
 
+/* The history that ends may have gone on: what it had made on its home since then is not to be made
+ * anew, and empty, elsewhere. */
+static void home_believe(Tb__Vm *vm)
+{
+	Tb__VmPlacement *p = vm->placement;
+
+	if (p->home == 0 || p->n_home_disks > 0)
+		return;
+	p->home_disks = mem_array(vm->config->n_disks + 1, sizeof(*p->home_disks));
+	for (size_t i = 0; i < vm->config->n_disks; i++)
+		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA)
+			p->home_disks[p->n_home_disks++] = mem_strdup(vm->config->disks[i]->id);
+}
+
 int vm_restore(struct applier *a, uint64_t old_node, uint64_t node)
 {
 	struct rows *rows = mem_zalloc(sizeof(*rows));
@@ -1301,6 +1317,7 @@ int vm_restore(struct applier *a, uint64_t old_node, uint64_t node)
 		p->moves = 0;
 		p->avoid = 0;
 		p->home = p->home == old_node && old_node != 0 ? node : p->home;
+		home_believe(rows->vms[i]);
 		p->since_ms = a->command->time_ms;
 		text_set(&p->reason, mem_strdup("a new history of the cluster begins"));
 		rv = vm_put_row(a, rows->vms[i]);

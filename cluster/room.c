@@ -42,6 +42,14 @@ bool room_pins(const Tb__Vm *vm)
 	return false;
 }
 
+uint64_t room_home(const Tb__Vm *vm)
+{
+	const Tb__VmPlacement *p = vm->placement;
+	bool made = p->n_home_disks > 0 || p->home_incarnation == 0;
+
+	return made && room_pins(vm) && !SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_PIN) ? p->home : 0;
+}
+
 bool room_has_data(const Tb__Vm *vm, const char *id)
 {
 	for (size_t i = 0; i < vm->config->n_disks; i++)
@@ -99,6 +107,7 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
 	const struct room_board *b = &r->boards[board];
 	const Tb__NodeHost *host = b->node->host;
 	const Tb__VmConfig *c = vm->config;
+	uint64_t home = room_home(vm);
 
 	if (host == NULL)
 		return ROOM_SILENT;
@@ -110,7 +119,7 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
 		return ROOM_DRAINED;
 	if (c->n_require > 0 && !text_among(b->node->name, c->require, c->n_require))
 		return ROOM_REQUIRE;
-	if (vm->placement->home != 0 && vm->placement->home != b->node->id && room_pins(vm))
+	if (home != 0 && home != b->node->id)
 		return ROOM_HOME;
 	if (!bridges_there(host, c))
 		return ROOM_BRIDGE;
@@ -230,7 +239,7 @@ struct candidates {
 static int admit_candidates(const struct admission *a, struct candidates *ret)
 {
 	const Tb__Vm *vm = a->vm;
-	bool pinned = room_pins(vm) && vm->placement->home != 0;
+	uint64_t home = room_home(vm);
 	const Tb__Node *silent = NULL;
 	bool home_there = false;
 	bool hosts = false;
@@ -239,7 +248,7 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 	for (size_t i = 0; i < a->rows->node_count && i < LIMIT_NODES; i++) {
 		const Tb__Node *node = a->rows->nodes[i];
 
-		home_there |= node->id == vm->placement->home;
+		home_there |= node->id == home;
 		if (node->host == NULL || !node->host->hosts) {
 			silent = node;
 			continue;
@@ -247,7 +256,7 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 		hosts = true;
 		if ((vm->config->n_require > 0 &&
 		     !text_among(node->name, vm->config->require, vm->config->n_require)) ||
-		    (pinned && node->id != vm->placement->home))
+		    (home != 0 && node->id != home))
 			continue;
 		ret->nodes[ret->count++] = node;
 		if (ret->largest == NULL || node->host->memory_mib > ret->largest->host->memory_mib)
@@ -255,7 +264,7 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 		if (node->host->vcpus > ret->vcpus)
 			ret->vcpus = node->host->vcpus;
 	}
-	if (pinned && !home_there)
+	if (home != 0 && !home_there)
 		return admit_refuse(a, "config.disks",
 				    "its data disks are on a board that is not in the cluster any "
 				    "more; witnessctl vm move %s --force gives it empty ones",
@@ -263,11 +272,11 @@ static int admit_candidates(const struct admission *a, struct candidates *ret)
 	if (ret->count > 0)
 		return 0;
 	if (hosts)
-		return admit_refuse(a, pinned ? "config.disks" : "config.require",
-				    pinned ? "the board with its data disks hosts no virtual "
-					     "machines, or is not one that it requires"
-					   : "none of the boards that it requires hosts virtual "
-					     "machines");
+		return admit_refuse(a, home != 0 ? "config.disks" : "config.require",
+				    home != 0 ? "the board with its data disks hosts no virtual "
+						"machines, or is not one that it requires"
+					      : "none of the boards that it requires hosts virtual "
+						"machines");
 	return admit_refuse(a, "",
 			    "no board hosts virtual machines: %s %s; see witnessctl node "
 			    "show %s",
@@ -353,8 +362,8 @@ static int packing_order(const void *one, const void *two)
 {
 	const Tb__Vm *a = *(const Tb__Vm *const *)one;
 	const Tb__Vm *b = *(const Tb__Vm *const *)two;
-	bool a_bound = a->config->n_require > 0 || (a->placement->home != 0 && room_pins(a));
-	bool b_bound = b->config->n_require > 0 || (b->placement->home != 0 && room_pins(b));
+	bool a_bound = a->config->n_require > 0 || room_home(a) != 0;
+	bool b_bound = b->config->n_require > 0 || room_home(b) != 0;
 
 	if (a_bound != b_bound)
 		return a_bound ? -1 : 1;
@@ -366,7 +375,7 @@ static int packing_order(const void *one, const void *two)
 /* It stays where it is, whatever is lost with that board. */
 static bool lost_with(const Tb__Vm *vm, uint64_t node)
 {
-	return vm->placement->home == node && room_pins(vm);
+	return room_home(vm) == node;
 }
 
 struct packing {

@@ -17,7 +17,7 @@ enum room_lack {
 	ROOM_AWAY,
 	ROOM_DRAINED,
 	ROOM_REQUIRE, /* not one of those it requires */
-	ROOM_HOME, /* its data disks are elsewhere */
+	ROOM_HOME, /* its data disks are elsewhere (room_home) */
 	ROOM_BRIDGE,
 	ROOM_APART,
 	ROOM_MEMORY,
@@ -65,6 +65,11 @@ void room_explain(const struct room *r, size_t board, const Tb__Vm *vm, enum roo
 uint32_t room_memory_mib(const Tb__Vm *vm);
 /* It has a disk that stays on its board. */
 bool room_pins(const Tb__Vm *vm);
+/* The board that it cannot leave without losing what its data disks hold; 0: none. They pin it from
+ * when the model knows that one of them is made, which is before its guest first runs (hosting.h):
+ * until then there is nothing to lose. Of a home that has no incarnation, one of before these were
+ * kept, nobody can say so. */
+uint64_t room_home(const Tb__Vm *vm);
 /* And one of them has this id. */
 bool room_has_data(const Tb__Vm *vm, const char *id);
 /* "3 boards, 2 lack memory, 1 is drained"; counts of each lack, as many as there are boards. */

@@ -127,6 +127,7 @@ enum scheduler_fault {
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 	SCHEDULER_FAULT_GONE_IS_DEAD, /* moves what was on a board that was removed at once */
+	SCHEDULER_FAULT_NO_PIN, /* takes a VM away from data disks that it has */
 };
 extern enum scheduler_fault scheduler_fault;
 #define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))
