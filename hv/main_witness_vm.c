@@ -68,7 +68,7 @@ static const char run_help[] =
 	"                taken as they are. Also written --set FIELD=VALUE.\n"
 	"  --restore DIRECTORY\n"
 	"                Go on from the snapshot there (see `save`) instead of booting\n"
-	"                the kernel.\n"
+	"                the kernel. Its writable disks must be as they were then.\n"
 	"  --check       Check the spec, print it with all defaults, and end.\n"
 	"\n"
 	"On a terminal:\n"

@@ -10,6 +10,7 @@
 
 #include "hv/class.h"
 #include "hv/device_state.h"
+#include "hv/disk_mark.h"
 #include "hv/gic_state.h"
 #include "hv/guest_clock.h"
 #include "hv/host_class.h"
@@ -199,6 +200,7 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
 	rv = record_save(m, s, fault);
 	/* The state file last: where it is whole, so is the other. */
 	rv = rv < 0 ? rv : memory_file_write(memory_fd, &m->ram, s->memory_id.data, fault);
+	rv = rv < 0 ? rv : disk_marks_take(m->spec, m->resources, s, fault);
 	rv = rv < 0 ? rv : state_file_write(state_fd, s, fault);
 	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;
@@ -385,6 +387,7 @@ static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
 	int rv = hardware_check(m, s, fault);
 
 	rv = rv < 0 ? rv : devices_check(m, s, fault);
+	rv = rv < 0 ? rv : disk_marks_check(m->spec, m->resources, s, fault);
 	return rv < 0 ? rv : host_check(m, s, class, fault);
 }
 

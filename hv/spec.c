@@ -326,6 +326,12 @@ static int check_disk(Tb__VmSpec *spec, size_t number, bool paths, struct fault 
 			return fault_set(fault, -EINVAL, "%s: is disks[%zu] again", field, i);
 		}
 	}
+	if (disk->as_saved && spec->restore == NULL) {
+		return fault_set(fault, -EINVAL,
+				 "disks[%zu].asSaved: says what a disk holds at a restore; leave "
+				 "it out, or give restore",
+				 number);
+	}
 	snprintf(field, sizeof(field), "disks[%zu].id", number);
 	if (!is_set(disk->id)) {
 		text_set(&disk->id, mem_printf("disk%zu", number));

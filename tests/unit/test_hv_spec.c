@@ -95,9 +95,11 @@ static void test_restore(void **state)
 
 	(void)state;
 	assert_int_equal(spec_make("{\"name\":\"a\",\"backing\":\"shared\","
+				   "\"disks\":[{\"path\":\"d\",\"asSaved\":true}],"
 				   "\"restore\":{\"state\":\"s\",\"memory\":\"m\"}}",
 				   "/f", true, &s, &fault),
 			 0);
+	assert_true(s->disks[0]->as_saved);
 	assert_string_equal(s->restore->state, "/f/s");
 	assert_string_equal(s->restore->memory, "/f/m");
 	assert_string_equal(s->command_line, "");
@@ -169,6 +171,9 @@ static void test_refused(void **state)
 		 "{\"path\":\"d\"},{\"path\":\"e\"},{\"path\":\"f\"},{\"path\":\"g\"},"
 		 "{\"path\":\"h\"},{\"path\":\"i\"}]}",
 		 "disks: 9; at most 8"},
+		{"{" SMALL ",\"disks\":[{\"path\":\"a\",\"asSaved\":true}]}",
+		 "disks[0].asSaved: says what a disk holds at a restore; leave it out, or give "
+		 "restore"},
 		{"{" SMALL ",\"nics\":[{}]}",
 		 "nics[0].tap: must be given, the name of a tap interface"},
 		{"{" SMALL ",\"nics\":[{\"tap\":\"0123456789012345\"}]}",
