@@ -79,7 +79,7 @@ struct vms_view {
 	uint64_t heard_ms[LIMIT_NODES];
 	struct scheduler_vm vms[LIMIT_VMS];
 	Tb__Vm *rows[LIMIT_VMS];
-	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with well_ms as of now */
+	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with its durations as of now */
 };
 
 static int view_node(void *arg, const Tb__Node *row)
@@ -193,6 +193,7 @@ static void view_report(struct vms_view *v, size_t i, const Tb__VmPlacement *p)
 		if (report->vm != v->rows[i]->id || report->incarnation != p->incarnation)
 			continue;
 		v->reports[i] = *report;
+		v->reports[i].lasts_ms += v->now_ms - v->heard_ms[b];
 		if (report->condition == TB__VM_CONDITION__VM_CONDITION_RUNNING)
 			v->reports[i].well_ms += v->now_ms - v->heard_ms[b];
 		v->vms[i].report = &v->reports[i];
