@@ -70,7 +70,7 @@ struct machine {
 	uint64_t started_ms; /* boot time at which the guest began */
 	uint64_t resets;
 	/* The guest's past is played again and it was not told yet: the next resume does. */
-	bool restored, new_generation, advance_clock;
+	bool restored, advance_clock;
 	void (*rested)(void *arg); /* while PAUSING: who is told of the end of it */
 	void *rested_arg;
 	struct guest_clock clock; /* while `restored`: from where its counter goes on */

@@ -388,6 +388,8 @@ static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
 
 	rv = rv < 0 ? rv : devices_check(m, s, fault);
 	rv = rv < 0 ? rv : disk_marks_check(m->spec, m->resources, s, fault);
+	/* machine_create chose the id. */
+	rv = rv < 0 ? rv : vmgenid_check(m->vmgenid, s->generation_id.data, fault);
 	return rv < 0 ? rv : host_check(m, s, class, fault);
 }
 
@@ -421,8 +423,6 @@ int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *
 	if (rv == 0) {
 		m->state = MACHINE_PAUSED;
 		m->restored = true;
-		/* machine_create chose the id. */
-		m->new_generation = memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) != 0;
 	}
 	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;

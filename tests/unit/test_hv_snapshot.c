@@ -560,6 +560,10 @@ static void test_vmgenid(void **state)
 	assert_memory_equal(page, a, VMGENID_SIZE);
 	assert_int_equal(vmgenid_choose("0011", a, &fault), -EINVAL);
 	assert_non_null(strstr(fault.text, "32 hex digits"));
+	memset(&fault, 0, sizeof(fault));
+	assert_int_equal(vmgenid_check(a, b, &fault), 0);
+	assert_int_equal(vmgenid_check(a, page, &fault), -EXDEV);
+	assert_non_null(strstr(fault.text, "generationId: is the one of the snapshot"));
 }
 
 int main(void)
