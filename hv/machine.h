@@ -102,7 +102,8 @@ struct machine {
 	struct balloon *balloon;
 	struct vsock *vsock;
 
-	struct image_turn turn; /* who has one while a kernel is read; may be set after create */
+	/* Who has one while a kernel or a snapshot's memory is read; may be set after create. */
+	struct image_turn turn;
 	struct machine_console output;
 	bool uart_spoke; /* the guest's last output came through the UART */
 	struct watch event_watch; /* vcpus.event_fd */

@@ -306,7 +306,7 @@ static int memory_load(struct machine *m, const Tb__VmSnapshot *s, int fd, struc
 	if (rv < 0 || m->ram.backing == RAM_SHARED_FILE) {
 		return rv;
 	}
-	return memory_file_read(fd, &m->ram, fault);
+	return memory_file_read(fd, &m->ram, &m->turn, fault);
 }
 
 static int vcpus_load(const struct machine *m, const Tb__VmSnapshot *s,

@@ -38,5 +38,5 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
  * machine's memory is a mapping of memory_fd already (RAM_SHARED_FILE). The clock goes on as
  * spec->restore says. The descriptors stay the caller's. On any error the machine is only good for
  * machine_destroy. -EBADMSG: not a sound file; -EXDEV: made by a host or a spec that differs
- * (*fault names the part); or what KVM said. */
+ * (*fault names the part); -ECANCELED and no sentence: a turn ended it; or what KVM said. */
 int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *fault);

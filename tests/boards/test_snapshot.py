@@ -250,7 +250,7 @@ def _(result):
     echo blk.write=/dev/vda,4 >&3; await four.log "RESULT blk.write"
     stop four
     echo "== written"
-    witness-vm run four-restored.json </dev/null 2>&1
+    witness-vm run four-restored.json leaseMs=1000 </dev/null 2>&1
     echo "STATUS $?"
     echo "== all the same"
     witness-vm run four-restored.json 'disks[0].asSaved=true' leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
