@@ -145,10 +145,15 @@ struct invocation {
 };
 
 static const struct option options[] = {
-	{"help", no_argument, NULL, 'h'},	{"output", required_argument, NULL, 'o'},
-	{"set", required_argument, NULL, 's'},	{"check", no_argument, NULL, 'c'},
-	{"root", required_argument, NULL, 'r'}, {"stay-paused", no_argument, NULL, 'p'},
-	{"all", no_argument, NULL, 'a'},	{NULL, 0, NULL, 0},
+	{"help", no_argument, NULL, 'h'},
+	{"output", required_argument, NULL, 'o'},
+	{"set", required_argument, NULL, 's'},
+	{"check", no_argument, NULL, 'c'},
+	{"root", required_argument, NULL, 'r'},
+	{"stay-paused", no_argument, NULL, 'p'},
+	{"all", no_argument, NULL, 'a'},
+	{"restore", required_argument, NULL, 'R'},
+	{NULL, 0, NULL, 0},
 };
 
 static int option_unknown(const char *command, const char *word)

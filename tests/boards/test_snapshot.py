@@ -230,6 +230,7 @@ SHAPES = (
     head -c 50000000 /tmp/one/memory >cut
     refused() { echo "== $*"; witness-vm run "$@" </dev/null 2>&1; echo "STATUS $?"; }
 """ + "\n".join(f"refused one-restored.json '{change}'" for change, _ in SHAPES) + """
+    refused one-restored.json generationId=$(witness-vm inspect --all /tmp/one/state | sed -n "s/^generation //p")
     refused one-restored.json restore.memory=cut
     refused one-restored.json restore.memory=/tmp/four/memory
     refused four-restored.json nics[0].mac=52:54:00:00:00:05
@@ -237,9 +238,11 @@ SHAPES = (
     refused four-restored.json disks[0].path=large
 """, limit=200, files=FILES)
 def _(result):
-    said = re.split("^== ", result.output, flags=re.MULTILINE)[-len(SHAPES) - 4:]
-    words = [word for _, word in SHAPES] + ["cut off", "belongs to another state file", "MAC address 52:54:00:00:00:04",
+    said = re.split("^== ", result.output, flags=re.MULTILINE)[-len(SHAPES) - 5:]
+    words = [word for _, word in SHAPES] + ["generationId: is the one of the snapshot", "cut off",
+                                            "belongs to another state file", "MAC address 52:54:00:00:00:04",
                                             "blk0 is of another size"]
+    expect(len(said) == len(words), f"{len(said)} refusals")
     for text, word in zip(said, words):
         expect(word in text and "STATUS 1" in text, f"not refused by {word!r}: {text}")
 
@@ -256,7 +259,7 @@ def _(result):
     witness-vm run four-restored.json 'disks[0].asSaved=true' leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
     echo "== copy"
     fresh
-    witness-vm run four-restored.json leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
+    witness-vm run four.json --restore /tmp/four leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
 """, files=FILES)
 def _(result):
     result.expect_order("^== written", r"disks\[0\]: .*disk was written after the snapshot was saved", "^STATUS 1",
