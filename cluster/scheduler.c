@@ -10,6 +10,7 @@
  * there later: so two VMs are never sent where one fits. */
 #include "cluster/scheduler.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -587,7 +588,8 @@ static size_t other_board(struct decider *d, struct item *it, struct buf *ret_la
 	choose(d, it, it->board, &choice);
 	d->room.starts = starts;
 	if (choice.board == d->view->board_count)
-		room_describe(choice.counts, d->room.board_count - 1, ret_lacks);
+		room_describe(choice.counts,
+			      d->room.board_count - (it->board < d->room.board_count), ret_lacks);
 	if (choice.board == d->view->board_count || has_images(it, choice.board))
 		return choice.board;
 	buf_printf(ret_lacks, "%s does not have its images",
@@ -628,7 +630,7 @@ static void clear_failed_everywhere(struct decider *d, struct item *it)
 	else
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
 			"it failed on every board that it may be on, and is tried again after %d "
-			"minutes, or at once by a person's restart; on %s last%s%s",
+			"minutes, or at once by a person's start; on %s last%s%s",
 			SCHEDULER_AGAIN_MS / 60000, board_name(d, it),
 			r->problem[0] != '\0' ? ": " : "", r->problem);
 }
@@ -809,8 +811,9 @@ static void decider_items(struct decider *d)
 	qsort(d->items, d->view->vm_count, sizeof(d->items[0]), item_order);
 }
 
-void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
-		      struct scheduler_plan *ret)
+/* VM `except` (0: none) is placed nowhere, and no room is kept for it. */
+static struct decider *decider_run(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+				   uint64_t except, struct scheduler_plan *ret)
 {
 	struct decider *d = mem_zalloc(sizeof(*d));
 
@@ -826,16 +829,90 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 	for (size_t i = 0; i < view->vm_count; i++)
 		settle(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
-		place(d, &d->items[i]);
+		if (d->items[i].vm->id != except)
+			place(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
 		clear(d, &d->items[i]);
+	return d;
+}
+
+static void decider_free(struct decider *d)
+{
+	free(d->items);
+	free(d);
+}
+
+void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+		      struct scheduler_plan *ret)
+{
+	struct decider *d = decider_run(view, now_ms, max, 0, ret);
+
 	if (d->held_back > 0)
 		snprintf(ret->storm, sizeof(ret->storm),
 			 "%u of %u hosting boards are lost: virtual machines are restarted only "
 			 "where no processor has to be shared, and %u wait%s",
 			 d->hosts_lost, d->hosts, d->held_back, d->held_back == 1 ? "s" : "");
-	free(d->items);
-	free(d);
+	decider_free(d);
+}
+
+static int moves_there(const struct decider *d, const struct item *it, size_t board,
+		       char *ret_message, size_t message_size)
+{
+	enum room_lack lack = room_lacks(&d->room, board, it->vm);
+
+	if (lack != ROOM_FITS)
+		room_explain(&d->room, board, it->vm, lack, ret_message, message_size);
+	else if (!has_images(it, board))
+		snprintf(ret_message, message_size,
+			 "%s does not have its images; see witnessctl image show",
+			 d->room.boards[board].node->name);
+	else
+		return 0;
+	return -EINVAL;
+}
+
+static int moves_anywhere(struct decider *d, struct item *it, char *ret_message,
+			  size_t message_size)
+{
+	struct buf lacks = {0};
+	int rv = other_board(d, it, &lacks) < d->view->board_count ? 0 : -EINVAL;
+
+	if (rv != 0)
+		snprintf(ret_message, message_size, "%s", buf_string(&lacks));
+	buf_free(&lacks);
+	return rv;
+}
+
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size)
+{
+	const struct scheduler_vm *sv = &view->vms[vm];
+	Tb__VmPlacement placement = *sv->vm->placement;
+	Tb__Vm row = *sv->vm;
+	struct item it = {.sv = sv, .vm = &row};
+	struct scheduler_plan plan;
+	struct decider *d;
+	size_t board;
+	int rv;
+
+	/* As the command makes it (apply_vm.c). */
+	placement.home = 0;
+	placement.target = node;
+	placement.avoid = placement.node;
+	row.placement = &placement;
+	d = decider_run(view, now_ms, 0, row.id, &plan);
+	d->room.starts = 0;
+	it.board = room_find(&d->room, placement.node);
+	board = room_find(&d->room, node);
+	if (node == 0)
+		rv = moves_anywhere(d, &it, ret_message, message_size);
+	else if (board == view->board_count || board == it.board)
+		rv = 0; /* what is to be said of that is said elsewhere (apply_vm.c) */
+	else
+		rv = moves_there(d, &it, board, ret_message, message_size);
+	decider_free(d);
+	scheduler_plan_free(&plan);
+	return rv;
 }
 
 void scheduler_plan_free(struct scheduler_plan *p)

@@ -46,8 +46,8 @@ struct scheduler_board {
 
 struct scheduler_vm {
 	const Tb__Vm *vm; /* borrowed */
-	/* What the placement's board said of it in this incarnation; NULL: nothing. Its durations as
-	 * of now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. Its durations
+	 * as of now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
 	const Tb__VmReport *report;
 	uint64_t images; /* bit i: board i of the view holds all its images, whole */
 	bool images_there; /* somebody does hold each of them */
@@ -88,6 +88,12 @@ struct scheduler_plan {
 void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
 		      struct scheduler_plan *ret);
 void scheduler_plan_free(struct scheduler_plan *p);
+
+/* A person wants VM `vm` (its place in the view) on board `node`, or on any other one (0), for
+ * which it is ended where it is: would it begin there at once, with all others where they are or
+ * are to be? Its data disks are not looked at. 0, or -EINVAL with a sentence: "b3 is away". */
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size);
 
 /* Admission, on the committed rows alone (apply.c asks, and so may a dry run). */
 struct scheduler_room {

@@ -720,7 +720,7 @@ static void test_reports(void **state)
 		{"failed on all of them", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
 		{"not for ever: after five minutes all of them once more", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=300000",
 		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
@@ -728,14 +728,14 @@ static void test_reports(void **state)
 		{"not before", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=299999",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 1\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 1\n"},
 		{"the second round begins", THREE,
 		 "web 256 at=b2.4 report=failed problem=crash moves=3 avoid=b1",
 		 "release web.4 failed hard (crash)\nweb failed: it failed on b2: crash\n"},
 		{"and ends", THREE,
 		 "web 256 at=b3.6 report=failed problem=crash moves=5 avoid=b2 lasts=1000",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b3 last: crash\ndue: 299000\n"},
+		 "5 minutes, or at once by a person's start; on b3 last: crash\ndue: 299000\n"},
 		{"never restarted, never tried again", THREE,
 		 "web 256 at=b1.3 report=failed moves=2 never lasts=900000",
 		 "settle web.3 ended ()\nweb failed: it failed on b1\n"},
@@ -761,7 +761,7 @@ static void test_reports(void **state)
 		{"failed, and its data disks are there", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash home=b1",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
-		 "5 minutes, or at once by a person's restart; on b1 last: crash\ndue: 300000\n"},
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
 		{"two that failed do not both go where one fits", "b1:4/2000 b2:4/1000",
 		 "a 600 at=b1.1 report=failed\nb 600 at=b1.1 report=failed",
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
@@ -1056,6 +1056,83 @@ static void test_storm(void **state)
 	RUN_CASES(cases);
 }
 
+/* --- a person's move ---------------------------------------------------------------------------
+ */
+
+static void test_moves(void **state)
+{
+	static const struct {
+		const char *what;
+		const char *boards;
+		const char *vms; /* the first one is to move */
+		uint64_t node;
+		const char *answer;
+	} cases[] = {
+		{"it can", THREE, "web 256 at=b1.1 report=running", 3, ""},
+		{"anywhere", THREE, "web 256 at=b1.1 report=running", 0, ""},
+		{"the board is off", "b1:4/1000 b2:4/1000 b3:4/1000,lost",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it does not answer", "b1:4/1000 b2:4/1000 b3:4/1000,away",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it is drained", "b1:4/1000 b2:4/1000 b3:4/1000,drained",
+		 "web 256 at=b1.1 report=running", 3, "b3 is drained"},
+		{"it has no room", THREE, "web 256 at=b1.1 report=running\na 800 at=b3.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"nor for what goes there now", "b1:4/1000 b2:4/1000,lost b3:4/1000",
+		 "web 256 at=b1.1 report=running\na 800 at=b2.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"it starts others: for a moment only", THREE,
+		 "web 256 at=b1.1 report=running\na 10 at=b3.1\nb 10 at=b3.1", 3, ""},
+		{"its images are not there", THREE, "web 256 at=b1.1 report=running images=b1b2", 3,
+		 "b3 does not have its images; see witnessctl image show"},
+		{"but elsewhere", THREE, "web 256 at=b1.1 report=running images=b1b2", 0, ""},
+		{"nor elsewhere", THREE, "web 256 at=b1.1 report=running images=b1", 0,
+		 "b2 does not have its images"},
+		{"no other", "b1:4/1000 b2:4/100 b3:4/1000,lost", "web 256 at=b1.1 report=running",
+		 0, "2 boards, 1 lacks memory, 1 is away"},
+		{"its own is none", "b1:4/1000", "web 256 at=b1.1 report=running", 0, "0 boards"},
+		{"where it is kept apart", THREE,
+		 "web 10 at=b1.1 tier=x apart report=running\na 10 at=b3.1 tier=x", 3,
+		 "b3 has a VM that it is kept apart from"},
+		{"its data disks are left behind", THREE, "web 256 at=b1.1 report=running home=b1",
+		 3, ""},
+		{"it is nowhere", "b1:4/1000,drained b2:4/100", "web 256", 0,
+		 "2 boards, 1 lacks memory, 1 is drained"},
+		{"nowhere, to the only place for it", "b1:4/100 b2:4/300", "web 256", 2, ""},
+		{"it is on its way already", "b1:4/1000 b2:4/300",
+		 "web 256 at=b1.1 releasing report=stopping avoid=b1", 2, ""},
+		{"it failed there before: it is a person's choice", THREE,
+		 "web 256 at=b1.1 report=running avoid=b3", 3, ""},
+		{"where it is: others say so", "b1:4/300", "web 256 at=b1.1 report=running", 1, ""},
+		{"anywhere, and it failed before where its images are", THREE,
+		 "web 256 at=b1.1 report=running images=b1b3 avoid=b3", 0, ""},
+		{"no such board: others say so", THREE, "web 256 at=b1.1 report=running", 9, ""},
+		{"in a storm: where no processor is shared",
+		 "b1:2/1000 b2:2/1000,lost b3:2/1000,lost b4:1/1000",
+		 "web 10 vcpus=2 at=b1.1 report=running", 4, "b4 lacks processors"},
+	};
+	int bad = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char answer[256] = "";
+		struct scene s;
+		int rv;
+
+		scene_read(&s, cases[i].boards, cases[i].vms);
+		rv = scheduler_moves(&s.view, 0, cases[i].node, NOW, answer, sizeof(answer));
+		if (strcmp(answer, cases[i].answer) != 0 || (rv == 0) != (answer[0] == '\0')) {
+			print_message("%s: %d %s\n--- expected: %s\n", cases[i].what, rv, answer,
+				      cases[i].answer);
+			bad++;
+		}
+		scene_free(&s);
+	}
+	assert_int_equal(bad, 0);
+}
+
 /* --- the call ------------------------------------------------------------------------------------
  */
 
@@ -1270,6 +1347,7 @@ int main(void)
 		cmocka_unit_test(test_images),	      cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_storm),	      cmocka_unit_test(test_max),
 		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_admit),
+		cmocka_unit_test(test_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
