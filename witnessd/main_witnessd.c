@@ -340,6 +340,11 @@ static void on_host_lease(void *arg, uint64_t until_ms, uint64_t fence)
 	host_lease(((struct daemon *)arg)->host, until_ms, fence);
 }
 
+static uint64_t on_host_waits(void *arg)
+{
+	return host_waits_ms(((struct daemon *)arg)->host);
+}
+
 static void on_host_report(void *arg)
 {
 	host_report(((struct daemon *)arg)->host);
@@ -380,6 +385,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.link_dial = on_link_dial,
 		.reach_dial = on_reach_dial,
 		.host_lease = on_host_lease,
+		.host_waits = on_host_waits,
 		.host_report = on_host_report,
 	};
 	const struct holder_options addresses = {.sites_listen = config->sites_listen,
