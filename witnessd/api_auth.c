@@ -150,6 +150,8 @@ static int identify_token(struct api *a, const char *text, struct api_principal 
 			ret->role = token->role;
 			snprintf(ret->actor, sizeof(ret->actor), "token:%s", token->id);
 			snprintf(ret->token, sizeof(ret->token), "%s", token->id);
+			snprintf(ret->token_ca_sha256, sizeof(ret->token_ca_sha256), "%s",
+				 parts.ca_sha256);
 			snprintf(ret->site, sizeof(ret->site), "%s", token->site);
 			snprintf(ret->tenant, sizeof(ret->tenant), "%s", token->tenant);
 			rv = 0;
@@ -281,22 +283,28 @@ bool api_knows(struct api *a, const struct api_request *request)
 	return api_identify(a, request, &who, &why) == 0 && who.role != TB__ROLE__ROLE_NONE;
 }
 
-bool api_principal_holds(struct api *a, const struct api_principal *who)
+static bool token_holds(struct api *a, const struct api_principal *who)
 {
 	struct store *s = api_store(a);
-	Tb__Token *token;
+	Tb__Cluster *cluster = NULL;
+	Tb__Token *token = NULL;
+	bool holds = s != NULL && store_cluster_get(s, &cluster) == 0 &&
+		     token_is_of(cluster, who->token_ca_sha256) &&
+		     store_token_get(s, who->token, &token) == 0 &&
+		     token_problem(a, token) == NULL && token->role == who->role;
+
+	tb__token__free_unpacked(token, NULL);
+	tb__cluster__free_unpacked(cluster, NULL);
+	return holds;
+}
+
+bool api_principal_holds(struct api *a, const struct api_principal *who)
+{
 	const char *why;
-	bool holds;
 
 	if (who->serial[0] != '\0')
 		return certificate_holds(a, who->serial, who->issuer, &why) == 0;
-	if (who->token[0] == '\0')
-		return true;
-	if (s == NULL || store_token_get(s, who->token, &token) != 0)
-		return false;
-	holds = token_problem(a, token) == NULL && token->role == who->role;
-	tb__token__free_unpacked(token, NULL);
-	return holds;
+	return who->token[0] == '\0' || token_holds(a, who);
 }
 
 bool api_allowed(const struct api_principal *who, const struct api_route *route, const char *arg)

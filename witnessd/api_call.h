@@ -66,6 +66,7 @@ struct api_principal {
 	char tenant[LIMIT_NAME + 1]; /* "", or: that tenant's sites are all it sees */
 	uint32_t agent_node; /* of an agent's certificate; else 0 */
 	char token[17]; /* "" or the token's id */
+	char token_ca_sha256[65]; /* the CA that this token names */
 	char serial[64]; /* "" or the certificate's serial */
 	uint64_t issuer; /* of that certificate (tls_peer) */
 };

@@ -127,7 +127,9 @@ static void core_dialed(struct core *c, uint64_t id, int fd)
 		if (d->id != id)
 			continue;
 		list_remove(&d->link);
-		if (d->raft != NULL)
+		if (d->admission != NULL)
+			admit_reached(d->admission, fd);
+		else if (d->raft != NULL)
 			engine_dialed(d->raft, fd);
 		else if (c->engine != NULL && !c->stopping && !c->retiring)
 			peer_dialed(c, fd);
@@ -531,6 +533,7 @@ static void core_tick(uv_timer_t *timer)
 		core_barrier(c);
 	peer_drop_silent(c);
 	certify_tick(c, now);
+	core_host_tick(c, now);
 	lead_tick(c);
 	peer_dial_leader(c);
 	peer_renew(c);
@@ -809,6 +812,8 @@ void core_let_go(struct core *c)
 		struct dial *d = list_entry(at, struct dial, link);
 
 		list_remove(&d->link);
+		if (d->admission != NULL)
+			admit_reached(d->admission, -ECANCELED);
 		if (d->raft != NULL)
 			engine_dialed(d->raft, -ECANCELED);
 		free(d);
@@ -852,7 +857,7 @@ static void core_stop_open(struct letter *letter)
 		return;
 	c->stopping = true;
 	/* Another board leads at once instead of after an election timeout. */
-	if (c->fleet != NULL && !c->membership_busy && lead_has_others(c))
+	if (c->fleet != NULL && lead_has_others(c))
 		engine_transfer(c->engine, 0, core_transferred, c);
 	else
 		core_shut(c);

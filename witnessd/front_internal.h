@@ -1,10 +1,14 @@
 /* front_internal.h: what the files of the front share: front.c (thread, listeners, TLS), and
- * front_link.c (incoming and outgoing links, admission). All of it runs in the front's thread. */
+ * front_link.c (incoming and outgoing links, admission), front_members.c (where the other boards
+ * are). All of it runs in the front's thread. */
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "cluster/limits.h"
+#include "lib/ip.h"
 #include "lib/list.h"
+#include "witnessd/admission.h"
 #include "witnessd/agent_door.h"
 #include "witnessd/trail.h"
 #include "witnessd/api_http.h"
@@ -44,12 +48,21 @@ struct front {
 	struct trail agents_trail; /* for them */
 	struct metrics *metrics;
 	struct metric *handshake_failures;
+	struct metric *connections_refused;
+	uint64_t refused_seen; /* of them, of the listener */
 
 	struct stream_group *group;
 	struct http_server *http;
 	struct api *api;
 	struct api_http api_http;
 	struct api_limiter *join_limiter;
+
+	struct admission *places; /* at the TLS port */
+	struct board_seen {
+		uint64_t node; /* 0: a free row */
+		struct ip at;
+	} seen[LIMIT_NODES]; /* where boards were when they proved who they are; the last first */
+	bool members_stale; /* `places` does not know the newest of the model and of `seen` */
 
 	struct stream_listener *unix_listener;
 	struct stream_listener *tls_listener; /* NULL: no identity yet, or the port is taken */
@@ -63,6 +76,8 @@ struct front {
 	struct tls_context *host_context;
 	struct tls_context *join_context;
 
+	struct stream_listener
+		*join_listener; /* while this board asks to join: front_join_listen */
 	struct list links; /* struct link_end: streams on their way to be links */
 	struct list pumps; /* links that are made (link.h) */
 	uint64_t renew_slot; /* in which links were last looked at for a rotation of the CA */
@@ -75,6 +90,10 @@ struct front {
 	atomic_flag identity_posted;
 	bool stopping;
 };
+
+/* A board that asks to join shows that others reach its port, where nothing is served yet. */
+int front_join_listen(struct front *f);
+void front_join_unlisten(struct front *f);
 
 /* --- front_link.c --- */
 
@@ -89,3 +108,10 @@ void front_links_check(struct front *f);
 void front_links_renew(struct front *f);
 /* Frees what is left; the streams are gone by then. */
 void front_links_free(struct front *f);
+
+/* --- front_members.c --- */
+
+/* If there is news: tells `places` where the other boards are. */
+void front_members_look(struct front *f);
+/* `node` has proven by its certificate that it is at `address` (stream_peer_address). */
+void front_member_seen(struct front *f, uint64_t node, const char *address);

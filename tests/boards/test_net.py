@@ -1,8 +1,8 @@
 """The virtio network card and sockets in real guests: VMs on a bridge talk to each other and to the board, every
 packet in order, large frames whole; links go and come; vsock both ways. The board's clock counts instructions.
 
-TIEBREAK_PACKETS: how many small packets one VM sends the other (20000); a million costs more than twenty minutes
-of processor time. TIEBREAK_BOARD_PACKETS: how many go between a VM and the board, half of them each way (2000); a
+TIEBREAK_PACKETS: how many small packets one VM sends the other (20000); a million costs eleven minutes of
+processor time. TIEBREAK_BOARD_PACKETS: how many go between a VM and the board, half of them each way (2000); a
 million costs five to six minutes."""
 
 import os

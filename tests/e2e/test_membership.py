@@ -2,6 +2,8 @@
 """Membership of the cluster: grow, remove, refuse what must be refused."""
 
 import os
+import select
+import socket
 import sys
 import threading
 import time
@@ -13,6 +15,10 @@ from boards import Failure, main, wait_for
 def voters(board):
     return sorted(node["name"] for node in board.json("node", "list")["items"]
                   if node.get("role") == "voter")
+
+
+def nodes(board):
+    return {node["name"]: node.get("role", "joining") for node in board.json("node", "list")["items"]}
 
 
 def grow_one_to_five(cluster):
@@ -70,8 +76,8 @@ def refused_joins(cluster):
     board = cluster.board(2).start()
     address = cluster.board(1).address
 
-    def refused(token, words, where=address):
-        done = board.ctl("cluster", "join", where, "--token", token, check=False)
+    def refused(token, words, where=address, options=()):
+        done = board.ctl("cluster", "join", where, "--token", token, *options, check=False)
         if done.returncode == 0:
             raise Failure(f"joined with a token that is {words}")
         if not any(word in done.stderr for word in words):
@@ -96,12 +102,50 @@ def refused_joins(cluster):
     first.ctl("token", "revoke", revoked["token"]["id"])
     refused(revoked["secret"], ["revoked"])
     refused(good, ["reach", "connect", "refused"], where="127.0.0.1:9")
+    refused(good, ["cannot connect to 127.0.0.1:1;"], options=("--advertise", "127.0.0.1:1"))
     once = first.json("token", "create", "--role", "node", "--ttl", "1h", "--uses", "1")["secret"]
     board.ctl("cluster", "join", address, "--token", once)
     third = cluster.board(3).start()
     done = third.ctl("cluster", "join", address, "--token", once, check=False)
     if done.returncode == 0 or "used" not in done.stderr:
         raise Failure(f"a used token: {done.stderr.strip()}")
+
+
+def a_ghost_hinders_nobody(cluster):
+    """A board that is admitted but never reached: others join, the leadership moves, a leader can be drained."""
+    cluster.make(2)
+    first = cluster.board(1)
+    with socket.create_server((f"{cluster.net}.99", 0)) as nobody:  # connections are made, nothing is said
+        host, port = nobody.getsockname()
+        ghost = cluster.board(3).start()
+        asked = threading.Thread(target=ghost.ctl, args=("cluster", "join", first.address, "--token", cluster.token(first),
+                                                         "--advertise", f"{host}:{port}"), kwargs={"check": False})
+        asked.start()
+        try:
+            wait_for(20, "the ghost is not admitted", lambda: nodes(first).get("board3") == "joining")
+            time.sleep(2)  # the leader tries to reach it
+            cluster.join(4)
+            leader = cluster.leader()
+            leader.ctl("cluster", "transfer")
+            wait_for(20, "the leadership was not handed over", lambda: cluster.leader() is not leader)
+            leader = cluster.leader()
+            leader.ctl("node", "drain", leader.name)
+            wait_for(20, "a drained leader leads on", lambda: cluster.leader() is not leader)
+            leader.ctl("node", "undrain", leader.name)
+            stranger = cluster.board(5).start()
+            done = stranger.ctl("cluster", "join", first.address, "--token", cluster.token(first),
+                                "--advertise", cluster.board(4).address, check=False)
+            if done.returncode == 0 or "board4" not in done.stderr or "--advertise" not in done.stderr:
+                raise Failure(f"an address that is in use: {done.stderr.strip()}")
+            if nodes(first).get("board3") != "joining":
+                raise Failure(f"the ghost has become something else: {nodes(first)}")
+            first.ctl("cluster", "remove", "board3", "--yes")
+            cluster.join(5)
+        finally:
+            ghost.kill()
+            asked.join()
+    if voters(first) != ["board1", "board2", "board4", "board5"]:
+        raise Failure(f"the voters are {voters(first)}")
 
 
 def join_under_load(cluster):
@@ -138,5 +182,72 @@ def join_under_load(cluster):
     assert missing == "none"
 
 
+class Flood:
+    """Keeps `count` connections open that never say a word, in turn from each of `hosts`, and opens one anew as
+    soon as it is closed."""
+
+    def __init__(self, board, hosts, count):
+        self.to = (board.host, 7443)
+        self.hosts = hosts
+        self.count = count
+        self.open = {}
+        self.stopped = False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def dial(self, number):
+        s = socket.socket()
+        s.bind((self.hosts[number % len(self.hosts)], 0))
+        s.setblocking(False)
+        s.connect_ex(self.to)
+        self.open[s] = number
+        self.poll.register(s, select.POLLIN)
+
+    def run(self):
+        self.poll = select.poll()
+        for number in range(self.count):
+            self.dial(number)
+        while not self.stopped:
+            fds = {s.fileno(): s for s in self.open}
+            for fd, _ in self.poll.poll(50):
+                number = self.open.pop(fds[fd])
+                self.poll.unregister(fd)
+                fds[fd].close()
+                self.dial(number)
+        for s in self.open:
+            s.close()
+
+    def stop(self):
+        self.stopped = True
+        self.thread.join()
+
+
+def a_flood_at_the_door(cluster):
+    """Somebody takes every place at the leader's port for the API and the boards, without a word. A follower that
+    starts anew is in the cluster as if nothing were: it has a place and a turn of its own."""
+    for number in (1, 2, 3):
+        cluster.board(number).options = ["--set", "sites.sessions-max=100"]
+    cluster.make(3)
+    leader = cluster.leader()
+    follower = next(board for board in cluster.boards.values() if board is not leader)
+
+    def reachable():
+        return {node["name"]: node["status"].get("reachable", False)
+                for node in leader.json("node", "list")["items"]}[follower.name]
+
+    wait_for(10, "the follower is not there", reachable)
+    flood = Flood(leader, [f"{cluster.net}.{n}" for n in (201, 202)], 700)
+    try:
+        wait_for(10, f"the flood is not refused: {leader.last_log()}",
+                 lambda: "all 372 places are taken" in open(leader.log, errors="replace").read())
+        follower.kill()
+        wait_for(10, "the follower is not missed", lambda: not reachable())
+        follower.start()
+        wait_for(10, f"the follower does not come back: {follower.last_log()}", reachable)
+    finally:
+        flood.stop()
+
+
 if __name__ == "__main__":
-    main([grow_one_to_five, remove_the_leader, refused_joins, join_under_load])
+    main([grow_one_to_five, remove_the_leader, refused_joins, a_ghost_hinders_nobody, join_under_load,
+          a_flood_at_the_door])

@@ -401,6 +401,20 @@ def certificates_renew_themselves(cluster):
     nodes.end()
 
 
+def watch_events(board, *who):
+    return subprocess.Popen([os.path.join(board.cluster.bin, "witnessctl"), "--server", f"https://{board.address}", *who,
+                             "event", "list", "--watch"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            preexec_fn=die_with_parent)
+
+
+def watch_ends(watch, by):
+    try:
+        watch.wait(max(0.1, by - time.monotonic()))
+        return True
+    except subprocess.TimeoutExpired:
+        return False
+
+
 def keep_alive(board, cert, key, ca):
     """Asks over one connection that stays: the status of each answer."""
     context = ssl.create_default_context(cafile=ca)
@@ -504,9 +518,7 @@ def rotate_the_ca(cluster):
     wait_for(20, "the rotation waits for a board still", refused)
     # What was let in by the old CA, and stays connected.
     kept = keep_alive(boards[1], *files[1::2])
-    watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{boards[1].address}",
-                              *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    watches = [watch_events(boards[1], *who) for who in (files, ("--token", token))]
     if kept() != 200 or not held.holds():
         raise Failure("a client or an agent of before is not let in any more")
     time.sleep(15)  # for the links of all boards to be made anew
@@ -516,10 +528,9 @@ def rotate_the_ca(cluster):
     wait_for(6, "an agent of the old CA is still connected",
              lambda: all(agent.status()["connected"] == "no" for agent in agents))
     wait_for(6, "a kept connection of the old CA is still served", lambda: kept() == 401)
-    try:
-        watch.wait(max(0.1, began + 6 - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise Failure("a watch of the old CA goes on")
+    for watch, what in zip(watches, ("certificate", "token")):
+        if not watch_ends(watch, began + 6):
+            raise Failure(f"a watch with a {what} of the old CA goes on")
     wait_for(6, "an agent of the old CA holds the lease", lambda: not held.holds())
     for way, good in ((files, False), (["--token", token], False), (new, True)):
         done = ctl_remote(boards[1], *way, "status")
@@ -577,9 +588,7 @@ def revocation_ends_sessions(cluster):
     client, answer = SiteFiles(first, "office").attach()
     if answer != 0:
         raise Failure("the site node is not let in")
-    watch = subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--server", f"https://{first.address}",
-                              *files, "event", "list", "--watch"], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+    watch = watch_events(first, *files)
     time.sleep(1)
     serials = {(row["kind"], row["subject"]): row["serial"]
                for row in first.json("cert", "list")["items"]}
@@ -592,9 +601,7 @@ def revocation_ends_sessions(cluster):
     if not ends(client, 5):
         raise Failure("the session of a revoked site certificate lives")
     began = revoke("client", "ann")
-    try:
-        watch.wait(max(0.1, began + 6 - time.monotonic()))
-    except subprocess.TimeoutExpired:
+    if not watch_ends(watch, began + 6):
         raise Failure("a watch with a revoked certificate lives")
     # A board: its links end, it loses its lease, and does not let itself in again.
     victim = next(board for board in cluster.boards.values() if board is not first
