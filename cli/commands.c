@@ -1227,7 +1227,7 @@ const struct command commands[] = {
 	 .description = "Without BOARD the cluster chooses. A VM that runs stays where it is if no "
 			"board can "
 			"take it at once. What was written to an overlay is gone after a move. "
-			"A VM with data disks does not move without --force.",
+			"A VM whose data disks are made does not move without --force.",
 	 .options = vm_move_options,
 	 .examples = vm_move_examples,
 	 .run = run_vm_move},

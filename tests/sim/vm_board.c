@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/room.h"
 #include "lib/mem.h"
 #include "tests/sim/world.h"
 
@@ -28,6 +29,59 @@ static char disk_id[] = "data";
 static bool vm_pinned(const struct world *w, unsigned vm)
 {
 	return (w->pinned >> vm & 1) != 0;
+}
+
+/* --- rows as messages ------------------------------------------------------------------------ */
+
+struct vm_message {
+	Tb__Vm vm;
+	Tb__VmConfig config;
+	Tb__VmPlacement placement;
+	Tb__VmDisk disk;
+	Tb__VmDisk *disks[1];
+	char *home_disks[1];
+	char name[8];
+};
+
+static void message_make(const struct world *w, const struct vm_row *r, unsigned vm,
+			 struct vm_message *m)
+{
+	tb__vm__init(&m->vm);
+	tb__vm_config__init(&m->config);
+	tb__vm_placement__init(&m->placement);
+	tb__vm_disk__init(&m->disk);
+	snprintf(m->name, sizeof(m->name), "vm%u", vm);
+	m->vm.id = vm;
+	m->vm.name = m->name;
+	m->vm.running = r->running;
+	m->vm.config = &m->config;
+	m->vm.placement = &m->placement;
+	m->config.vcpus = 1;
+	m->config.memory_mib = VM_MIB;
+	m->config.restart_attempts = ATTEMPTS;
+	m->config.restart_backoff_ms = BACKOFF_MS;
+	m->config.priority = vm;
+	if ((w->waits >> vm & 1) != 0)
+		m->config.loss = TB__VM_LOSS__VM_LOSS_WAIT;
+	if (vm_pinned(w, vm)) {
+		m->disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
+		m->disk.id = disk_id;
+		m->disks[0] = &m->disk;
+		m->config.disks = m->disks;
+		m->config.n_disks = 1;
+	}
+	m->placement.node = r->node;
+	m->placement.incarnation = r->incarnation;
+	m->placement.releasing = r->releasing;
+	m->placement.hard = r->hard;
+	m->placement.target = r->target;
+	m->placement.avoid = r->avoid;
+	m->placement.home = r->home;
+	m->placement.home_incarnation = r->home_incarnation;
+	m->home_disks[0] = disk_id;
+	m->placement.home_disks = m->home_disks;
+	m->placement.n_home_disks = r->home_disk;
+	m->placement.moves = r->moves;
 }
 
 /* --- the model: what cluster/apply_vm.c does ------------------------------------------------- */
@@ -67,13 +121,26 @@ static void row_home(struct vm_row *r, unsigned node)
 	r->home_disk = false;
 }
 
-static void row_move(const struct world *w, struct vm_row *r, const struct vm_op *op)
+/* The board that it cannot leave without losing what its data disk holds. */
+static unsigned row_bound(const struct world *w, const struct vm_row *r, unsigned vm)
 {
-	if (op->node == r->node ||
-	    (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node && !op->force))
+	struct vm_message m;
+
+	message_make(w, r, vm, &m);
+	return (unsigned)room_home(&m.vm);
+}
+
+static void row_move(struct world *w, struct vm_row *r, const struct vm_op *op)
+{
+	unsigned home = row_bound(w, r, op->vm);
+
+	if (op->node == r->node || (home != 0 && home != op->node && !op->force))
 		return;
-	if (r->home != op->node)
+	if (home != 0 && home != op->node) {
+		if (w->given_up[op->vm] < r->home_incarnation)
+			w->given_up[op->vm] = r->home_incarnation;
 		row_home(r, 0);
+	}
 	r->target = op->node;
 	if (r->node != 0)
 		row_release(r, false);
@@ -82,8 +149,10 @@ static void row_move(const struct world *w, struct vm_row *r, const struct vm_op
 static void row_place(const struct world *w, unsigned removed, struct vm_row *r,
 		      const struct vm_op *op)
 {
-	if (op->node != 0 && (!r->running || (removed >> op->node & 1) != 0 ||
-			      (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node)))
+	unsigned home = row_bound(w, r, op->vm);
+
+	if (op->node != 0 &&
+	    (!r->running || (removed >> op->node & 1) != 0 || (home != 0 && home != op->node)))
 		return;
 	if (op->node != 0) {
 		r->incarnation++;
@@ -96,8 +165,7 @@ static void row_place(const struct world *w, unsigned removed, struct vm_row *r,
 	r->hard = false;
 }
 
-static void row_apply(const struct world *w, unsigned removed, struct vm_row *r,
-		      const struct vm_op *op)
+static void row_apply(struct world *w, unsigned removed, struct vm_row *r, const struct vm_op *op)
 {
 	bool stale = op->incarnation != r->incarnation;
 
@@ -146,7 +214,7 @@ static void row_apply(const struct world *w, unsigned removed, struct vm_row *r,
 static void board_remove(struct world *w, struct board *b, unsigned board)
 {
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++)
-		if (vm_pinned(w, vm) && b->vms[vm].home == board)
+		if (row_bound(w, &b->vms[vm], vm) == board)
 			return;
 	world_note(w, "board %u: board %u is removed", b->id, board);
 	b->removed |= 1u << board;
@@ -169,61 +237,6 @@ void vm_applied(struct world *w, struct board *b, const struct log_entry *e)
 	b->vm_on_way--;
 	if (b->vm_on_way == 0)
 		b->withheld = 0;
-}
-
-/* --- rows as messages ------------------------------------------------------------------------ */
-
-struct vm_message {
-	Tb__Vm vm;
-	Tb__VmConfig config;
-	Tb__VmPlacement placement;
-	Tb__VmDisk disk;
-	Tb__VmDisk *disks[1];
-	char *home_disks[1];
-	char name[8];
-};
-
-static void message_make(const struct world *w, const struct board *b, unsigned vm,
-			 struct vm_message *m)
-{
-	const struct vm_row *r = &b->vms[vm];
-
-	tb__vm__init(&m->vm);
-	tb__vm_config__init(&m->config);
-	tb__vm_placement__init(&m->placement);
-	tb__vm_disk__init(&m->disk);
-	snprintf(m->name, sizeof(m->name), "vm%u", vm);
-	m->vm.id = vm;
-	m->vm.name = m->name;
-	m->vm.running = r->running;
-	m->vm.config = &m->config;
-	m->vm.placement = &m->placement;
-	m->config.vcpus = 1;
-	m->config.memory_mib = VM_MIB;
-	m->config.restart_attempts = ATTEMPTS;
-	m->config.restart_backoff_ms = BACKOFF_MS;
-	m->config.priority = vm;
-	if ((w->waits >> vm & 1) != 0)
-		m->config.loss = TB__VM_LOSS__VM_LOSS_WAIT;
-	if (vm_pinned(w, vm)) {
-		m->disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
-		m->disk.id = disk_id;
-		m->disks[0] = &m->disk;
-		m->config.disks = m->disks;
-		m->config.n_disks = 1;
-	}
-	m->placement.node = r->node;
-	m->placement.incarnation = r->incarnation;
-	m->placement.releasing = r->releasing;
-	m->placement.hard = r->hard;
-	m->placement.target = r->target;
-	m->placement.avoid = r->avoid;
-	m->placement.home = r->home;
-	m->placement.home_incarnation = r->home_incarnation;
-	m->home_disks[0] = disk_id;
-	m->placement.home_disks = m->home_disks;
-	m->placement.n_home_disks = r->home_disk;
-	m->placement.moves = r->moves;
 }
 
 /* --- the card's: data disks (witnessd/vm_disk.c) -----------------------------------------------
@@ -264,6 +277,8 @@ static bool disks_prepare(struct world *w, struct board *b, unsigned vm, uint64_
 		return true;
 	if (r->home_disk)
 		return false; /* it is missing */
+	if ((w->small >> b->id & 1) != 0)
+		return false;
 	file_make(w, b, vm);
 	return true;
 }
@@ -467,7 +482,7 @@ static void host_model(struct world *w, struct board *b)
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
 		if (b->vms[vm].node != b->id)
 			continue;
-		message_make(w, b, vm, &rows[count]);
+		message_make(w, &b->vms[vm], vm, &rows[count]);
 		vms[count] = &rows[count].vm;
 		count++;
 	}
@@ -645,7 +660,7 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		};
 	}
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
-		message_make(w, b, vm, &v->rows[vm - 1]);
+		message_make(w, &b->vms[vm], vm, &v->rows[vm - 1]);
 		v->vms[vm - 1] = (struct scheduler_vm){
 			.vm = &v->rows[vm - 1].vm, .images = images, .images_there = images != 0};
 		view_report(b, v, vm, now);

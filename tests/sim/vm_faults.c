@@ -22,6 +22,8 @@ void vm_world_init(struct world *w)
 		w->pinned = 1u << (1 + world_below(w, SIM_VMS));
 	if (world_chance(w, 30))
 		w->waits = 1u << (1 + world_below(w, SIM_VMS));
+	if (w->pinned != 0 && world_chance(w, 40))
+		w->small = 1u << any_board(w)->id;
 	/* Nobody can help data disks that are on such a board. */
 	if (w->pinned == 0 && world_chance(w, 50))
 		w->full = 1u << any_board(w)->id;

@@ -419,12 +419,14 @@ struct world {
 	Tb__SitePolicy policy;
 	bool vms; /* the boards host VMs, and there are no nodes */
 	unsigned pinned; /* set of VMs with data disks */
+	unsigned small; /* set of boards whose cards have no room for a data disk */
 	unsigned waits; /* set of VMs that wait for their board when it is lost */
 	unsigned full; /* set of boards whose cards have no room for images */
 	uint64_t processes; /* ever made */
 	uint64_t incarnation[SIM_VMS + 1]; /* the greatest that ever had a process */
 	uint64_t files; /* of data disks, ever made */
 	struct vm_file file[SIM_VMS + 1]; /* the last one that a process had */
+	uint64_t given_up[SIM_VMS + 1]; /* the newest home that a person has given up */
 	bool removing; /* a person has removed a board */
 	uint64_t greatest_epoch; /* that any node ever acted by */
 	bool calm; /* nothing goes wrong any more */
