@@ -1,9 +1,10 @@
 /* bare.c: the smallest guest: says one line on the PL011 and does the one thing its command line
  * says.
  *
- * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, held, tick,
- * tock. It runs with the MMU off, on the first vCPU, a few microseconds after the VM starts: for
- * what is to be done to hundreds of VMs, or to one that does not cooperate.
+ * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), later (reset, half a
+ * second after), spin, idle, held, tick, tock. It runs with the MMU off, on the first vCPU, a few
+ * microseconds after the VM starts: for what is to be done to hundreds of VMs, or to one that does
+ * not cooperate.
  *
  * `held` has two interrupts pending and takes none, the virtual timer's level and an SGI to itself,
  * says HELD, waits for a character, and then says which the interrupt controller gives it.
@@ -234,6 +235,14 @@ static _Noreturn void ticks(uint64_t counts)
 	}
 }
 
+static uint64_t counter_now(void)
+{
+	uint64_t now;
+
+	__asm__ volatile("isb; mrs %0, cntvct_el0" : "=r"(now));
+	return now;
+}
+
 void bare_main(const uint32_t *tree, uint64_t counter)
 {
 	const char *order = bootargs_find(tree);
@@ -248,7 +257,9 @@ void bare_main(const uint32_t *tree, uint64_t counter)
 	text_put("\n");
 	if (same(order, "off"))
 		psci_call(PSCI_SYSTEM_OFF);
-	if (same(order, "reset"))
+	while (same(order, "later") && counter_now() - counter < hz / 2)
+		;
+	if (same(order, "reset") || same(order, "later"))
 		psci_call(PSCI_SYSTEM_RESET);
 	if (same(order, "held"))
 		held();
