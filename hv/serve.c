@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ struct server {
 	struct watch signals; /* signalfd, owned */
 	bool asked_to_end; /* a signal has pressed the button */
 	bool end_waits; /* a signal came while a snapshot was written */
-	bool in_request; /* one is being done */
+	bool resetting; /* it rests for a reset that was asked for, which is the loop's next */
 	bool loading; /* the guest's memory is being filled */
 	/* Who is answered when the machine rests; 0: nobody waits. */
 	uint64_t rest_client, rest_id;
@@ -125,6 +126,12 @@ static void rest_answer(struct server *s)
 	}
 }
 
+static void rest_await(struct server *s, const struct control_call *call)
+{
+	s->rest_client = call->client;
+	s->rest_id = call->request->id;
+}
+
 /* Rests, then `then`. True: that was it; false: rest_answer comes. */
 static bool rest(struct server *s, const struct control_call *call, void (*then)(void *arg))
 {
@@ -136,8 +143,7 @@ static bool rest(struct server *s, const struct control_call *call, void (*then)
 	if (m->state != MACHINE_PAUSING) {
 		return true;
 	}
-	s->rest_client = call->client;
-	s->rest_id = call->request->id;
+	rest_await(s, call);
 	return false;
 }
 
@@ -157,18 +163,41 @@ static int do_resume(struct server *s)
 	return 0;
 }
 
+/* Who took a turn away has ended the machine, and says why. */
+static int fault_ended(const struct server *s, int error, struct fault *fault)
+{
+	return error == -ECANCELED ? fault_set(fault, error, "%s", s->machine->end_text) : error;
+}
+
+static void reset_now(void *arg)
+{
+	struct server *s = arg;
+	struct machine *m = s->machine;
+	struct fault fault = {0};
+	int rv;
+
+	loop_unlock(&m->loop);
+	rv = machine_reset(m, &fault);
+	if (rv == -ECANCELED) {
+		(void)fault_ended(s, rv, &fault);
+	} else if (rv < 0) {
+		/* Half reset it must not run. */
+		machine_stop(m, MACHINE_END_ERROR, fault.text);
+	}
+	loop_lock(&m->loop);
+	s->resetting = false;
+	s->error = fault;
+	rest_answer(s);
+}
+
+/* Not in here, where the parent may be in a request: kernel and initrd may take longer to read than
+ * the lease is long, and who reads them hears its renewals (loading_turn). */
 static void reset_rested(void *arg)
 {
 	struct server *s = arg;
 
-	s->error.text[0] = '\0';
-	loop_unlock(&s->machine->loop);
-	/* Half reset it must not run. */
-	if (machine_reset(s->machine, &s->error) < 0) {
-		machine_stop(s->machine, MACHINE_END_ERROR, s->error.text);
-	}
-	loop_lock(&s->machine->loop);
-	rest_answer(s);
+	s->resetting = true;
+	loop_first(&s->machine->loop, reset_now, s);
 }
 
 static bool do_reset(struct server *s, const struct control_call *call)
@@ -177,7 +206,9 @@ static bool do_reset(struct server *s, const struct control_call *call)
 	if (!machine_can_reset(s->machine, &s->error)) {
 		return true;
 	}
-	return rest(s, call, reset_rested);
+	(void)rest(s, call, reset_rested);
+	rest_await(s, call);
+	return false;
 }
 
 static int do_button(struct server *s)
@@ -336,7 +367,7 @@ static bool goes_with_rest(Tb__VmRequest__WhatCase what)
 /* The machine is at something that takes its time. */
 static bool is_busy(struct server *s)
 {
-	if (s->loading) {
+	if (s->loading || s->resetting) {
 		(void)fault_set(&s->error, -EBUSY, "the VM is starting; try again");
 		return true;
 	}
@@ -352,8 +383,9 @@ static bool is_busy(struct server *s)
 	return false;
 }
 
-static bool request_switch(struct server *s, const struct control_call *call, Tb__VmReply *reply)
+static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
 {
+	struct server *s = arg;
 	const Tb__VmRequest *q = call->request;
 	bool done = true;
 
@@ -403,17 +435,6 @@ static bool request_switch(struct server *s, const struct control_call *call, Tb
 	return done;
 }
 
-static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
-{
-	struct server *s = arg;
-	bool done;
-
-	s->in_request = true;
-	done = request_switch(s, call, reply);
-	s->in_request = false;
-	return done;
-}
-
 /* A kernel and an initrd may take longer to read than the lease is long: its renewals are heard
  * between the pieces. False: the VM is to end. */
 static bool loading_turn(void *arg)
@@ -421,7 +442,7 @@ static bool loading_turn(void *arg)
 	struct server *s = arg;
 	struct machine *m = s->machine;
 
-	if (s->control == NULL || s->in_request) {
+	if (s->control == NULL) {
 		return true;
 	}
 	loop_lock(&m->loop);
@@ -431,6 +452,20 @@ static bool loading_turn(void *arg)
 	s->error.text[0] = '\0';
 	loop_unlock(&m->loop);
 	return m->end == MACHINE_END_NONE;
+}
+
+static void signals_ready(struct watch *watch, uint32_t events);
+
+/* The same while a disk is waited for, and signals. */
+static bool lock_turn(void *arg)
+{
+	struct server *s = arg;
+	struct pollfd fd = {.fd = s->signals.fd, .events = POLLIN};
+
+	if (poll(&fd, 1, RESOURCES_TURN_MS) > 0) {
+		signals_ready(&s->signals, EPOLLIN);
+	}
+	return loading_turn(s) && s->machine->end == MACHINE_END_NONE;
 }
 
 static void parent_gone(void *arg)
@@ -691,15 +726,21 @@ static int seal(struct server *s, struct fault *fault)
 	return rv;
 }
 
+/* A whole disk's time, if it hangs: after the doors are made, so that the lease is renewed. */
+static int lock_disks(struct server *s, struct fault *fault)
+{
+	int rv = resources_lock(s->spec, s->config->resources, lock_turn, s, fault);
+
+	return fault_ended(s, rv, fault);
+}
+
 /* From here on bytes from outside are parsed: kernel, initrd, snapshot. */
 static int load_guest(struct server *s, struct fault *fault)
 {
 	const struct resources *r = s->config->resources;
 
 	if (s->spec->restore == NULL) {
-		int rv = machine_load_kernel(s->machine, fault);
-
-		return rv == -ECANCELED ? fault_set(fault, rv, "%s", s->machine->end_text) : rv;
+		return fault_ended(s, machine_load_kernel(s->machine, fault), fault);
 	}
 	return snapshot_load(s->machine, resource_find(r, "state"), resource_find(r, "memory"),
 			     fault);
@@ -733,6 +774,7 @@ static int start(struct server *s, struct fault *fault)
 	machine_stats_open(&s->stats, s->machine, s->statm);
 	s->statm = -1;
 	rv = make_doors(s, fault);
+	rv = rv < 0 ? rv : lock_disks(s, fault);
 	rv = rv < 0 ? rv : vcpus_start(&s->machine->vcpus, fault);
 	rv = rv < 0 ? rv : seal(s, fault);
 	rv = rv < 0 ? rv : load_guest(s, fault);
