@@ -488,7 +488,7 @@ int run_vm_delete(struct invocation *inv)
 
 /* --- start, stop, restart, move --- */
 
-/* Does it do what is wanted? -1: it never will by itself. */
+/* Does it do what is wanted? -1: it never will by itself, or not for minutes. */
 static int vm_settled(const Tb__Vm *vm, bool running)
 {
 	Tb__VmCondition condition =
@@ -498,6 +498,8 @@ static int vm_settled(const Tb__Vm *vm, bool running)
 		return condition == TB__VM_CONDITION__VM_CONDITION_STOPPED ||
 		       condition == TB__VM_CONDITION__VM_CONDITION_ENDED;
 	if (condition == TB__VM_CONDITION__VM_CONDITION_ENDED || !vm->running)
+		return -1;
+	if (condition == TB__VM_CONDITION__VM_CONDITION_FAILED && vm->status->stuck)
 		return -1;
 	return condition == TB__VM_CONDITION__VM_CONDITION_RUNNING &&
 	       (vm->placement == NULL || !vm->placement->releasing);

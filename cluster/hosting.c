@@ -642,6 +642,7 @@ static Tb__VmReport *hosted_report(const struct hosting *h, const struct hosted 
 	if (e->problem[0] != '\0')
 		r->problem = mem_strdup(e->problem);
 	disks_report(e, r);
+	r->lasts_ms = now_ms - e->since_ms;
 	if (condition == TB__VM_CONDITION__VM_CONDITION_RUNNING)
 		r->well_ms = now_ms - e->runs_since_ms;
 	return r;

@@ -157,6 +157,25 @@ void room_describe(const unsigned counts[ROOM_LACKS], size_t boards, struct buf 
 	}
 }
 
+void room_explain(const struct room *r, size_t board, const Tb__Vm *vm, enum room_lack lack,
+		  char *ret_message, size_t message_size)
+{
+	const struct room_board *b = &r->boards[board];
+	const Tb__Node *node = b->node;
+
+	if (lack == ROOM_MEMORY)
+		snprintf(ret_message, message_size,
+			 "%s has %" PRIu32 " MiB for virtual machines, %" PRIu32
+			 " of them are taken by %u, and it needs %" PRIu32,
+			 node->name, node->host->memory_mib, b->memory_mib, b->vms,
+			 room_memory_mib(vm));
+	else if (lack == ROOM_NO_HOST && node->host->why_not[0] != '\0')
+		snprintf(ret_message, message_size, "%s hosts no virtual machines: %s", node->name,
+			 node->host->why_not);
+	else
+		snprintf(ret_message, message_size, "%s %s", node->name, lack_words[lack].one);
+}
+
 /* --- admission ------------------------------------------------------------------------------- */
 
 struct admission {
@@ -500,17 +519,8 @@ int scheduler_takes(const struct scheduler_room *rows, const Tb__Node *node, con
 
 	room_of(r, rows, node);
 	lack = room_lacks(r, 0, vm);
-	if (lack == ROOM_MEMORY)
-		snprintf(ret_message, message_size,
-			 "%s has %" PRIu32 " MiB for virtual machines, %" PRIu32
-			 " of them are taken by %u, and it needs %" PRIu32,
-			 node->name, node->host->memory_mib, r->boards[0].memory_mib,
-			 r->boards[0].vms, room_memory_mib(vm));
-	else if (lack == ROOM_NO_HOST && node->host->why_not[0] != '\0')
-		snprintf(ret_message, message_size, "%s hosts no virtual machines: %s", node->name,
-			 node->host->why_not);
-	else if (lack != ROOM_FITS)
-		snprintf(ret_message, message_size, "%s %s", node->name, lack_words[lack].one);
+	if (lack != ROOM_FITS)
+		room_explain(r, 0, vm, lack, ret_message, message_size);
 	free(r);
 	return lack == ROOM_FITS ? 0 : -EINVAL;
 }

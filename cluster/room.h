@@ -58,6 +58,9 @@ void room_init(struct room *r, const Tb__Node *const *nodes, size_t count);
 size_t room_find(const struct room *r, uint64_t node);
 void room_take(struct room *r, size_t board, const Tb__Vm *vm);
 enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm);
+/* What the board lacks for the VM (not ROOM_FITS), in a sentence with the arithmetic. */
+void room_explain(const struct room *r, size_t board, const Tb__Vm *vm, enum room_lack lack,
+		  char *ret_message, size_t message_size);
 /* Memory of a VM and of its process. */
 uint32_t room_memory_mib(const Tb__Vm *vm);
 /* It has a disk that stays on its board. */

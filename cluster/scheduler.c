@@ -3,13 +3,14 @@
  *   settle: what each placement is at: where it stays, whether it may be left (released, or its
  *           board's lease over), whether its guest has ended
  *   place:  those that are nowhere, or may leave: the best board that fits, or why there is none
- *   clear:  those that run where they should not (drained, failed): told to leave, if another board
- *           has room
+ *   clear:  those that are where they should not be (drained, failed, no images): told to leave, if
+ *           another board has room
  *
  * What a command takes from a board's room counts for those after it, also where the VM only gets
  * there later: so two VMs are never sent where one fits. */
 #include "cluster/scheduler.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,6 +42,7 @@ struct item {
 	enum leave leave;
 	bool leaving; /* told to leave, wanted elsewhere, not gone yet */
 	bool beginning; /* on its way to run: those that start after it wait */
+	bool waits; /* for images that its board does not have: that may last */
 };
 
 struct decider {
@@ -181,6 +183,11 @@ static bool is_lost(const struct decider *d, const struct scheduler_board *b)
 	return d->now_ms >= b->end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_MARGIN);
 }
 
+static bool has_images(const struct item *it, size_t board)
+{
+	return (it->sv->images >> board & 1) != 0;
+}
+
 static bool begins(const struct item *it)
 {
 	const Tb__VmReport *r = it->sv->report;
@@ -261,10 +268,13 @@ static void settle_report(struct decider *d, struct item *it, const Tb__VmReport
 		verdict(it, r->condition, "its guest powered off on %s", board);
 		return;
 	default:
-		it->beginning = begins(it);
+		it->waits = r->waits && !has_images(it, it->board);
+		it->beginning = begins(it) && !(it->waits && r->lasts_ms >= SCHEDULER_IMAGES_MS);
+		if (it->waits && it->beginning)
+			due(d, d->now_ms + SCHEDULER_IMAGES_MS - r->lasts_ms);
 		verdict(it, r->condition, "%s %s it%s%s", board,
 			r->condition == TB__VM_CONDITION__VM_CONDITION_STARTING ? "starts"
-			: it->beginning						? "prepares"
+			: begins(it)						? "prepares"
 										: "has",
 			problem ? ": " : "", r->problem);
 		return;
@@ -323,7 +333,8 @@ static void settle(struct decider *d, struct item *it)
 		settle_there(d, it);
 	if (it->leave == LEAVE_NOT && it->board < d->view->board_count) {
 		room_take(&d->room, it->board, it->vm);
-		d->room.boards[it->board].starting += it->beginning;
+		/* One that waits keeps its board from nothing. */
+		d->room.boards[it->board].starting += it->beginning && !it->waits;
 	}
 }
 
@@ -351,7 +362,7 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 	const int order[][2] = {
 		{one->node->id == p->target, two->node->id == p->target},
 		{one->node->id != p->avoid, two->node->id != p->avoid},
-		{(int)(it->sv->images >> a & 1), (int)(it->sv->images >> b & 1)},
+		{has_images(it, a), has_images(it, b)},
 		{-(int)prefer_rank(it->vm, one->node->name),
 		 -(int)prefer_rank(it->vm, two->node->name)},
 		{one_taken < two_taken, two_taken < one_taken},
@@ -364,8 +375,19 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 	return false;
 }
 
+/* Board `busy` starts others: is it worth waiting for, although `other` fits? A person has asked
+ * for it, or it has the images: its start is a matter of seconds, and nobody knows how long a copy
+ * takes, or whether it ever comes. */
+static bool worth_waiting(const struct decider *d, const struct item *it, size_t busy, size_t other)
+{
+	bool asked = d->room.boards[busy].node->id == it->vm->placement->target;
+
+	return (asked || (has_images(it, busy) && !has_images(it, other))) &&
+	       board_better(d, it, busy, other);
+}
+
 struct choice {
-	size_t board; /* the best that fits; board_count: none */
+	size_t board; /* the best that fits; board_count: none, or it is to wait for `busy` */
 	size_t busy; /* the best that would, but starts others; board_count: none */
 	unsigned counts[ROOM_LACKS];
 	enum room_lack asked; /* what the board that a person asked for lacks */
@@ -391,6 +413,8 @@ static void choose(const struct decider *d, const struct item *it, size_t except
 		    (*best == none || board_better(d, it, i, *best)))
 			*best = i;
 	}
+	if (ret->board != none && ret->busy != none && worth_waiting(d, it, ret->busy, ret->board))
+		ret->board = none;
 }
 
 /* Is anything on its way that is to start before it? */
@@ -553,7 +577,8 @@ static unsigned other_candidates(const struct decider *d, const struct item *it)
 	return count;
 }
 
-/* Another board with room for it, which is kept for it; board_count: none, and its words. */
+/* Another board with room for it and with its images: what runs, or may run where it is, is not
+ * ended to wait for a copy. board_count: none, and its words. */
 static size_t other_board(struct decider *d, struct item *it, struct buf *ret_lacks)
 {
 	struct choice choice;
@@ -563,33 +588,75 @@ static size_t other_board(struct decider *d, struct item *it, struct buf *ret_la
 	choose(d, it, it->board, &choice);
 	d->room.starts = starts;
 	if (choice.board == d->view->board_count)
-		room_describe(choice.counts, d->room.board_count - 1, ret_lacks);
-	return choice.board;
+		room_describe(choice.counts,
+			      d->room.board_count - (it->board < d->room.board_count), ret_lacks);
+	if (choice.board == d->view->board_count || has_images(it, choice.board))
+		return choice.board;
+	buf_printf(ret_lacks, "%s does not have its images",
+		   d->room.boards[choice.board].node->name);
+	return d->view->board_count;
 }
 
-static void clear_failed(struct decider *d, struct item *it)
+/* It stays where it has failed, in the hope that what made it fail passes. False: it has stayed
+ * long enough. */
+static bool failed_stays(struct decider *d, struct item *it)
 {
 	const Tb__VmReport *r = it->sv->report;
+
+	if (r->lasts_ms >= SCHEDULER_AGAIN_MS)
+		return false;
+	due(d, d->now_ms + SCHEDULER_AGAIN_MS - r->lasts_ms);
+	it->verdict->stuck = true;
+	return true;
+}
+
+static void failed_again(struct decider *d, struct item *it, bool failed)
+{
+	const Tb__VmReport *r = it->sv->report;
+	char reason[LIMIT_MESSAGE + 1];
+
+	snprintf(reason, sizeof(reason), "it is tried again%s%s", r->problem[0] != '\0' ? ": " : "",
+		 r->problem);
+	text_tame(reason, LIMIT_MESSAGE);
+	emit_release(d, it, failed, reason);
+}
+
+static void clear_failed_everywhere(struct decider *d, struct item *it)
+{
+	const Tb__VmReport *r = it->sv->report;
+
+	if (!failed_stays(d, it))
+		failed_again(d, it, true);
+	else
+		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
+			"it failed on every board that it may be on, and is tried again after %d "
+			"minutes, or at once by a person's start; on %s last%s%s",
+			SCHEDULER_AGAIN_MS / 60000, board_name(d, it),
+			r->problem[0] != '\0' ? ": " : "", r->problem);
+}
+
+/* On every board in its turn, and then on all of them again. */
+static void clear_failed(struct decider *d, struct item *it)
+{
+	unsigned others = other_candidates(d, it);
 	struct buf lacks = {0};
 	size_t board;
 
-	if (it->vm->placement->moves >= other_candidates(d, it)) {
-		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
-			"it failed on every board that it may be on, on %s last%s%.80s; a restart "
-			"by a "
-			"person tries again",
-			board_name(d, it), r->problem[0] != '\0' ? ": " : "", r->problem);
-		it->verdict->stuck = true;
+	if (it->vm->placement->moves % (others + 1) >= others) {
+		clear_failed_everywhere(d, it);
 		return;
 	}
 	board = other_board(d, it, &lacks);
-	if (board == d->view->board_count) {
+	if (board < d->view->board_count) {
+		if (emit_release(d, it, true, it->sv->report->problem))
+			room_take(&d->room, board, it->vm);
+	} else if (!failed_stays(d, it)) {
+		failed_again(d, it, false);
+	} else {
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
-			"it failed on %s, and no other board can take it: %s", board_name(d, it),
-			buf_string(&lacks));
-		it->verdict->stuck = true;
-	} else if (emit_release(d, it, true, r->problem)) {
-		room_take(&d->room, board, it->vm);
+			"it failed on %s, is tried again after %d minutes, and no other board can "
+			"take it: %s",
+			board_name(d, it), SCHEDULER_AGAIN_MS / 60000, buf_string(&lacks));
 	}
 	buf_free(&lacks);
 }
@@ -609,6 +676,16 @@ static bool drain_busy(const struct decider *d, size_t board)
 	return false;
 }
 
+/* Not with what its board says: how far a copy has come is no news. */
+static void waits_in_vain(const struct decider *d, struct item *it, struct buf *lacks)
+{
+	verdict(it, it->verdict->condition,
+		"it waits on %s for its images (see witnessctl image show), and no other board can "
+		"take it: %s",
+		board_name(d, it), buf_string(lacks));
+	it->verdict->stuck = true;
+}
+
 static void clear_drained(struct decider *d, struct item *it)
 {
 	const Tb__Node *node = d->view->boards[it->board].node;
@@ -622,6 +699,8 @@ static void clear_drained(struct decider *d, struct item *it)
 		verdict(it, it->verdict->condition,
 			"it stays on %s, which is drained: no other board can take it: %s",
 			node->name, buf_string(&lacks));
+		if (it->waits && !it->beginning)
+			waits_in_vain(d, it, &lacks);
 	} else if (!now && drain_busy(d, it->board)) {
 		verdict(it, it->verdict->condition,
 			"it is to leave %s, which is drained, after the others before it",
@@ -630,6 +709,30 @@ static void clear_drained(struct decider *d, struct item *it)
 		it->leaving = true;
 		if (board < d->view->board_count)
 			room_take(&d->room, board, it->vm);
+	}
+	buf_free(&lacks);
+}
+
+/* It does not run, and goes where it can. Not to where it has just failed: from there it would come
+ * back here. */
+static void clear_waiting(struct decider *d, struct item *it)
+{
+	char reason[LIMIT_MESSAGE + 1];
+	struct buf lacks = {0};
+	size_t board;
+
+	if (it->beginning)
+		return;
+	board = other_board(d, it, &lacks);
+	if (board < d->view->board_count && board_better(d, it, board, it->board)) {
+		snprintf(reason, sizeof(reason), "%s does not get its images", board_name(d, it));
+		if (emit_release(d, it, false, reason))
+			room_take(&d->room, board, it->vm);
+	} else {
+		if (board < d->view->board_count)
+			buf_printf(&lacks, "it has just failed on %s",
+				   d->room.boards[board].node->name);
+		waits_in_vain(d, it, &lacks);
 	}
 	buf_free(&lacks);
 }
@@ -649,6 +752,8 @@ static void clear(struct decider *d, struct item *it)
 	} else if (d->view->boards[it->board].node->drain != TB__DRAIN__DRAIN_OFF &&
 		   (r == NULL || r->condition != TB__VM_CONDITION__VM_CONDITION_ENDED)) {
 		clear_drained(d, it);
+	} else if (it->waits) {
+		clear_waiting(d, it);
 	}
 }
 
@@ -706,8 +811,9 @@ static void decider_items(struct decider *d)
 	qsort(d->items, d->view->vm_count, sizeof(d->items[0]), item_order);
 }
 
-void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
-		      struct scheduler_plan *ret)
+/* VM `except` (0: none) is placed nowhere, and no room is kept for it. */
+static struct decider *decider_run(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+				   uint64_t except, struct scheduler_plan *ret)
 {
 	struct decider *d = mem_zalloc(sizeof(*d));
 
@@ -723,16 +829,90 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 	for (size_t i = 0; i < view->vm_count; i++)
 		settle(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
-		place(d, &d->items[i]);
+		if (d->items[i].vm->id != except)
+			place(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
 		clear(d, &d->items[i]);
+	return d;
+}
+
+static void decider_free(struct decider *d)
+{
+	free(d->items);
+	free(d);
+}
+
+void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+		      struct scheduler_plan *ret)
+{
+	struct decider *d = decider_run(view, now_ms, max, 0, ret);
+
 	if (d->held_back > 0)
 		snprintf(ret->storm, sizeof(ret->storm),
 			 "%u of %u hosting boards are lost: virtual machines are restarted only "
 			 "where no processor has to be shared, and %u wait%s",
 			 d->hosts_lost, d->hosts, d->held_back, d->held_back == 1 ? "s" : "");
-	free(d->items);
-	free(d);
+	decider_free(d);
+}
+
+static int moves_there(const struct decider *d, const struct item *it, size_t board,
+		       char *ret_message, size_t message_size)
+{
+	enum room_lack lack = room_lacks(&d->room, board, it->vm);
+
+	if (lack != ROOM_FITS)
+		room_explain(&d->room, board, it->vm, lack, ret_message, message_size);
+	else if (!has_images(it, board))
+		snprintf(ret_message, message_size,
+			 "%s does not have its images; see witnessctl image show",
+			 d->room.boards[board].node->name);
+	else
+		return 0;
+	return -EINVAL;
+}
+
+static int moves_anywhere(struct decider *d, struct item *it, char *ret_message,
+			  size_t message_size)
+{
+	struct buf lacks = {0};
+	int rv = other_board(d, it, &lacks) < d->view->board_count ? 0 : -EINVAL;
+
+	if (rv != 0)
+		snprintf(ret_message, message_size, "%s", buf_string(&lacks));
+	buf_free(&lacks);
+	return rv;
+}
+
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size)
+{
+	const struct scheduler_vm *sv = &view->vms[vm];
+	Tb__VmPlacement placement = *sv->vm->placement;
+	Tb__Vm row = *sv->vm;
+	struct item it = {.sv = sv, .vm = &row};
+	struct scheduler_plan plan;
+	struct decider *d;
+	size_t board;
+	int rv;
+
+	/* As the command makes it (apply_vm.c). */
+	placement.home = 0;
+	placement.target = node;
+	placement.avoid = placement.node;
+	row.placement = &placement;
+	d = decider_run(view, now_ms, 0, row.id, &plan);
+	d->room.starts = 0;
+	it.board = room_find(&d->room, placement.node);
+	board = room_find(&d->room, node);
+	if (node == 0)
+		rv = moves_anywhere(d, &it, ret_message, message_size);
+	else if (board == view->board_count || board == it.board)
+		rv = 0; /* what is to be said of that is said elsewhere (apply_vm.c) */
+	else
+		rv = moves_there(d, &it, board, ret_message, message_size);
+	decider_free(d);
+	scheduler_plan_free(&plan);
+	return rv;
 }
 
 void scheduler_plan_free(struct scheduler_plan *p)

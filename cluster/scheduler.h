@@ -29,6 +29,11 @@ enum {
 	SCHEDULER_SHARE = 4,
 	SCHEDULER_STARTS = 2, /* VMs that begin on one board at the same time */
 	SCHEDULER_WELL_MS = 600000, /* a VM that ran so long starts afresh with its failures */
+	/* A board is given so long to get the images of a VM that was placed there. */
+	SCHEDULER_IMAGES_MS = 10000,
+	/* After so long a VM that failed wherever it could be is tried again: a bridge that was not
+	 * there yet, or a card that was full, may be no trouble any more. */
+	SCHEDULER_AGAIN_MS = 300000,
 };
 
 /* A board of the model, as the leader sees it. */
@@ -41,8 +46,8 @@ struct scheduler_board {
 
 struct scheduler_vm {
 	const Tb__Vm *vm; /* borrowed */
-	/* What the placement's board said of it in this incarnation; NULL: nothing. `well_ms` as of
-	 * now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. Its durations
+	 * as of now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
 	const Tb__VmReport *report;
 	uint64_t images; /* bit i: board i of the view holds all its images, whole */
 	bool images_there; /* somebody does hold each of them */
@@ -83,6 +88,12 @@ struct scheduler_plan {
 void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
 		      struct scheduler_plan *ret);
 void scheduler_plan_free(struct scheduler_plan *p);
+
+/* A person wants VM `vm` (its place in the view) on board `node`, or on any other one (0), for
+ * which it is ended where it is: would it begin there at once, with all others where they are or
+ * are to be? Its data disks are not looked at. 0, or -EINVAL with a sentence: "b3 is away". */
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size);
 
 /* Admission, on the committed rows alone (apply.c asks, and so may a dry run). */
 struct scheduler_room {

@@ -239,7 +239,7 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
 /* The board gets no lease at the moment: a decision that it has lost its VMs is on its way, or it
  * is no board of the model any more. */
 bool lead_vms_withholds(struct core *c, uint64_t node);
-void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery */
+void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery, PeerMove */
 /* VMs that are wanted, and those that run; on a board, those placed there. */
 struct vm_counts {
 	uint32_t vms;

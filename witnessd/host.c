@@ -61,14 +61,17 @@ static void counters_set(struct host *h, Tb__VmReport *const *rows, size_t count
 		atomic_store(&h->counters.vms[i], vms[i]);
 }
 
-/* What it waits for is more than the decider knows. */
+/* What it waits for is more than the decider knows, and newer than its last failure. */
 static void waits_add(struct host *h, Tb__VmReport *row)
 {
 	const char *waits = host_vm_waits(h, row->vm);
 
-	if (waits == NULL || row->problem[0] != '\0')
+	if (waits == NULL || row->condition != TB__VM_CONDITION__VM_CONDITION_PREPARING)
 		return;
+	if (row->problem[0] != '\0')
+		free(row->problem);
 	row->problem = mem_strdup(waits);
+	row->waits = true;
 }
 
 void host_say(struct host *h)

@@ -803,7 +803,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	free(rows.leader_name);
 }
 
-static void query_refuse(struct query *q, int error, const char *message)
+void query_refuse(struct query *q, int error, const char *message)
 {
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
 
@@ -967,6 +967,7 @@ void lead_answer(struct core *c, struct query *q)
 		break;
 	case TB__PEER_QUERY__WHAT_VMS:
 	case TB__PEER_QUERY__WHAT_IMAGES:
+	case TB__PEER_QUERY__WHAT_MOVE:
 		lead_vms_answer(c, q);
 		break;
 	default:

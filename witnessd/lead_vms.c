@@ -79,7 +79,7 @@ struct vms_view {
 	uint64_t heard_ms[LIMIT_NODES];
 	struct scheduler_vm vms[LIMIT_VMS];
 	Tb__Vm *rows[LIMIT_VMS];
-	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with well_ms as of now */
+	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with its durations as of now */
 };
 
 static int view_node(void *arg, const Tb__Node *row)
@@ -193,6 +193,7 @@ static void view_report(struct vms_view *v, size_t i, const Tb__VmPlacement *p)
 		if (report->vm != v->rows[i]->id || report->incarnation != p->incarnation)
 			continue;
 		v->reports[i] = *report;
+		v->reports[i].lasts_ms += v->now_ms - v->heard_ms[b];
 		if (report->condition == TB__VM_CONDITION__VM_CONDITION_RUNNING)
 			v->reports[i].well_ms += v->now_ms - v->heard_ms[b];
 		v->vms[i].report = &v->reports[i];
@@ -532,6 +533,8 @@ static Tb__VmRow *vm_row(struct core *c, const struct vms_view *v, size_t i,
 	view->board = mem_strdup(board_of(v, v->rows[i]->placement->node));
 	view->restarts = v->vms[i].report != NULL ? v->vms[i].report->restarts : 0;
 	view->ephemeral = is_ephemeral(v->rows[i]);
+	view->stuck = verdict->stuck && since != NULL && since->stuck_ms != 0 &&
+		      v->now_ms >= since->stuck_ms + VMS_STUCK_MS;
 	if (since != NULL && since->condition == verdict->condition)
 		view->since_ms = since->since_ms;
 	return row;
@@ -632,10 +635,39 @@ static void answer_images(struct core *c, struct query *q)
 	view_free(v);
 }
 
+/* A person's move takes a VM down: is there a board that can have it now? One that does not run
+ * loses nothing, and its next start takes whatever board there is. */
+static void answer_move(struct core *c, struct query *q)
+{
+	const Tb__PeerMove *move = q->query->move;
+	struct vms_view *v = view_make(c, clock_boottime_ms());
+	Tb__PeerAnswer done = TB__PEER_ANSWER__INIT;
+	char why[2 * LIMIT_MESSAGE];
+	char message[sizeof(why) + LIMIT_VM_NAME + 64];
+	size_t i = 0;
+
+	while (i < v->view.vm_count && strcmp(v->rows[i]->name, move->vm) != 0)
+		i++;
+	if (i < v->view.vm_count && v->rows[i]->running &&
+	    scheduler_moves(&v->view, i, move->node_id, v->now_ms, why, sizeof(why)) != 0) {
+		snprintf(message, sizeof(message),
+			 move->node_id == 0
+				 ? "VM %s stays where it is, no other board can take it now: %s"
+				 : "VM %s stays where it is: %s; name another board, or none",
+			 move->vm, why);
+		query_refuse(q, -EPERM, message);
+	} else {
+		query_finish(q, 0, &done);
+	}
+	view_free(v);
+}
+
 void lead_vms_answer(struct core *c, struct query *q)
 {
 	if (q->query->what_case == TB__PEER_QUERY__WHAT_VMS)
 		answer_vms(c, q);
+	else if (q->query->what_case == TB__PEER_QUERY__WHAT_MOVE)
+		answer_move(c, q);
 	else
 		answer_images(c, q);
 }

@@ -379,6 +379,8 @@ static void process_end_soon(struct world *w, struct board *b, const struct host
 
 static void host_prepare(struct world *w, struct board *b, const struct hosting_action *a)
 {
+	if ((w->full >> b->id & 1) != 0)
+		return; /* it waits for images */
 	world_at(w, w->now_us + 10000 + world_below(w, 800000),
 		 (struct moment){.kind = MOMENT_VM_PREPARED,
 				 .a = b->id,
@@ -431,6 +433,10 @@ static void host_report(struct world *w, struct board *b)
 	report = mem_alloc(sizeof(*report));
 	tb__host_report__init(report);
 	report->n_vms = hosting_report(b->hosting, &report->vms, clock_of_board(w, b));
+	for (size_t i = 0; i < report->n_vms; i++)
+		report->vms[i]->waits =
+			(w->full >> b->id & 1) != 0 &&
+			report->vms[i]->condition == TB__VM_CONDITION__VM_CONDITION_PREPARING;
 	if (b->fleet != NULL) {
 		report_keep(w, b, b->id, report);
 		return;
@@ -597,6 +603,7 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 			continue;
 		v->reports[vm - 1] = *host->vms[i];
 		v->reports[vm - 1].well_ms += now - b->hosts[r->node].heard_ms;
+		v->reports[vm - 1].lasts_ms += now - b->hosts[r->node].heard_ms;
 		v->vms[vm - 1].report = &v->reports[vm - 1];
 	}
 }
@@ -604,6 +611,7 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 static void view_make(struct world *w, struct board *b, unsigned answers, struct view *v)
 {
 	uint64_t now = clock_of_board(w, b);
+	uint64_t images = 0;
 
 	memset(v, 0, sizeof(*v));
 	for (unsigned i = 1; i <= w->boards; i++) {
@@ -625,6 +633,10 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		node->drain = !w->board[i].drained	? TB__DRAIN__DRAIN_OFF
 			      : w->board[i].drained_now ? TB__DRAIN__DRAIN_NOW
 							: TB__DRAIN__DRAIN_GENTLE;
+		/* Boards that answer and have said so. */
+		if ((answers >> i & 1) != 0 && b->hosts[i].report != NULL &&
+		    (w->full >> i & 1) == 0)
+			images |= UINT64_C(1) << v->view.board_count;
 		v->boards[v->view.board_count++] = (struct scheduler_board){
 			.node = node,
 			.reachable = (answers >> i & 1) != 0,
@@ -635,7 +647,7 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
 		message_make(w, b, vm, &v->rows[vm - 1]);
 		v->vms[vm - 1] = (struct scheduler_vm){
-			.vm = &v->rows[vm - 1].vm, .images = UINT64_MAX, .images_there = true};
+			.vm = &v->rows[vm - 1].vm, .images = images, .images_there = images != 0};
 		view_report(b, v, vm, now);
 	}
 	v->view.boards = v->boards;

@@ -3,6 +3,11 @@
 
 #include "tests/sim/world.h"
 
+static struct board *any_board(struct world *w)
+{
+	return &w->board[1 + world_below(w, w->boards)];
+}
+
 void vm_world_init(struct world *w)
 {
 	w->vms = true;
@@ -17,6 +22,9 @@ void vm_world_init(struct world *w)
 		w->pinned = 1u << (1 + world_below(w, SIM_VMS));
 	if (world_chance(w, 30))
 		w->waits = 1u << (1 + world_below(w, SIM_VMS));
+	/* Nobody can help data disks that are on such a board. */
+	if (w->pinned == 0 && world_chance(w, 50))
+		w->full = 1u << any_board(w)->id;
 	world_at(w, w->now_us + 6000000, (struct moment){.kind = MOMENT_VM_PERSON});
 }
 
@@ -30,11 +38,6 @@ static struct board *leader_of(struct world *w)
 			return b;
 	}
 	return NULL;
-}
-
-static struct board *any_board(struct world *w)
-{
-	return &w->board[1 + world_below(w, w->boards)];
 }
 
 /* A board with a process, if there is one. */

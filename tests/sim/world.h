@@ -420,6 +420,7 @@ struct world {
 	bool vms; /* the boards host VMs, and there are no nodes */
 	unsigned pinned; /* set of VMs with data disks */
 	unsigned waits; /* set of VMs that wait for their board when it is lost */
+	unsigned full; /* set of boards whose cards have no room for images */
 	uint64_t processes; /* ever made */
 	uint64_t incarnation[SIM_VMS + 1]; /* the greatest that ever had a process */
 	uint64_t files; /* of data disks, ever made */

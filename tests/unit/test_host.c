@@ -224,6 +224,18 @@ static bool disk_said(void)
 	return said;
 }
 
+/* Somebody has to know that it is images that it waits for, and not its guest's disks. */
+static bool images_waited_for(void)
+{
+	bool waits = false;
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; newest != NULL && i < newest->n_vms; i++)
+		waits |= newest->vms[i]->waits;
+	pthread_mutex_unlock(&lock);
+	return waits;
+}
+
 static void vm_put(uint64_t incarnation, bool releasing, bool data);
 static pid_t vm_pid(uint64_t id);
 
@@ -452,6 +464,7 @@ static void story_start(void)
 	pause_ms(HOSTING_QUIET_MS + 500);
 	assert_int_equal(vm_pid(5), 0);
 	await(5, 1, IS(PREPARING), "kernel: ");
+	assert_true(images_waited_for());
 	assert_int_equal(vm_pid(5), 0);
 	upload(lab.sha256, kernel, sizeof(kernel));
 	await(5, 1, IS(RUNNING), "");

@@ -197,6 +197,17 @@ static void begin_running(struct bench *b, const char *config)
 	expect_report(b, "1.1 running");
 }
 
+/* What is said of the only VM lasts for so long. */
+static void expect_lasts(struct bench *b, uint64_t ms)
+{
+	Tb__VmReport **reports;
+
+	assert_int_equal(hosting_report(b->h, &reports, b->now), 1);
+	assert_int_equal(reports[0]->lasts_ms, ms);
+	tb__vm_report__free_unpacked(reports[0], NULL);
+	free(reports);
+}
+
 /* --- what a start needs ---------------------------------------------------------------------- */
 
 static void test_start(void **state)
@@ -210,9 +221,12 @@ static void test_start(void **state)
 	assert_true(hosting_changed(b->h));
 	expect_report(b, "1.1 preparing");
 	expect_actions(b, "prepare 1.1");
+	pass(b, 500);
+	expect_lasts(b, 500);
 	news(b, 1, HOSTING_PREPARED, NULL);
 	expect_actions(b, "start 1.1 @106000");
 	expect_report(b, "1.1 starting");
+	expect_lasts(b, 0);
 	news(b, 1, HOSTING_RUNS, NULL);
 	assert_true(hosting_changed(b->h));
 	pass(b, 700);

@@ -152,6 +152,14 @@ static void report_set(struct scene *s, size_t i, const char *word)
 	s->vms[i].report = r;
 }
 
+static void images_set(struct scheduler_vm *sv, const char *boards)
+{
+	sv->images = 0;
+	for (const char *at = boards; at[0] == 'b'; at += 2)
+		sv->images |= UINT64_C(1) << (board_id(at) - 1);
+	sv->images_there = sv->images != 0;
+}
+
 static void vm_word(struct scene *s, size_t i, const char *key, const char *value)
 {
 	Tb__Vm *vm = s->rows[i];
@@ -167,6 +175,11 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 		s->reports[i]->problem = mem_strdup(value);
 	} else if (strcmp(key, "well") == 0) {
 		s->reports[i]->well_ms = strtoull(value, NULL, 10);
+	} else if (strcmp(key, "lasts") == 0) {
+		s->reports[i]->lasts_ms = strtoull(value, NULL, 10);
+	} else if (strcmp(key, "waits") == 0) { /* for its images, for so long */
+		s->reports[i]->waits = true;
+		s->reports[i]->lasts_ms = strtoull(value, NULL, 10);
 	} else if (strcmp(key, "releasing") == 0) {
 		p->releasing = true;
 		p->reason = mem_strdup(value != NULL ? value : "it-is-moved");
@@ -209,9 +222,8 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 		c->loss = TB__VM_LOSS__VM_LOSS_WAIT;
 	} else if (strcmp(key, "never") == 0) {
 		c->restart = TB__VM_RESTART__VM_RESTART_NEVER;
-	} else if (strcmp(key, "images") == 0) { /* on these boards only; images=none */
-		s->vms[i].images = value[0] == 'b' ? UINT64_C(1) << (board_id(value) - 1) : 0;
-		s->vms[i].images_there = value[0] == 'b';
+	} else if (strcmp(key, "images") == 0) { /* on these boards only: images=b2b3; =none */
+		images_set(&s->vms[i], value);
 	} else {
 		fail_msg("no such word of a VM: %s", key);
 	}
@@ -707,23 +719,54 @@ static void test_reports(void **state)
 		 "b2 is to run it\nb preparing: b2 is to run it\n"},
 		{"failed on all of them", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash moves=2",
-		 "web failed: it failed on every board that it may be on, on b1 last: crash; a "
-		 "restart "
-		 "by a person tries again\n"},
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
+		{"not for ever: after five minutes all of them once more", THREE,
+		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=300000",
+		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
+		 "b1: crash\n"},
+		{"not before", THREE,
+		 "web 256 at=b1.3 report=failed problem=crash moves=2 lasts=299999",
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 1\n"},
+		{"the second round begins", THREE,
+		 "web 256 at=b2.4 report=failed problem=crash moves=3 avoid=b1",
+		 "release web.4 failed hard (crash)\nweb failed: it failed on b2: crash\n"},
+		{"and ends", THREE,
+		 "web 256 at=b3.6 report=failed problem=crash moves=5 avoid=b2 lasts=1000",
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's start; on b3 last: crash\ndue: 299000\n"},
+		{"never restarted, never tried again", THREE,
+		 "web 256 at=b1.3 report=failed moves=2 never lasts=900000",
+		 "settle web.3 ended ()\nweb failed: it failed on b1\n"},
+		{"the only board, five minutes later", "b1:4/1000",
+		 "web 256 at=b1.3 report=failed problem=crash lasts=300000",
+		 "release web.3 failed hard (it is tried again: crash)\nweb failed: it failed on "
+		 "b1: crash\n"},
+		{"there again: there is no other", "b1:4/1000",
+		 "web 256 at=b1.3 releasing=it-is-tried-again report=released moves=1 avoid=b1",
+		 "place web.3 b1 (it-is-tried-again)\nweb unplaced: it goes to b1: "
+		 "it-is-tried-again\n"},
+		{"failed, and the others cannot, five minutes later",
+		 "b1:4/1000 b2:4/1000 b3:4/1000,lost",
+		 "web 256 at=b1.3 report=failed problem=crash lasts=300000\ndb 900 at=b2.1 "
+		 "report=running",
+		 "release web.3 (it is tried again: crash)\nweb failed: it failed on b1: crash\ndb "
+		 "running: it runs on b2\n"},
 		{"failed, and the others cannot", "b1:4/1000 b2:4/1000 b3:4/1000,lost",
 		 "web 256 at=b1.3 report=failed problem=crash\ndb 900 at=b2.1 report=running",
-		 "web failed: it failed on b1, and no other board can take it: 2 boards, 1 lacks "
-		 "memory, 1 is away\ndb running: it runs on b2\n"},
+		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
+		 "can take it: 2 boards, 1 lacks memory, 1 is away\ndb running: it runs on "
+		 "b2\ndue: 300000\n"},
 		{"failed, and its data disks are there", THREE,
 		 "web 256 at=b1.3 report=failed problem=crash home=b1",
-		 "web failed: it failed on every board that it may be on, on b1 last: crash; a "
-		 "restart "
-		 "by a person tries again\n"},
+		 "web failed: it failed on every board that it may be on, and is tried again after "
+		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
 		{"two that failed do not both go where one fits", "b1:4/2000 b2:4/1000",
 		 "a 600 at=b1.1 report=failed\nb 600 at=b1.1 report=failed",
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
-		 "b1, and "
-		 "no other board can take it: 1 board, 1 lacks memory\n"},
+		 "b1, is tried again after 5 minutes, and no other board can take it: 1 board, 1 "
+		 "lacks memory\ndue: 300000\n"},
 		{"its data disks are made", THREE,
 		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a",
 		 "settle db.3 () disk a\ndb preparing: b1 prepares it\n"},
@@ -745,6 +788,124 @@ static void test_reports(void **state)
 		 "web running: it runs on b1\n"},
 		{"placed, and not wanted", THREE, "web 256 at=b1.3 report=running stopped",
 		 "release web.3 (it is not wanted)\nweb running: it runs on b1\n"},
+	};
+
+	(void)state;
+	RUN_CASES(cases);
+}
+
+/* --- images that a board does not get -----------------------------------------------------------
+ */
+
+#define W3 "w1 100 at=b1.1 images=b2\nw2 100 at=b1.1 images=b2\nw3 100 at=b1.1 images=b2"
+
+static void test_images(void **state)
+{
+	static const struct scheduler_case cases[] = {
+		{"the board that has them is busy for a moment: it is waited for",
+		 "b1:4/1000,lost b2:4/1000 b3:4/1000", W3,
+		 "place w1.1 b2 (b1 is lost)\nplace w2.1 b2 (b1 is lost)\nw1 unplaced: it goes to "
+		 "b2: b1 is lost\nw2 unplaced: it goes to b2: b1 is lost\nw3 unplaced: it is next: "
+		 "b2 starts others at the moment\nlost: 1\n"},
+		{"not if it has no room for it", "b1:4/1000,lost b2:4/205 b3:4/1000", W3,
+		 "place w1.1 b2 (b1 is lost)\nplace w2.1 b2 (b1 is lost)\nplace w3.1 b3 (b1 is "
+		 "lost)\nw1 unplaced: it goes to b2: b1 is lost\nw2 unplaced: it goes to b2: b1 is "
+		 "lost\nw3 unplaced: it goes to b3: b1 is lost\nlost: 1\n"},
+		{"nor where it has just failed", THREE,
+		 "a 10 at=b1.1\nb 10 at=b1.1\nweb 100 images=b1 avoid=b1",
+		 "place web.0 b2 (it is to run)\na preparing: b1 is to run it\nb preparing: b1 is "
+		 "to run it\nweb unplaced: it goes to b2: it is to run\n"},
+		{"nor against a person's choice", THREE,
+		 "a 10 at=b1.1\nb 10 at=b1.1\nweb 100 images=b1 target=b3",
+		 "place web.0 b3 (it is to run)\na preparing: b1 is to run it\nb preparing: b1 is "
+		 "to run it\nweb unplaced: it goes to b3: it is to run\n"},
+		{"the board that a person has asked for is busy for a moment", THREE,
+		 "a 10 at=b2.1\nb 10 at=b2.1\nweb 100 at=b1.1 releasing report=released target=b2",
+		 "a preparing: b2 is to run it\nb preparing: b2 is to run it\nweb unplaced: it is "
+		 "next: b2 starts others at the moment\n"},
+		{"two that wait keep nobody from starting there", "b1:4/1000,lost b2:4/1000",
+		 "a 10 at=b2.1 report=preparing images=b1 waits=5000\n"
+		 "b 10 at=b2.1 report=preparing images=b1 waits=6000\nc 10",
+		 "place c.0 b2 (it is to run)\na preparing: b2 prepares it\nb preparing: b2 "
+		 "prepares it\nc unplaced: it goes to b2: it is to run\ndue: 4000\n"},
+		{"start order: it is waited for, but not for ever", THREE,
+		 "db 10 order=1 at=b1.1 report=preparing images=b2 waits=9999\nweb 10 order=2\n"
+		 "q 10 prio=1 order=1 at=b1.1 report=preparing images=none waits=10000\n"
+		 "r 10 prio=1 order=2",
+		 "place r.0 b2 (it is to run)\ndb preparing: b1 prepares it\nweb unplaced: it "
+		 "waits for db, which starts before it\nq preparing: it waits on b1 for its images "
+		 "(see witnessctl image show), and no other board can take it: b2 does not have "
+		 "its images\nr unplaced: it goes to b2: it is to run\ndue: 1\n"},
+		{"its board gets no images, and another has them: there", THREE,
+		 "web 256 at=b3.1 report=preparing images=b2 waits=10000 problem=full",
+		 "release web.1 (b3 does not get its images)\nweb preparing: b3 prepares it: "
+		 "full\n"},
+		{"not before its board has had its time", THREE,
+		 "web 256 at=b3.1 report=preparing images=b2 waits=9999 problem=full",
+		 "web preparing: b3 prepares it: full\ndue: 1\n"},
+		{"though that one starts others now", THREE,
+		 "a 10 at=b2.1\nb 10 at=b2.1\n"
+		 "web 256 at=b3.1 report=preparing images=b2 waits=10000",
+		 "release web.1 (b3 does not get its images)\na preparing: b2 is to run it\nb "
+		 "preparing: b2 is to run it\nweb preparing: b3 prepares it\n"},
+		{"and once it has left, it waits for that one", THREE,
+		 "a 10 at=b2.1\nb 10 at=b2.1\n"
+		 "web 256 at=b3.1 releasing=b3-has-no-images report=released images=b2",
+		 "a preparing: b2 is to run it\nb preparing: b2 is to run it\nweb unplaced: it is "
+		 "next: b2 starts others at the moment\n"},
+		{"that one has no room: it is told", "b1:4/1000,away b2:4/100 b3:4/1000",
+		 "web 256 at=b3.1 report=preparing images=b2 waits=10000 problem=full",
+		 "web preparing: it waits on b3 for its images (see witnessctl image show), and no "
+		 "other board can take it: 2 boards, 1 lacks memory, 1 is away\n"},
+		{"the only other one does not have them either", "b2:4/1000 b3:4/1000",
+		 "web 256 at=b3.1 report=preparing images=none waits=10000 problem=full",
+		 "web preparing: it waits on b3 for its images (see witnessctl image show), and no "
+		 "other board can take it: b2 does not have its images\n"},
+		{"it has just failed there", "b1:4/1000 b2:4/1000",
+		 "web 256 at=b1.2 report=preparing images=b2 avoid=b2 moves=1 waits=10000",
+		 "web preparing: it waits on b1 for its images (see witnessctl image show), and no "
+		 "other board can take it: it has just failed on b2\n"},
+		{"its data disks are there", "b1:4/1000 b2:4/1000",
+		 "web 256 at=b1.2 report=preparing images=b2 home=b1 waits=10000",
+		 "web preparing: it waits on b1 for its images (see witnessctl image show), and no "
+		 "other board can take it: 1 board, 1 does not have its data disks\n"},
+		{"its board has just got them", THREE,
+		 "web 256 at=b3.1 report=preparing images=b2b3 waits=10000",
+		 "web preparing: b3 prepares it\n"},
+		{"it waits for something else: that is its board's business", THREE,
+		 "web 256 at=b3.1 report=preparing images=b2 lasts=10000 problem=copying",
+		 "web preparing: b3 prepares it: copying\n"},
+		{"two of them, and room for one", "b1:4/1000 b2:4/1000",
+		 "a 600 at=b1.1 report=preparing images=b2 waits=10000\n"
+		 "b 300 at=b1.1 report=preparing images=b2 waits=10000 prio=1\n"
+		 "c 600 at=b1.1 report=preparing images=b2 waits=10000",
+		 "release b.1 (b1 does not get its images)\nrelease a.1 (b1 does not get its "
+		 "images)\na preparing: b1 prepares it\nb preparing: b1 prepares it\nc preparing: "
+		 "it waits on b1 for its images (see witnessctl image show), and no other board "
+		 "can take it: 1 board, 1 lacks memory\n"},
+		{"a drain sends none where it cannot begin",
+		 "b1:4/1000,drained b2:4/1000 b3:4/1000",
+		 "web 256 at=b1.1 report=running images=b1",
+		 "web running: it stays on b1, which is drained: no other board can take it: b2 "
+		 "does not have its images\n"},
+		{"but where it can", "b1:4/1000,drained b2:4/1000 b3:4/1000",
+		 "web 256 at=b1.1 report=running images=b1b3",
+		 "release web.1 (b1 is drained)\nweb running: it runs on b1\n"},
+		{"one that does not begin there leaves no drained board",
+		 "b1:4/1000,drained b2:4/1000",
+		 "web 256 at=b1.1 report=preparing images=none "
+		 "waits=10000\nx 256 at=b1.1 report=preparing images=none waits=9000",
+		 "web preparing: it waits on b1 for its images (see witnessctl image show), and no "
+		 "other board can take it: b2 does not have its images\nx preparing: it stays on "
+		 "b1, which is drained: no other board can take it: b2 does not have its "
+		 "images\ndue: 1000\n"},
+		{"a drain in haste asks nobody", "b1:4/1000,drained-now b2:4/1000",
+		 "web 256 at=b1.1 report=running images=b1",
+		 "release web.1 (b1 is drained)\nweb running: it runs on b1\n"},
+		{"what has failed goes only where it can begin", THREE,
+		 "web 256 at=b1.1 report=failed images=b1 problem=crash",
+		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
+		 "can take it: b2 does not have its images\ndue: 300000\n"},
 	};
 
 	(void)state;
@@ -893,6 +1054,83 @@ static void test_storm(void **state)
 
 	(void)state;
 	RUN_CASES(cases);
+}
+
+/* --- a person's move ---------------------------------------------------------------------------
+ */
+
+static void test_moves(void **state)
+{
+	static const struct {
+		const char *what;
+		const char *boards;
+		const char *vms; /* the first one is to move */
+		uint64_t node;
+		const char *answer;
+	} cases[] = {
+		{"it can", THREE, "web 256 at=b1.1 report=running", 3, ""},
+		{"anywhere", THREE, "web 256 at=b1.1 report=running", 0, ""},
+		{"the board is off", "b1:4/1000 b2:4/1000 b3:4/1000,lost",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it does not answer", "b1:4/1000 b2:4/1000 b3:4/1000,away",
+		 "web 256 at=b1.1 report=running", 3, "b3 is away"},
+		{"it is drained", "b1:4/1000 b2:4/1000 b3:4/1000,drained",
+		 "web 256 at=b1.1 report=running", 3, "b3 is drained"},
+		{"it has no room", THREE, "web 256 at=b1.1 report=running\na 800 at=b3.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"nor for what goes there now", "b1:4/1000 b2:4/1000,lost b3:4/1000",
+		 "web 256 at=b1.1 report=running\na 800 at=b2.1", 3,
+		 "b3 has 1000 MiB for virtual machines, 802 of them are taken by 1, and it needs "
+		 "258"},
+		{"it starts others: for a moment only", THREE,
+		 "web 256 at=b1.1 report=running\na 10 at=b3.1\nb 10 at=b3.1", 3, ""},
+		{"its images are not there", THREE, "web 256 at=b1.1 report=running images=b1b2", 3,
+		 "b3 does not have its images; see witnessctl image show"},
+		{"but elsewhere", THREE, "web 256 at=b1.1 report=running images=b1b2", 0, ""},
+		{"nor elsewhere", THREE, "web 256 at=b1.1 report=running images=b1", 0,
+		 "b2 does not have its images"},
+		{"no other", "b1:4/1000 b2:4/100 b3:4/1000,lost", "web 256 at=b1.1 report=running",
+		 0, "2 boards, 1 lacks memory, 1 is away"},
+		{"its own is none", "b1:4/1000", "web 256 at=b1.1 report=running", 0, "0 boards"},
+		{"where it is kept apart", THREE,
+		 "web 10 at=b1.1 tier=x apart report=running\na 10 at=b3.1 tier=x", 3,
+		 "b3 has a VM that it is kept apart from"},
+		{"its data disks are left behind", THREE, "web 256 at=b1.1 report=running home=b1",
+		 3, ""},
+		{"it is nowhere", "b1:4/1000,drained b2:4/100", "web 256", 0,
+		 "2 boards, 1 lacks memory, 1 is drained"},
+		{"nowhere, to the only place for it", "b1:4/100 b2:4/300", "web 256", 2, ""},
+		{"it is on its way already", "b1:4/1000 b2:4/300",
+		 "web 256 at=b1.1 releasing report=stopping avoid=b1", 2, ""},
+		{"it failed there before: it is a person's choice", THREE,
+		 "web 256 at=b1.1 report=running avoid=b3", 3, ""},
+		{"where it is: others say so", "b1:4/300", "web 256 at=b1.1 report=running", 1, ""},
+		{"anywhere, and it failed before where its images are", THREE,
+		 "web 256 at=b1.1 report=running images=b1b3 avoid=b3", 0, ""},
+		{"no such board: others say so", THREE, "web 256 at=b1.1 report=running", 9, ""},
+		{"in a storm: where no processor is shared",
+		 "b1:2/1000 b2:2/1000,lost b3:2/1000,lost b4:1/1000",
+		 "web 10 vcpus=2 at=b1.1 report=running", 4, "b4 lacks processors"},
+	};
+	int bad = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char answer[256] = "";
+		struct scene s;
+		int rv;
+
+		scene_read(&s, cases[i].boards, cases[i].vms);
+		rv = scheduler_moves(&s.view, 0, cases[i].node, NOW, answer, sizeof(answer));
+		if (strcmp(answer, cases[i].answer) != 0 || (rv == 0) != (answer[0] == '\0')) {
+			print_message("%s: %d %s\n--- expected: %s\n", cases[i].what, rv, answer,
+				      cases[i].answer);
+			bad++;
+		}
+		scene_free(&s);
+	}
+	assert_int_equal(bad, 0);
 }
 
 /* --- the call ------------------------------------------------------------------------------------
@@ -1103,12 +1341,13 @@ static void test_admit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_place),  cmocka_unit_test(test_not_placed),
-		cmocka_unit_test(test_order),  cmocka_unit_test(test_leave),
-		cmocka_unit_test(test_margin), cmocka_unit_test(test_reports),
-		cmocka_unit_test(test_drain),  cmocka_unit_test(test_storm),
-		cmocka_unit_test(test_max),    cmocka_unit_test(test_deterministic),
-		cmocka_unit_test(test_admit),
+		cmocka_unit_test(test_place),	      cmocka_unit_test(test_not_placed),
+		cmocka_unit_test(test_order),	      cmocka_unit_test(test_leave),
+		cmocka_unit_test(test_margin),	      cmocka_unit_test(test_reports),
+		cmocka_unit_test(test_images),	      cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_storm),	      cmocka_unit_test(test_max),
+		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_admit),
+		cmocka_unit_test(test_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
