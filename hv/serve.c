@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hv/affinity.h"
 #include "hv/control.h"
 #include "hv/lease.h"
 #include "hv/machine.h"
@@ -60,6 +61,7 @@ struct server {
 	struct fault error;
 	Tb__VmStatus status;
 	char sandbox_text[160];
+	char cores_text[AFFINITY_TEXT];
 	struct stats_list list;
 };
 
@@ -106,6 +108,7 @@ static void status_fill(struct server *s)
 	s->status.sandbox = s->sandbox_text;
 	s->status.memory_backing = (char *)(uintptr_t)backing_word(m->ram.backing);
 	s->status.resets = m->resets;
+	s->status.cores = s->cores_text;
 	if (m->blk[0] != NULL) {
 		s->status.disk_engine = (char *)(uintptr_t)blk_engine(m->blk[0]);
 	}
@@ -605,7 +608,7 @@ static int control_open(struct server *s, struct fault *fault)
 }
 
 /* Whatever needs a path. */
-static int outside(struct server *s, struct fault *fault)
+static int outside(struct server *s, struct affinity *cores, struct fault *fault)
 {
 	Tb__VmSpec *spec = s->config->spec;
 	int rv = signals_take(s, fault);
@@ -616,6 +619,7 @@ static int outside(struct server *s, struct fault *fault)
 					? TB__MEMORY_BACKING__MEMORY_BACKING_MEMFD
 					: TB__MEMORY_BACKING__MEMORY_BACKING_ANONYMOUS;
 	}
+	affinity_read("", cores);
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	/* Devices complain while others wait for the lock. */
@@ -746,10 +750,22 @@ static int load_guest(struct server *s, struct fault *fault)
 			     fault);
 }
 
+static int keep_cores(struct server *s, const struct affinity *cores, struct fault *fault)
+{
+	int rv = affinity_keep(cores, s->cores_text, fault);
+
+	if (s->cores_text[0] != '\0') {
+		log_notice("cores", "%s: kept to cores of one kind: %s", s->spec->name,
+			   s->cores_text);
+	}
+	return rv;
+}
+
 static int start(struct server *s, struct fault *fault)
 {
 	struct machine_console console = {.output = console_output, .arg = s};
-	int rv = outside(s, fault);
+	struct affinity cores;
+	int rv = outside(s, &cores, fault);
 
 	if (s->config->keys) {
 		terminal_size(s->config->console_in, &console.columns, &console.rows);
@@ -766,6 +782,7 @@ static int start(struct server *s, struct fault *fault)
 		 */
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	}
+	rv = rv < 0 ? rv : keep_cores(s, &cores, fault);
 	rv = rv < 0 ? rv
 		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);
 	if (rv < 0) {
