@@ -56,7 +56,7 @@ struct server {
 	/* Who is answered when the machine rests; 0: nobody waits. */
 	uint64_t rest_client, rest_id;
 	/* Opened before the sandbox, until somebody takes them over; -1. */
-	int out, listener, statm;
+	int out, listener, statm, tasks;
 	/* What an answer points to until it is sent. */
 	struct fault error;
 	Tb__VmStatus status;
@@ -622,6 +622,7 @@ static int outside(struct server *s, struct affinity *cores, struct fault *fault
 	affinity_read("", cores);
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	s->tasks = open("/proc/self/task", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	/* Devices complain while others wait for the lock. */
 	err = terminal_reopen(STDERR_FILENO);
 	if (err >= 0) {
@@ -750,6 +751,13 @@ static int load_guest(struct server *s, struct fault *fault)
 			     fault);
 }
 
+static void fd_close(int fd)
+{
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+
 static int keep_cores(struct server *s, const struct affinity *cores, struct fault *fault)
 {
 	int rv = affinity_keep(cores, s->cores_text, fault);
@@ -793,7 +801,13 @@ static int start(struct server *s, struct fault *fault)
 	rv = make_doors(s, fault);
 	rv = rv < 0 ? rv : lock_disks(s, fault);
 	rv = rv < 0 ? rv : vcpus_start(&s->machine->vcpus, fault);
-	rv = rv < 0 ? rv : seal(s, fault);
+	if (rv < 0) {
+		return rv;
+	}
+	machine_stats_open_threads(&s->stats, s->tasks);
+	fd_close(s->tasks);
+	s->tasks = -1;
+	rv = seal(s, fault);
 	rv = rv < 0 ? rv : load_guest(s, fault);
 	if (rv == 0 && (s->spec->restore == NULL || !s->spec->restore->paused)) {
 		machine_start(s->machine);
@@ -818,13 +832,6 @@ static void tell_parent(struct server *s, const char *error)
 	control_tell_parent(s->control, &reply);
 }
 
-static void fd_close(int fd)
-{
-	if (fd >= 0) {
-		close(fd);
-	}
-}
-
 /* The start backwards. */
 static void finish(struct server *s)
 {
@@ -842,6 +849,7 @@ static void finish(struct server *s)
 	machine_destroy(s->machine);
 	fd_close(s->signals.fd);
 	fd_close(s->statm);
+	fd_close(s->tasks);
 	fd_close(s->listener);
 	fd_close(s->out);
 }
@@ -898,6 +906,7 @@ int serve(const struct serve_config *config, struct fault *fault)
 		.out = -1,
 		.listener = -1,
 		.statm = -1,
+		.tasks = -1,
 	};
 	int status;
 
