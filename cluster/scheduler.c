@@ -349,9 +349,16 @@ static size_t prefer_rank(const Tb__Vm *vm, const char *name)
 	return i;
 }
 
+/* One that fails goes round: by any other order it would go to and fro between the best two, and
+ * never come to the board on which it may run. The smaller, the sooner. */
+static uint64_t board_turn(const Tb__VmPlacement *p, uint64_t node)
+{
+	return p->moves == 0 ? 0 : node - p->avoid; /* modulo 2^64: behind the last the first */
+}
+
 /* Whether board `a` is the better one. In this order: the one a person has asked for; not the one
- * on which it has just failed; one that has its images; as preferred; the one with the smaller part
- * of its memory taken; fewer VMs. */
+ * on which it has just failed; one that has its images; the next one in turn; as preferred; the one
+ * with the smaller part of its memory taken; fewer VMs. */
 static bool board_better(const struct decider *d, const struct item *it, size_t a, size_t b)
 {
 	const struct room_board *one = &d->room.boards[a];
@@ -359,10 +366,13 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 	const Tb__VmPlacement *p = it->vm->placement;
 	uint64_t one_taken = (uint64_t)one->memory_mib * two->node->host->memory_mib;
 	uint64_t two_taken = (uint64_t)two->memory_mib * one->node->host->memory_mib;
+	uint64_t one_turn = board_turn(p, one->node->id);
+	uint64_t two_turn = board_turn(p, two->node->id);
 	const int order[][2] = {
 		{one->node->id == p->target, two->node->id == p->target},
 		{one->node->id != p->avoid, two->node->id != p->avoid},
 		{has_images(it, a), has_images(it, b)},
+		{one_turn < two_turn, two_turn < one_turn},
 		{-(int)prefer_rank(it->vm, one->node->name),
 		 -(int)prefer_rank(it->vm, two->node->name)},
 		{one_taken < two_taken, two_taken < one_taken},

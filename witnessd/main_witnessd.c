@@ -196,8 +196,10 @@ static void config_print(const struct config *c)
 	printf("watchdog = %s\nwatchdog-timeout = %llus\nwatchdog-keep = %s\n\n",
 	       c->watchdog != NULL ? c->watchdog : "off",
 	       (unsigned long long)c->watchdog_timeout_ms / 1000, c->watchdog_keep ? "on" : "off");
-	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
-	       c->advertise, (unsigned long long)c->connections_max);
+	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n"
+	       "pending-per-address-max = %llu\n\n",
+	       c->listen, c->advertise, (unsigned long long)c->connections_max,
+	       (unsigned long long)c->api_pending_per_address_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
 	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
 	       "pending-per-address-max = %llu\n\n[addresses]\ntickle = %s\n",

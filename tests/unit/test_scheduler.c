@@ -449,6 +449,14 @@ static void test_place(void **state)
 		 "cannot take it now\n"},
 		{"not where it has just failed", THREE, "web 256 avoid=b1",
 		 "place web.0 b2 (it is to run)\nweb unplaced: it goes to b2: it is to run\n"},
+		{"one that fails: the next board in turn, not to and fro", THREE,
+		 "a 256 avoid=b1 moves=1\nb 256 avoid=b2 moves=2 prefer=b1\nc 256 avoid=b3 "
+		 "moves=3\n"
+		 "d 256 avoid=b2 moves=2 images=b1",
+		 "place a.0 b2 (it is to run)\nplace b.0 b3 (it is to run)\nplace c.0 b1 (it is to "
+		 "run)\nplace d.0 b1 (it is to run)\na unplaced: it goes to b2: it is to run\nb "
+		 "unplaced: it goes to b3: it is to run\nc unplaced: it goes to b1: it is to "
+		 "run\nd unplaced: it goes to b1: it is to run\n"},
 		{"unless there is no other", "b1:4/1000", "web 256 avoid=b1",
 		 "place web.0 b1 (it is to run)\nweb unplaced: it goes to b1: it is to run\n"},
 		{"required", THREE, "web 256 require=b3",
