@@ -249,6 +249,7 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 		grant.length_ms = 0;
 	grant.applied_index = c->model_index;
 	lead_renewed(c, p->node, renew);
+	grant.real_ms = core_clock_known(c) ? core_now_ms(c) : 0;
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;
 	frame.lease_grant = &grant;
 	peer_send(p, &frame);
@@ -345,6 +346,8 @@ static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 
 	if (grant->sent_ms <= now)
 		watch_renewed(c, now - grant->sent_ms, now);
+	if (grant->real_ms != 0)
+		core_clock_learn(c, grant->real_ms);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
 		      grant->leader_ms, !core_reports_due(c) ? grant->length_ms : 0);
 	if (grant->length_ms != 0 && (lapsed || c->host_fence == UINT64_MAX))
