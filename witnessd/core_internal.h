@@ -171,7 +171,7 @@ struct core {
 	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
-	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
+	uint64_t hold_until_ms; /* as the leader: all is given again, 0: it is */
 };
 
 uint64_t core_next_id(struct core *c);

@@ -7,6 +7,7 @@
 
 #include "cluster/clocks.h"
 #include "cluster/drain.h"
+#include "cluster/hold.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -58,8 +59,8 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
-/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
- * one leader has seen the whole time pass. */
+/* After a restore votes and leases may be held that the model has never seen (see fleet_hold). It
+ * is over when one leader has seen the whole time pass. */
 static void lead_hold(struct core *c, uint64_t now)
 {
 	Tb__Cluster *cluster;
@@ -67,8 +68,10 @@ static void lead_hold(struct core *c, uint64_t now)
 	if (store_cluster_get(c->store, &cluster) != 0)
 		return;
 	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
-		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
-		fleet_hold(c->fleet, c->hold_until_ms);
+		uint64_t from = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10;
+
+		c->hold_until_ms = from + hold_leases_ms(cluster->hold_ms);
+		fleet_hold(c->fleet, from + cluster->hold_ms, c->hold_until_ms);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);
 }

@@ -161,11 +161,6 @@ def grant_epochs(board):
             for site in board.json("site", "list")["items"]}
 
 
-def settled_cluster(board):
-    """After a restore: until votes are given again."""
-    wait_for(60, "votes are not given again", lambda: "holdMs" not in board.json("cluster", "status"))
-
-
 def write_sites(board, stop, written):
     number = 0
     while not stop.is_set():
@@ -241,7 +236,6 @@ def backup_and_restore(cluster):
         raise Failure(f"the backup is of no moment: {len(before)} before, {after} after, {len(names)} in it")
     if len([name for name in grant_epochs(fresh) if name.startswith("many-")]) != 3000:
         raise Failure("sites of the backup are missing")
-    settled_cluster(fresh)
     wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
     nodes.settle(60)
     new = grant_epochs(fresh)
@@ -291,7 +285,6 @@ def recover_from_a_lost_majority(cluster):
     if done.returncode == 0 or "not the name" not in done.stderr or survivor.local().get("lease"):
         raise Failure(f"recovered with a wrong name: {done.stderr}")
     survivor.ctl("cluster", "recover", "--cluster-name", "lab")
-    settled_cluster(survivor)
     names = sorted(grant_epochs(survivor))
     if "last" not in names or len(names) != 11:
         raise Failure(f"an acknowledged write is gone: {names}")
