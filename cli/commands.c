@@ -1195,7 +1195,9 @@ const struct command commands[] = {
 	 .max_args = 1000,
 	 .complete = COMPLETE_VM,
 	 .summary = "Has virtual machines run",
-	 .description = "Without a majority of the boards it is refused at once.",
+	 .description =
+		 "Without a majority of the boards it is refused at once. One that has failed "
+		 "is tried again at once. --wait gives up when it has failed on every board.",
 	 .options = vm_start_options,
 	 .run = run_vm_start},
 	{.path = "vm stop",
@@ -1222,9 +1224,10 @@ const struct command commands[] = {
 	 .max_args = 2,
 	 .complete = COMPLETE_VM,
 	 .summary = "Stops a virtual machine and starts it on another board",
-	 .description =
-		 "Without BOARD the cluster chooses. What was written to an overlay is gone then. "
-		 "A VM with data disks does not move without --force.",
+	 .description = "Without BOARD the cluster chooses. A VM that runs stays where it is if no "
+			"board can "
+			"take it at once. What was written to an overlay is gone after a move. "
+			"A VM whose data disks are made does not move without --force.",
 	 .options = vm_move_options,
 	 .examples = vm_move_examples,
 	 .run = run_vm_move},

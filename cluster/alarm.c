@@ -226,6 +226,12 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 			    " %% of its life: replace it (witnessctl node drain %s, then node "
 			    "replace)",
 			    b->name, b->wear_percent, b->name);
+	if (b->host_stands)
+		alarm_found(set, "host-stands", b->name,
+			    "the thread of board %s that runs virtual machines hangs: it has none; "
+			    "look for a card or device that hangs in its kernel's log, and restart "
+			    "witnessd there, or the board",
+			    b->name);
 	if (b->facts != NULL)
 		board_strain(set, b->name, b->facts);
 }

@@ -52,6 +52,7 @@ struct alarm_board {
 	uint32_t rtt_ms; /* of the newest lease renewals, the longest */
 	uint32_t disk_ms; /* of the newest writes of the log, the longest */
 	uint32_t wear_percent; /* 0: not known */
+	bool host_stands; /* the thread that renews its VMs hangs */
 	const Tb__BoardFacts *facts; /* NULL: not known */
 };
 

@@ -10,6 +10,7 @@
  * there later: so two VMs are never sent where one fits. */
 #include "cluster/scheduler.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -216,8 +217,9 @@ static void settle_away(struct decider *d, struct item *it)
 	if (!is_lost(d, b)) {
 		due(d, b->end_ms);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
-			"%s does not answer; it may still run there for %" PRIu64 " ms",
-			b->node->name, b->end_ms - d->now_ms);
+			"%s %s; it may still run there for %" PRIu64 " ms", b->node->name,
+			b->stands ? "has hung as a host of virtual machines" : "does not answer",
+			b->end_ms - d->now_ms);
 		return;
 	}
 	if (!vm->placement->releasing && vm->running &&
@@ -331,7 +333,7 @@ static void settle(struct decider *d, struct item *it)
 	else
 		settle_there(d, it);
 	if (it->leave == LEAVE_NOT && it->board < d->view->board_count) {
-		room_take(&d->room, it->board, it->vm);
+		room_hold(&d->room, it->board, it->vm);
 		/* One that waits keeps its board from nothing. */
 		d->room.boards[it->board].starting += it->beginning && !it->waits;
 	}
@@ -348,9 +350,16 @@ static size_t prefer_rank(const Tb__Vm *vm, const char *name)
 	return i;
 }
 
+/* One that fails goes round: by any other order it would go to and fro between the best two, and
+ * never come to the board on which it may run. The smaller, the sooner. */
+static uint64_t board_turn(const Tb__VmPlacement *p, uint64_t node)
+{
+	return p->moves == 0 ? 0 : node - p->avoid; /* modulo 2^64: behind the last the first */
+}
+
 /* Whether board `a` is the better one. In this order: the one a person has asked for; not the one
- * on which it has just failed; one that has its images; as preferred; the one with the smaller part
- * of its memory taken; fewer VMs. */
+ * on which it has just failed; one that has its images; the next one in turn; as preferred; the one
+ * with the smaller part of its memory taken; fewer VMs. */
 static bool board_better(const struct decider *d, const struct item *it, size_t a, size_t b)
 {
 	const struct room_board *one = &d->room.boards[a];
@@ -358,10 +367,13 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 	const Tb__VmPlacement *p = it->vm->placement;
 	uint64_t one_taken = (uint64_t)one->memory_mib * two->node->host->memory_mib;
 	uint64_t two_taken = (uint64_t)two->memory_mib * one->node->host->memory_mib;
+	uint64_t one_turn = board_turn(p, one->node->id);
+	uint64_t two_turn = board_turn(p, two->node->id);
 	const int order[][2] = {
 		{one->node->id == p->target, two->node->id == p->target},
 		{one->node->id != p->avoid, two->node->id != p->avoid},
 		{has_images(it, a), has_images(it, b)},
+		{one_turn < two_turn, two_turn < one_turn},
 		{-(int)prefer_rank(it->vm, one->node->name),
 		 -(int)prefer_rank(it->vm, two->node->name)},
 		{one_taken < two_taken, two_taken < one_taken},
@@ -376,12 +388,14 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 
 /* Board `busy` starts others: is it worth waiting for, although `other` fits? A person has asked
  * for it, or it has the images: its start is a matter of seconds, and nobody knows how long a copy
- * takes, or whether it ever comes. */
+ * takes, or whether it ever comes. Or it failed on the other one, which it would have left only to
+ * come back, and be given up with this one never tried. */
 static bool worth_waiting(const struct decider *d, const struct item *it, size_t busy, size_t other)
 {
 	bool asked = d->room.boards[busy].node->id == it->vm->placement->target;
+	bool failed = d->room.boards[other].node->id == it->vm->placement->avoid;
 
-	return (asked || (has_images(it, busy) && !has_images(it, other))) &&
+	return (asked || failed || (has_images(it, busy) && !has_images(it, other))) &&
 	       board_better(d, it, busy, other);
 }
 
@@ -465,10 +479,12 @@ static void reason_describe(const struct decider *d, const struct item *it,
 			    const struct choice *choice, struct buf *out)
 {
 	const Tb__VmPlacement *p = it->vm->placement;
+	bool known = it->board < d->view->board_count;
 
-	if (it->leave == LEAVE_LOST)
-		buf_printf(out, "%s is lost",
-			   it->board < d->view->board_count ? board_name(d, it) : "its old board");
+	if (it->leave == LEAVE_LOST && known && d->view->boards[it->board].stands)
+		buf_printf(out, "%s has hung as a host of virtual machines", board_name(d, it));
+	else if (it->leave == LEAVE_LOST)
+		buf_printf(out, "%s is lost", known ? board_name(d, it) : "its old board");
 	else if (it->leave == LEAVE_RELEASED && p->reason[0] != '\0')
 		buf_puts(out, p->reason);
 	else
@@ -587,7 +603,8 @@ static size_t other_board(struct decider *d, struct item *it, struct buf *ret_la
 	choose(d, it, it->board, &choice);
 	d->room.starts = starts;
 	if (choice.board == d->view->board_count)
-		room_describe(choice.counts, d->room.board_count - 1, ret_lacks);
+		room_describe(choice.counts,
+			      d->room.board_count - (it->board < d->room.board_count), ret_lacks);
 	if (choice.board == d->view->board_count || has_images(it, choice.board))
 		return choice.board;
 	buf_printf(ret_lacks, "%s does not have its images",
@@ -628,7 +645,7 @@ static void clear_failed_everywhere(struct decider *d, struct item *it)
 	else
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_FAILED,
 			"it failed on every board that it may be on, and is tried again after %d "
-			"minutes, or at once by a person's restart; on %s last%s%s",
+			"minutes, or at once by a person's start; on %s last%s%s",
 			SCHEDULER_AGAIN_MS / 60000, board_name(d, it),
 			r->problem[0] != '\0' ? ": " : "", r->problem);
 }
@@ -809,8 +826,9 @@ static void decider_items(struct decider *d)
 	qsort(d->items, d->view->vm_count, sizeof(d->items[0]), item_order);
 }
 
-void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
-		      struct scheduler_plan *ret)
+/* VM `except` (0: none) is placed nowhere, and no room is kept for it. */
+static struct decider *decider_run(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+				   uint64_t except, struct scheduler_plan *ret)
 {
 	struct decider *d = mem_zalloc(sizeof(*d));
 
@@ -826,16 +844,90 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 	for (size_t i = 0; i < view->vm_count; i++)
 		settle(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
-		place(d, &d->items[i]);
+		if (d->items[i].vm->id != except)
+			place(d, &d->items[i]);
 	for (size_t i = 0; i < view->vm_count; i++)
 		clear(d, &d->items[i]);
+	return d;
+}
+
+static void decider_free(struct decider *d)
+{
+	free(d->items);
+	free(d);
+}
+
+void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t max,
+		      struct scheduler_plan *ret)
+{
+	struct decider *d = decider_run(view, now_ms, max, 0, ret);
+
 	if (d->held_back > 0)
 		snprintf(ret->storm, sizeof(ret->storm),
 			 "%u of %u hosting boards are lost: virtual machines are restarted only "
 			 "where no processor has to be shared, and %u wait%s",
 			 d->hosts_lost, d->hosts, d->held_back, d->held_back == 1 ? "s" : "");
-	free(d->items);
-	free(d);
+	decider_free(d);
+}
+
+static int moves_there(const struct decider *d, const struct item *it, size_t board,
+		       char *ret_message, size_t message_size)
+{
+	enum room_lack lack = room_lacks(&d->room, board, it->vm);
+
+	if (lack != ROOM_FITS)
+		room_explain(&d->room, board, it->vm, lack, ret_message, message_size);
+	else if (!has_images(it, board))
+		snprintf(ret_message, message_size,
+			 "%s does not have its images; see witnessctl image show",
+			 d->room.boards[board].node->name);
+	else
+		return 0;
+	return -EINVAL;
+}
+
+static int moves_anywhere(struct decider *d, struct item *it, char *ret_message,
+			  size_t message_size)
+{
+	struct buf lacks = {0};
+	int rv = other_board(d, it, &lacks) < d->view->board_count ? 0 : -EINVAL;
+
+	if (rv != 0)
+		snprintf(ret_message, message_size, "%s", buf_string(&lacks));
+	buf_free(&lacks);
+	return rv;
+}
+
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size)
+{
+	const struct scheduler_vm *sv = &view->vms[vm];
+	Tb__VmPlacement placement = *sv->vm->placement;
+	Tb__Vm row = *sv->vm;
+	struct item it = {.sv = sv, .vm = &row};
+	struct scheduler_plan plan;
+	struct decider *d;
+	size_t board;
+	int rv;
+
+	/* As the command makes it (apply_vm.c). */
+	placement.home = 0;
+	placement.target = node;
+	placement.avoid = placement.node;
+	row.placement = &placement;
+	d = decider_run(view, now_ms, 0, row.id, &plan);
+	d->room.starts = 0;
+	it.board = room_find(&d->room, placement.node);
+	board = room_find(&d->room, node);
+	if (node == 0)
+		rv = moves_anywhere(d, &it, ret_message, message_size);
+	else if (board == view->board_count || board == it.board)
+		rv = 0; /* what is to be said of that is said elsewhere (apply_vm.c) */
+	else
+		rv = moves_there(d, &it, board, ret_message, message_size);
+	decider_free(d);
+	scheduler_plan_free(&plan);
+	return rv;
 }
 
 void scheduler_plan_free(struct scheduler_plan *p)

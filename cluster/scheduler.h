@@ -14,7 +14,8 @@
  * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
- * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
+ * SCHEDULER_OVERHEAD_MIB. One that is made smaller keeps its room until it is placed anew.
+ * Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,15 +40,16 @@ enum {
 /* A board of the model, as the leader sees it. */
 struct scheduler_board {
 	const Tb__Node *node; /* borrowed; node->host NULL: it has not said yet */
-	bool reachable; /* its lease is being renewed, its link is up */
+	bool reachable; /* the lease of its VMs is being renewed, its link is up */
+	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	bool reported; /* its host has reported on this link */
 	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
 };
 
 struct scheduler_vm {
 	const Tb__Vm *vm; /* borrowed */
-	/* What the placement's board said of it in this incarnation; NULL: nothing. Its durations as
-	 * of now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
+	/* What the placement's board said of it in this incarnation; NULL: nothing. Its durations
+	 * as of now, `problem` a sentence of at most LIMIT_MESSAGE bytes (text_tame). */
 	const Tb__VmReport *report;
 	uint64_t images; /* bit i: board i of the view holds all its images, whole */
 	bool images_there; /* somebody does hold each of them */
@@ -89,6 +91,12 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 		      struct scheduler_plan *ret);
 void scheduler_plan_free(struct scheduler_plan *p);
 
+/* A person wants VM `vm` (its place in the view) on board `node`, or on any other one (0), for
+ * which it is ended where it is: would it begin there at once, with all others where they are or
+ * are to be? Its data disks are not looked at. 0, or -EINVAL with a sentence: "b3 is away". */
+int scheduler_moves(const struct scheduler_view *view, size_t vm, uint64_t node, uint64_t now_ms,
+		    char *ret_message, size_t message_size);
+
 /* Admission, on the committed rows alone (apply.c asks, and so may a dry run). */
 struct scheduler_room {
 	const Tb__Node *const *nodes;
@@ -120,6 +128,7 @@ enum scheduler_fault {
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 	SCHEDULER_FAULT_GONE_IS_DEAD, /* moves what was on a board that was removed at once */
+	SCHEDULER_FAULT_NO_PIN, /* takes a VM away from data disks that it has */
 };
 extern enum scheduler_fault scheduler_fault;
 #define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))

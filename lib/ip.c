@@ -84,6 +84,15 @@ bool ip_equal(const struct ip *one, const struct ip *two)
 	return ip_order(one, two) == 0;
 }
 
+struct ip ip_origin(const struct ip *ip)
+{
+	struct ip origin = *ip;
+
+	if (ip->len == 16)
+		memset(origin.bytes + 8, 0, 8);
+	return origin;
+}
+
 bool ip_host_is(const struct ip *ip, unsigned prefix, bool ones)
 {
 	for (unsigned bit = prefix; bit < 8u * ip->len; bit++)

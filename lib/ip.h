@@ -28,5 +28,8 @@ int ip_of_text(const char *text, struct ip *ret, uint16_t *ret_port);
 /* IPv4 before IPv6, then by number: below, equal to or above 0. */
 int ip_order(const struct ip *one, const struct ip *two);
 bool ip_equal(const struct ip *one, const struct ip *two);
+/* What is counted as one client: an IPv4 address, or the /64 of an IPv6 address, since one host has
+ * a whole one (RFC 4291, 2.5.4). */
+struct ip ip_origin(const struct ip *ip);
 /* True if all bits behind the prefix are `ones` or all are zero. Prefix 1 .. 8 * len. */
 bool ip_host_is(const struct ip *ip, unsigned prefix, bool ones);

@@ -12,14 +12,14 @@
 #include "lib/list.h"
 #include "lib/mem.h"
 
-enum { KEY_BYTES = 16, KEY_V6_BYTES = 8 };
-
 /* All connections from one address. */
 struct origin {
-	struct hash_node node;
-	uint8_t key[KEY_BYTES];
+	struct hash_node node; /* not of a member */
+	struct ip key;
 	unsigned count;
 	unsigned pending;
+	bool member;
+	bool former; /* a member that is none any more: freed with its last place */
 };
 
 struct place {
@@ -32,7 +32,9 @@ struct admission {
 	pthread_mutex_t lock;
 	struct admission_limits limits;
 	struct hash origins;
-	unsigned count;
+	struct origin *members[ADMISSION_MEMBERS_MAX];
+	size_t member_count;
+	unsigned count; /* without those of members */
 };
 
 struct admission *admission_new(const struct admission_limits *limits)
@@ -49,49 +51,94 @@ void admission_free(struct admission *a)
 	if (a == NULL)
 		return;
 	assert(a->count == 0);
+	admission_members_set(a, NULL, 0);
 	hash_free(&a->origins);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
 
-/* IPv4 as IPv6 maps it (RFC 4291, 2.5.5.2), whichever socket it came by. */
-static void origin_key(const struct sockaddr *peer, uint8_t key[KEY_BYTES])
-{
-	static const uint8_t mapped[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-	const void *at = peer;
-
-	memset(key, 0, KEY_BYTES);
-	if (peer->sa_family == AF_INET) {
-		memcpy(key, mapped, sizeof(mapped));
-		memcpy(key + sizeof(mapped), &((const struct sockaddr_in *)at)->sin_addr, 4);
-	} else if (peer->sa_family == AF_INET6) {
-		const uint8_t *v6 = ((const struct sockaddr_in6 *)at)->sin6_addr.s6_addr;
-
-		memcpy(key, v6, memcmp(v6, mapped, sizeof(mapped)) == 0 ? KEY_BYTES : KEY_V6_BYTES);
-	}
-}
-
 static int origin_match(const struct hash_node *node, const void *key)
 {
-	return memcmp(list_entry(node, struct origin, node)->key, key, KEY_BYTES) == 0;
+	return ip_equal(&list_entry(node, struct origin, node)->key, key);
 }
 
-static struct origin *origin_get(struct admission *a, const struct sockaddr *peer)
+static struct origin *origin_new(const struct ip *key)
 {
-	uint8_t key[KEY_BYTES];
-	struct hash_node *found;
-	struct origin *o;
-	uint64_t hash;
+	struct origin *o = mem_zalloc(sizeof(*o));
 
-	origin_key(peer, key);
-	hash = hash_bytes(key, KEY_BYTES);
-	found = hash_find(&a->origins, hash, origin_match, key);
+	o->key = *key;
+	return o;
+}
+
+static struct origin *origin_get(struct admission *a, const struct ip *address)
+{
+	struct ip key = ip_origin(address);
+	uint64_t hash = hash_bytes(&key, sizeof(key));
+	struct hash_node *found = hash_find(&a->origins, hash, origin_match, &key);
+	struct origin *o;
+
 	if (found != NULL)
 		return list_entry(found, struct origin, node);
-	o = mem_zalloc(sizeof(*o));
-	memcpy(o->key, key, KEY_BYTES);
+	o = origin_new(&key);
 	hash_insert(&a->origins, &o->node, hash);
 	return o;
+}
+
+static void origin_maybe_free(struct admission *a, struct origin *o)
+{
+	if (o->count != 0 || (o->member && !o->former))
+		return;
+	if (!o->member)
+		hash_remove(&a->origins, &o->node);
+	free(o);
+}
+
+/* Out of the members; NULL: it is none. */
+static struct origin *member_take(struct admission *a, const struct ip *address)
+{
+	struct origin *o;
+
+	for (size_t i = 0; i < a->member_count; i++) {
+		o = a->members[i];
+		if (!ip_equal(&o->key, address))
+			continue;
+		a->members[i] = a->members[--a->member_count];
+		return o;
+	}
+	return NULL;
+}
+
+void admission_members_set(struct admission *a, const struct ip *members, size_t count)
+{
+	struct origin *now[ADMISSION_MEMBERS_MAX];
+
+	assert(count <= ADMISSION_MEMBERS_MAX);
+	pthread_mutex_lock(&a->lock);
+	for (size_t i = 0; i < count; i++) {
+		now[i] = member_take(a, &members[i]);
+		if (now[i] == NULL)
+			now[i] = origin_new(&members[i]);
+		now[i]->member = true;
+	}
+	for (size_t i = 0; i < a->member_count; i++) {
+		a->members[i]->former = true;
+		origin_maybe_free(a, a->members[i]);
+	}
+	memcpy(a->members, now, count * sizeof(*now));
+	a->member_count = count;
+	pthread_mutex_unlock(&a->lock);
+}
+
+static bool member_has_room(const struct admission *a, const struct ip *address,
+			    struct origin **ret)
+{
+	for (size_t i = 0; i < a->member_count; i++) {
+		if (!ip_equal(&a->members[i]->key, address))
+			continue;
+		*ret = a->members[i];
+		return (*ret)->pending < a->limits.pending_per_member_max;
+	}
+	return false;
 }
 
 static bool refused(const struct admission *a, const struct origin *o, char why[ADMISSION_WHY])
@@ -99,43 +146,39 @@ static bool refused(const struct admission *a, const struct origin *o, char why[
 	const struct admission_limits *l = &a->limits;
 
 	if (a->count >= l->sessions_max)
-		snprintf(why, ADMISSION_WHY, "all %u places are taken (sites.sessions-max)",
-			 l->sessions_max);
+		snprintf(why, ADMISSION_WHY, "all %u places are taken (%s)", l->sessions_max,
+			 l->sessions_setting);
 	else if (l->per_address_max != 0 && o->count >= l->per_address_max)
 		snprintf(why, ADMISSION_WHY,
 			 "its address has %u connections already (sites.sessions-per-address-max)",
 			 l->per_address_max);
 	else if (l->pending_per_address_max != 0 && o->pending >= l->pending_per_address_max)
 		snprintf(why, ADMISSION_WHY,
-			 "%u connections from its address are not attached yet "
-			 "(sites.pending-per-address-max)",
-			 l->pending_per_address_max);
+			 "%u connections from its address are not attached yet (%s)",
+			 l->pending_per_address_max, l->pending_setting);
 	else
 		return false;
 	return true;
 }
 
-static void origin_maybe_free(struct admission *a, struct origin *o)
-{
-	if (o->count != 0)
-		return;
-	hash_remove(&a->origins, &o->node);
-	free(o);
-}
-
 int admission_enter(struct admission *a, const struct sockaddr *peer, struct place **ret,
 		    char ret_why[ADMISSION_WHY])
 {
-	struct origin *o;
-	bool out;
+	struct ip address = {0};
+	struct origin *o = NULL;
+	uint16_t port;
+	bool out = false;
 
+	(void)ip_of_socket(peer, &address, &port);
 	pthread_mutex_lock(&a->lock);
-	o = origin_get(a, peer);
-	out = refused(a, o, ret_why);
+	if (!member_has_room(a, &address, &o)) {
+		o = origin_get(a, &address);
+		out = refused(a, o, ret_why);
+	}
 	if (!out) {
 		*ret = mem_alloc(sizeof(**ret));
 		**ret = (struct place){.admission = a, .origin = o, .pending = true};
-		a->count++;
+		a->count += !o->member;
 		o->count++;
 		o->pending++;
 	} else {
@@ -143,6 +186,11 @@ int admission_enter(struct admission *a, const struct sockaddr *peer, struct pla
 	}
 	pthread_mutex_unlock(&a->lock);
 	return out ? -EUSERS : 0;
+}
+
+bool admission_is_member(const struct place *p)
+{
+	return p->origin->member;
 }
 
 static void place_settle(struct place *p)
@@ -166,7 +214,7 @@ void admission_leave(struct place *p)
 
 	pthread_mutex_lock(&a->lock);
 	place_settle(p);
-	a->count--;
+	a->count -= !p->origin->member;
 	p->origin->count--;
 	origin_maybe_free(a, p->origin);
 	pthread_mutex_unlock(&a->lock);

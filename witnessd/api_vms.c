@@ -16,11 +16,16 @@ static void vm_absent(struct api_call *call)
 
 /* A VM is started, stopped and moved by a majority or not at all: said at once, and not after the
  * time that a leader may take to be elected. */
-static bool quorum_missing(struct api_call *call)
+static bool no_quorum(const struct api_call *call)
 {
 	const struct api_config *config = &call->api->config;
 
-	if (config->backend->view(config->core)->state != CORE_NO_QUORUM)
+	return config->backend->view(config->core)->state == CORE_NO_QUORUM;
+}
+
+static bool quorum_missing(struct api_call *call)
+{
+	if (!no_quorum(call))
 		return false;
 	api_problem(
 		call, 503, "bring a majority of the boards back, then try again",
@@ -101,19 +106,26 @@ static void vms_answered(struct api_call *call, int error, const Tb__PeerAnswer 
 	free(location);
 }
 
-static void vms_ask(struct api_call *call)
+/* How they are, of the leader; `name` NULL: all. */
+static void vms_query(struct api_call *call, char *name, api_answered done)
 {
-	const struct vms *all = call->state;
 	Tb__VmQuery vms = TB__VM_QUERY__INIT;
 	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
 
-	if (all->one) {
+	if (name != NULL) {
 		vms.n_names = 1;
-		vms.names = &all->items[0]->name;
+		vms.names = &name;
 	}
 	query.what_case = TB__PEER_QUERY__WHAT_VMS;
 	query.vms = &vms;
-	api_query(call, &query, vms_answered);
+	api_query(call, &query, done);
+}
+
+static void vms_ask(struct api_call *call)
+{
+	const struct vms *all = call->state;
+
+	vms_query(call, all->one ? all->items[0]->name : NULL, vms_answered);
 }
 
 /* Takes the place of what a handler kept before. */
@@ -395,9 +407,21 @@ static void vm_run(struct api_call *call, Tb__VmRun__Verb verb)
 	vm_propose(call, command, NULL);
 }
 
+/* One that has failed is to run already, and rests: only a restart has it tried now. */
+static void vm_start_known(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	const Tb__VmView *view = error == 0 ? view_find(answer, call->arg) : NULL;
+	bool failed = view != NULL && view->condition == TB__VM_CONDITION__VM_CONDITION_FAILED;
+
+	vm_run(call, failed ? TB__VM_RUN__VERB__VERB_RESTART : TB__VM_RUN__VERB__VERB_START);
+}
+
 void api_vm_start(struct api_call *call)
 {
-	vm_run(call, TB__VM_RUN__VERB__VERB_START);
+	if (api_param(call, "dry-run")->number != 0 || no_quorum(call))
+		vm_run(call, TB__VM_RUN__VERB__VERB_START);
+	else
+		vms_query(call, call->arg, vm_start_known);
 }
 
 void api_vm_stop(struct api_call *call)
@@ -432,7 +456,8 @@ static int board_find(struct api_call *call, const char *board, uint64_t *ret)
 	return 0;
 }
 
-void api_vm_move(struct api_call *call)
+/* The board was found already; it may be gone since. */
+static void vm_move(struct api_call *call)
 {
 	const Tb__VmMoveRequest *request = (const Tb__VmMoveRequest *)call->request;
 	uint64_t node = 0;
@@ -448,4 +473,31 @@ void api_vm_move(struct api_call *call)
 	command->vm_move->node = node;
 	command->vm_move->force = request->force;
 	vm_propose(call, command, NULL);
+}
+
+/* A leader of a release before this question goes by the model alone. */
+static void vm_move_answered(struct api_call *call, int error, const Tb__PeerAnswer *answer)
+{
+	if (error == 0 || error == -EOPNOTSUPP)
+		vm_move(call);
+	else
+		api_problem_error(call, error, answer != NULL ? answer->message : NULL);
+}
+
+void api_vm_move(struct api_call *call)
+{
+	const Tb__VmMoveRequest *request = (const Tb__VmMoveRequest *)call->request;
+	Tb__PeerMove move = TB__PEER_MOVE__INIT;
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+
+	if (request->board[0] != '\0' && board_find(call, request->board, &move.node_id) != 0)
+		return;
+	if (no_quorum(call)) {
+		vm_move(call);
+		return;
+	}
+	move.vm = call->arg;
+	query.what_case = TB__PEER_QUERY__WHAT_MOVE;
+	query.move = &move;
+	api_query(call, &query, vm_move_answered);
 }

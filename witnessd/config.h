@@ -26,6 +26,7 @@ struct config {
 	char *listen; /* *:7443 */
 	char *advertise; /* host:port that others reach; default: the first address of this host */
 	uint64_t connections_max; /* 256 */
+	uint64_t api_pending_per_address_max; /* 256; 0: no limit */
 	/* [sites] */
 	char *sites_listen; /* *:5403 */
 	char *sites_advertise; /* default: host of `advertise`, port of sites_listen */

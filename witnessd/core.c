@@ -536,6 +536,7 @@ static void core_tick(uv_timer_t *timer)
 		core_barrier(c);
 	peer_drop_silent(c);
 	certify_tick(c, now);
+	core_host_tick(c, now);
 	lead_tick(c);
 	peer_dial_leader(c);
 	peer_renew(c);

@@ -136,10 +136,12 @@ struct core_listeners {
 	 * by core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
-	/* For this board's host (host.h), both NULL: there is none. Its lease on the boot clock (0:
+	/* For this board's host (host.h), all NULL: there is none. Its lease on the boot clock (0:
 	 * none), and what its model must have applied before a VM starts (hosting_fence); at each
 	 * change. */
 	void (*host_lease)(void *arg, uint64_t until_ms, uint64_t fence);
+	/* Since when (boot clock) the host has not taken what host_lease told; 0: it has. */
+	uint64_t (*host_waits)(void *arg);
 	/* Report whole: there is a new leader or a new link to it. */
 	void (*host_report)(void *arg);
 };

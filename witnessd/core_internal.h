@@ -49,6 +49,7 @@ struct board_soft {
 	uint64_t certified_index;
 	int64_t clock_offset_ms; /* its clock less our boot clock; 0: it has not said */
 	uint32_t rtt_ms, disk_ms, wear_percent;
+	bool host_stands;
 	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
@@ -66,6 +67,7 @@ struct board_health {
 	uint32_t rtt_ms;
 	uint32_t disk_ms;
 	uint32_t wear_percent;
+	bool host_stands;
 	const Tb__BoardFacts *facts; /* the core's, until its next turn; NULL: not known */
 };
 
@@ -134,6 +136,9 @@ struct core {
 
 	/* what the host was told, and the fence that it is to be told */
 	uint64_t host_until_ms, host_fence_told, host_fence;
+	uint64_t host_granted_ms; /* boot clock: of the lease, until then it is for VMs, too */
+	bool host_stands; /* its thread takes nothing any more */
+	uint64_t host_asked_ms; /* boot clock: when that was asked */
 
 	/* as the leader */
 	bool barrier_sent;
@@ -222,6 +227,9 @@ void peer_send_report(struct core *c, Tb__HostReport *report); /* follower */
 /* --- core_host.c --- */
 void core_host_tell(struct core *c); /* lease and fence, if they have changed */
 void core_host_fence(struct core *c, uint64_t index); /* UINT64_MAX: not known */
+/* The board's VMs have the lease until then; `index`: what the leader had applied. */
+void core_host_granted(struct core *c, uint64_t until_ms, uint64_t index, uint64_t now_ms);
+void core_host_tick(struct core *c, uint64_t now_ms); /* does its thread turn? */
 void core_host_ask(struct core *c); /* for a whole report */
 /* A board's report, as the leader; taken over. */
 void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report);
@@ -241,6 +249,7 @@ bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 int64_t lead_now_ms(const struct core *c); /* as the leader */
+bool lead_host_stands(struct core *c, uint64_t node); /* as it has said */
 
 /* --- lead_vms.c --- */
 void lead_vms_start(struct core *c);
@@ -249,10 +258,11 @@ void lead_vms_stop(struct core *c);
 void lead_vms_changed(struct core *c);
 /* Decides and proposes, if there is reason to; when to be called again. */
 uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
-/* The board gets no lease at the moment: a decision that it has lost its VMs is on its way, or it
- * is no board of the model any more. */
-bool lead_vms_withholds(struct core *c, uint64_t node);
-void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery */
+/* The board's VMs get no lease at the moment: a decision that it has lost them is on its way. */
+bool lead_vms_withholds(const struct core *c, uint64_t node);
+/* It is no board of the model any more, and gets no lease at all. */
+bool lead_vms_board_gone(struct core *c, uint64_t node);
+void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery, PeerMove */
 /* VMs that are wanted, and those that run; on a board, those placed there. */
 struct vm_counts {
 	uint32_t vms;

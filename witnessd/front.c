@@ -25,7 +25,10 @@ enum {
 	FLOOR_STEP_MS = 60000,
 	MAILBOX_LIMIT = 10000,
 	HANDSHAKE_BUDGET_US = 2000,
-	BACKLOG = 128
+	LOCAL_BACKLOG = 128,
+	/* Handshakes at once from each other board: links of three kinds, one of each that the
+	 * other end has given up, and some operator there. */
+	PENDING_PER_MEMBER_MAX = 8
 };
 
 static _Thread_local char message[512];
@@ -132,17 +135,33 @@ static int contexts_make(struct front *f)
 
 /* --- listeners --- */
 
-static unsigned streams_max(const struct front *f)
+/* Who may come at all, before anything is known of him; http.h and agent_door.h have limits for
+ * what he turns out to be. */
+static struct admission *places_new(const struct front *f, const struct config *config)
 {
-	return f->connections_max + f->agents_max + FRONT_JOINERS_MAX + 4 * LIMIT_NODES;
+	return admission_new(&(struct admission_limits){
+		.sessions_max = f->connections_max + f->agents_max + FRONT_JOINERS_MAX,
+		.pending_per_address_max = (unsigned)config->api_pending_per_address_max,
+		.pending_per_member_max = PENDING_PER_MEMBER_MAX,
+		.sessions_setting = "api.connections-max and sites.sessions-max",
+		.pending_setting = "api.pending-per-address-max"});
+}
+
+/* Counted by the listener, told by the metrics. */
+static void count_refused(struct front *f)
+{
+	uint64_t refused =
+		f->tls_listener != NULL ? stream_listener_over_limit(f->tls_listener) : 0;
+
+	metric_add(f->connections_refused, (double)(refused - f->refused_seen));
+	f->refused_seen = refused;
 }
 
 static void tls_open(struct front *f)
 {
 	const struct stream_listen how = {.address = f->listen_address,
 					  .tls = f->server_context,
-					  .limit = streams_max(f),
-					  .backlog = BACKLOG,
+					  .admission = f->places,
 					  .events = &front_entrant_events,
 					  .accepted = front_accepted,
 					  .arg = f};
@@ -190,6 +209,8 @@ static void identity_take(struct front *f)
 	identity_free(&f->identity);
 	f->identity = fresh;
 	tls_cas_read(f->identity.ca_cert, &f->believed);
+	f->members_stale = true;
+	front_members_look(f); /* before the port opens */
 	contexts_take(f);
 }
 
@@ -227,8 +248,10 @@ static int port_probe(struct front *f, const char **ret_message)
 static int socket_open(struct front *f, const char **ret_message)
 {
 	char *address = mem_printf("unix:%s", f->socket_path);
-	const struct stream_listen how = {
-		.address = address, .limit = f->connections_max, .backlog = BACKLOG, .mode = 0600};
+	const struct stream_listen how = {.address = address,
+					  .limit = f->connections_max,
+					  .backlog = LOCAL_BACKLOG,
+					  .mode = 0600};
 	int rv = http_server_listen(f->http, &how, &f->unix_listener, ret_message);
 
 	free(address);
@@ -244,6 +267,7 @@ static void model_open(struct letter *letter)
 	atomic_flag_clear(&f->model_posted);
 	if (f->stopping)
 		return;
+	f->members_stale = true;
 	api_model_changed(f->api);
 	agent_door_model_changed(f->agents);
 }
@@ -280,6 +304,8 @@ static void tick(uv_timer_t *timer)
 	struct front *f = timer->data;
 
 	tls_open(f);
+	count_refused(f);
+	front_members_look(f);
 	floor_raise(f);
 	front_links_expire(f, uv_now(&f->loop));
 	front_links_check(f);
@@ -356,6 +382,7 @@ static void front_free(struct front *f)
 	api_http_free(&f->api_http);
 	api_limiter_free(f->join_limiter);
 	front_links_free(f);
+	admission_free(f->places);
 	tls_context_free(f->server_context);
 	tls_context_free(f->peer_context);
 	tls_context_free(f->raft_context);
@@ -451,6 +478,12 @@ static struct front *front_new(const struct config *config, struct core *core)
 	f->handshake_failures =
 		metrics_series(f->metrics, METRIC_COUNTER, "tiebreak_tls_handshake_failures",
 			       "TLS handshakes that failed at the API port.", "");
+	f->connections_refused = metrics_series(
+		f->metrics, METRIC_COUNTER, "tiebreak_connections_refused",
+		"Connections to the API port closed at once: too many, in all or of one address.",
+		"");
+	f->places = places_new(f, config);
+	f->members_stale = true;
 	f->group = stream_group_new(&f->loop, HANDSHAKE_BUDGET_US);
 	f->join_limiter = api_limiter_new();
 	context_make(&join_options, &f->join_context);

@@ -1,10 +1,14 @@
 /* front_internal.h: what the files of the front share: front.c (thread, listeners, TLS), and
- * front_link.c (incoming and outgoing links, admission). All of it runs in the front's thread. */
+ * front_link.c (incoming and outgoing links, admission), front_members.c (where the other boards
+ * are). All of it runs in the front's thread. */
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "cluster/limits.h"
+#include "lib/ip.h"
 #include "lib/list.h"
+#include "witnessd/admission.h"
 #include "witnessd/agent_door.h"
 #include "witnessd/trail.h"
 #include "witnessd/api_http.h"
@@ -44,12 +48,21 @@ struct front {
 	struct trail agents_trail; /* for them */
 	struct metrics *metrics;
 	struct metric *handshake_failures;
+	struct metric *connections_refused;
+	uint64_t refused_seen; /* of them, of the listener */
 
 	struct stream_group *group;
 	struct http_server *http;
 	struct api *api;
 	struct api_http api_http;
 	struct api_limiter *join_limiter;
+
+	struct admission *places; /* at the TLS port */
+	struct board_seen {
+		uint64_t node; /* 0: a free row */
+		struct ip at;
+	} seen[LIMIT_NODES]; /* where boards were when they proved who they are; the last first */
+	bool members_stale; /* `places` does not know the newest of the model and of `seen` */
 
 	struct stream_listener *unix_listener;
 	struct stream_listener *tls_listener; /* NULL: no identity yet, or the port is taken */
@@ -89,3 +102,10 @@ void front_links_check(struct front *f);
 void front_links_renew(struct front *f);
 /* Frees what is left; the streams are gone by then. */
 void front_links_free(struct front *f);
+
+/* --- front_members.c --- */
+
+/* If there is news: tells `places` where the other boards are. */
+void front_members_look(struct front *f);
+/* `node` has proven by its certificate that it is at `address` (stream_peer_address). */
+void front_member_seen(struct front *f, uint64_t node, const char *address);

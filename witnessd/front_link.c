@@ -220,6 +220,7 @@ static int end_pump(struct link_end *e)
 	int rv;
 
 	tls_session_peer(stream_tls(s), &peer);
+	front_member_seen(e->front, peer_node(&peer), stream_peer_address(s));
 	rv = link_pump(s, &e->front->pumps, peer_node(&peer), &peer, &fd);
 
 	if (rv == 0) {

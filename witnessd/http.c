@@ -784,6 +784,7 @@ static struct http_connection *connection_new(struct http_server *h, struct stre
 		c->origin = origin_take(h, s);
 	}
 	stream_set_events(s, &connection_events, c);
+	stream_silence_limit(s, h->limits.silence_ms);
 	if (h->closing || over_limit(h, c)) {
 		c->state = CLOSING;
 		stream_abort(s); /* before it costs us a handshake */
@@ -880,6 +881,8 @@ struct http_server *http_server_new(struct stream_group *g, const struct http_ha
 		h->limits.connections = HTTP_CONNECTIONS_DEFAULT;
 	if (h->limits.per_address == 0)
 		h->limits.per_address = HTTP_PER_ADDRESS_DEFAULT;
+	if (h->limits.silence_ms == 0)
+		h->limits.silence_ms = HTTP_SILENCE_DEFAULT_MS;
 	list_init(&h->connections);
 	uv_timer_init(stream_group_loop(g), &h->ticker);
 	h->ticker.data = h;

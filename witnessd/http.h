@@ -23,6 +23,7 @@ enum {
 	HTTP_BODY_DEADLINE_MS = 60 * 1000,
 	HTTP_IDLE_DEADLINE_MS = 75 * 1000,
 	HTTP_SEND_DEADLINE_MS = 60 * 1000, /* a client that takes nothing of its answer */
+	HTTP_SILENCE_DEFAULT_MS = 60 * 1000,
 };
 
 struct http_server;
@@ -70,6 +71,9 @@ struct http_handler {
 struct http_limits { /* 0: the default above */
 	unsigned connections; /* over TCP; as many again over Unix sockets */
 	unsigned per_address; /* over TCP */
+	/* A client that waits for something for hours, as with a console, and is gone without a
+	 * word (stream_silence_limit). */
+	unsigned silence_ms;
 };
 
 struct http_server *http_server_new(struct stream_group *g, const struct http_handler *handler,

@@ -263,6 +263,9 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->rtt_ms = renew->rtt_ms;
 		board->disk_ms = renew->disk_ms;
 		board->wear_percent = renew->wear_percent;
+		if (board->host_stands != (renew->host == TB__HOST_LIFE__HOST_LIFE_STANDS))
+			lead_vms_changed(c);
+		board->host_stands = renew->host == TB__HOST_LIFE__HOST_LIFE_STANDS;
 		/* Only when they have changed. */
 		if (renew->board != NULL) {
 			if (board->facts != NULL)
@@ -273,6 +276,13 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 	if (!core_clock_known(c))
 		lead_clock_look(c);
 	lead_lease_changed(c);
+}
+
+bool lead_host_stands(struct core *c, uint64_t node)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	return node == c->identity.node_id ? c->host_stands : board != NULL && board->host_stands;
 }
 
 static void lead_lease_over(uv_timer_t *timer)
@@ -291,8 +301,11 @@ void lead_lease_changed(struct core *c)
 	 * waits for it) and a board that joins and has made no contact yet. */
 	if (own > c->lease.until_ms && !core_reports_due(c))
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
+	if (own > now && !core_reports_due(c) && !c->host_stands &&
+	    !lead_vms_withholds(c, c->identity.node_id))
+		core_host_granted(c, own, c->model_index, now);
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
-	valid = now < c->lease.until_ms && c->secrets_seen;
+	valid = lease_valid(&c->lease, now) && c->secrets_seen;
 	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
 	core_host_tell(c);
 	if (valid)
@@ -495,6 +508,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 		ret->rtt_ms = board->rtt_ms;
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
+		ret->host_stands = board->host_stands;
 		ret->facts = board->facts;
 	}
 	return lead_reaches(c, node, clock_boottime_ms());
@@ -884,7 +898,7 @@ static void answer_cluster(struct core *c, struct query *q)
 	free(rows.leader_name);
 }
 
-static void query_refuse(struct query *q, int error, const char *message)
+void query_refuse(struct query *q, int error, const char *message)
 {
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
 
@@ -1048,6 +1062,7 @@ void lead_answer(struct core *c, struct query *q)
 		break;
 	case TB__PEER_QUERY__WHAT_VMS:
 	case TB__PEER_QUERY__WHAT_IMAGES:
+	case TB__PEER_QUERY__WHAT_MOVE:
 		lead_vms_answer(c, q);
 		break;
 	default:

@@ -215,8 +215,34 @@ static void turn_away(struct stream_listener *l, int error)
 	g->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+void stream_socket_reset(int fd)
+{
+	struct linger at_once = {.l_onoff = 1};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	close(fd);
+}
+
+static void refuse_client(struct stream_listener *l, int fd, const struct sockaddr *peer,
+			  const char *why)
+{
+	uint64_t now = uv_now(l->group->loop);
+	char address[ADDRESS_TEXT];
+
+	stream_socket_reset(fd);
+	l->over_limit++;
+	if (l->refused_ms != 0 && now - l->refused_ms < COMPLAIN_EVERY_MS)
+		return;
+	l->refused_ms = now;
+	address_format(peer, address);
+	log_warning("client-refused", "%s: client %s: %s", l->address, address, why);
+}
+
 static void take_client(struct stream_listener *l, int fd, const struct sockaddr *peer)
 {
+	struct place *place = NULL;
+	char why[ADMISSION_WHY];
+
 	if (l->taken) {
 		l->taken(fd, peer, l->arg);
 		return;
@@ -226,8 +252,14 @@ static void take_client(struct stream_listener *l, int fd, const struct sockaddr
 		l->over_limit++;
 		return;
 	}
+	if (l->admission && admission_enter(l->admission, peer, &place, why) != 0) {
+		refuse_client(l, fd, peer, why);
+		return;
+	}
 	l->open++;
 	struct stream *s = stream_new_accepted(l->group, l, fd, peer, l->tls, l->events, l->arg);
+	if (place)
+		stream_take_place(s, place);
 	if (l->accepted)
 		l->accepted(s, l->arg);
 	stream_begin(s);
@@ -278,6 +310,7 @@ int stream_listen(struct stream_group *g, const struct stream_listen *how,
 		.port = bound_port(fd),
 		.tls = how->tls ? tls_context_share(how->tls) : NULL,
 		.limit = how->limit,
+		.admission = how->admission,
 		.events = how->events,
 		.accepted = how->accepted,
 		.taken = how->taken,

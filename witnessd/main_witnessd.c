@@ -196,8 +196,10 @@ static void config_print(const struct config *c)
 	printf("watchdog = %s\nwatchdog-timeout = %llus\nwatchdog-keep = %s\n\n",
 	       c->watchdog != NULL ? c->watchdog : "off",
 	       (unsigned long long)c->watchdog_timeout_ms / 1000, c->watchdog_keep ? "on" : "off");
-	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n\n", c->listen,
-	       c->advertise, (unsigned long long)c->connections_max);
+	printf("[api]\nlisten = %s\nadvertise = %s\nconnections-max = %llu\n"
+	       "pending-per-address-max = %llu\n\n",
+	       c->listen, c->advertise, (unsigned long long)c->connections_max,
+	       (unsigned long long)c->api_pending_per_address_max);
 	printf("[sites]\nlisten = %s\nadvertise = %s\ntls = %s\nclient-certificate = %s\n"
 	       "threads = %llu\nsessions-max = %llu\nsessions-per-address-max = %llu\n"
 	       "pending-per-address-max = %llu\n\n[addresses]\ntickle = %s\n",
@@ -333,6 +335,11 @@ static void on_host_lease(void *arg, uint64_t until_ms, uint64_t fence)
 	host_lease(((struct daemon *)arg)->host, until_ms, fence);
 }
 
+static uint64_t on_host_waits(void *arg)
+{
+	return host_waits_ms(((struct daemon *)arg)->host);
+}
+
 static void on_host_report(void *arg)
 {
 	host_report(((struct daemon *)arg)->host);
@@ -372,6 +379,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
 		.host_lease = on_host_lease,
+		.host_waits = on_host_waits,
 		.host_report = on_host_report,
 	};
 	const struct holder_options addresses = {.sites_listen = config->sites_listen,

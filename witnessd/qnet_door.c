@@ -129,6 +129,8 @@ int qnet_door_start_in(const struct qnet_door_config *config,
 		.sessions_max = config->sessions_max,
 		.per_address_max = config->sessions_per_address_max,
 		.pending_per_address_max = config->pending_per_address_max,
+		.sessions_setting = "sites.sessions-max",
+		.pending_setting = "sites.pending-per-address-max",
 	};
 	int rv;
 

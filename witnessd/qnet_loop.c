@@ -837,18 +837,10 @@ static void conn_new(struct qnet_loop *d, int fd, struct place *place)
 	deadlines_set(&d->deadlines, &c->deadline, c->session.deadline_ms);
 }
 
-static void socket_reset(int fd)
-{
-	struct linger at_once = {.l_onoff = 1};
-
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	close(fd);
-}
-
 static void guest_free(struct qnet_loop *d, struct guest *g)
 {
 	if (g->fd >= 0) {
-		socket_reset(g->fd);
+		stream_socket_reset(g->fd);
 		admission_leave(g->place);
 	}
 	pool_put(&d->guest_pool, g);
@@ -960,7 +952,7 @@ static void client_taken(int fd, const struct sockaddr *peer, void *arg)
 	if (admission_enter(d->options.admission, peer, &place, why) != 0) {
 		d->counters.refused_limit++;
 		log_refused(d, peer, why);
-		socket_reset(fd);
+		stream_socket_reset(fd);
 		return;
 	}
 	d->options.taken(d->options.arg, fd, place);

@@ -32,6 +32,8 @@ struct query_letter {
 void query_push(struct query *q);
 /* Answers it and frees it. `answer` stays the caller's; NULL with an error. */
 void query_finish(struct query *q, int error, const Tb__PeerAnswer *answer);
+/* lead.c: answers it with an error, and says why. */
+void query_refuse(struct query *q, int error, const char *message);
 /* Is `error` only the echo of what the first asking did? */
 bool query_was_done(const struct query *q, int error);
 /* lead.c: answers it, now or later. */

@@ -76,12 +76,13 @@ struct stream {
 	} uv;
 	struct stream_group *group;
 	struct list link; /* group->streams */
-	struct list turn; /* group->wakes or ->handshakes */
+	struct list turn; /* group->wakes, ->handshakes or ->preferred */
 	struct list waiting; /* group->deadlines */
 	uint64_t deadline_ms; /* while in `waiting` */
 	const struct stream_events *events;
 	void *arg;
 	struct stream_listener *listener; /* NULL: not accepted */
+	struct place *place; /* NULL: not counted */
 	struct dial *dial; /* while CONNECTING */
 	struct tls_session *tls;
 	struct flight *flight;
@@ -98,7 +99,8 @@ struct stream {
 	enum stream_end end;
 	bool begun; /* the owner knows of it */
 	bool announce; /* `ready` is still to be called */
-	bool in_handshakes; /* `turn` is in group->handshakes */
+	bool in_handshakes; /* `turn` is in group->handshakes or ->preferred */
+	bool preferred; /* it has its turns there */
 	bool paused;
 	bool busy; /* the owner was told that bytes are queued, and wants `drained` */
 	bool reading;
@@ -130,6 +132,7 @@ struct stream_group *stream_group_new(uv_loop_t *loop, unsigned handshake_budget
 	pool_init(&g->pool, sizeof(struct stream));
 	list_init(&g->listeners);
 	list_init(&g->wakes);
+	list_init(&g->preferred);
 	list_init(&g->handshakes);
 	list_init(&g->deadlines);
 	g->read_buffer = mem_alloc(READ_BUFFER);
@@ -250,7 +253,7 @@ static void handshake_soon(struct stream *s)
 {
 	if (!list_empty(&s->turn))
 		return;
-	list_append(&s->group->handshakes, &s->turn);
+	list_append(s->preferred ? &s->group->preferred : &s->group->handshakes, &s->turn);
 	s->in_handshakes = true;
 	s->group->handshake_count++;
 	start_turns(s->group);
@@ -266,6 +269,8 @@ static void stream_closed(uv_handle_t *handle)
 	assert(!s->flight);
 	if (s->events->closed)
 		s->events->closed(s, s->end, s->detail ? s->detail : "");
+	if (s->place)
+		admission_leave(s->place);
 	if (s->listener)
 		stream_listener_left(s->listener);
 	list_remove(&s->link);
@@ -625,6 +630,8 @@ static void tls_received(struct stream *s, int rv, struct buf *plain, struct buf
 	if (opened) {
 		s->state = OPEN;
 		clear_deadline(s);
+		if (s->place)
+			admission_attached(s->place);
 		if (s->events->ready)
 			s->events->ready(s);
 		tell_drained(s);
@@ -782,6 +789,13 @@ static struct stream *next_turn(struct list *queue)
 	return s;
 }
 
+static struct stream *next_handshake(struct stream_group *g)
+{
+	g->preferred_was =
+		list_empty(&g->handshakes) || (!list_empty(&g->preferred) && !g->preferred_was);
+	return next_turn(g->preferred_was ? &g->preferred : &g->handshakes);
+}
+
 static void run_turns(uv_check_t *check)
 {
 	struct stream_group *g = check->data;
@@ -794,12 +808,12 @@ static void run_turns(uv_check_t *check)
 	while (!list_empty(&batch))
 		wake_turn(next_turn(&batch));
 	uint64_t start = uv_hrtime();
-	while (!list_empty(&g->handshakes)) {
-		handshake_turn(next_turn(&g->handshakes));
+	while (g->handshake_count > 0) {
+		handshake_turn(next_handshake(g));
 		if (uv_hrtime() - start >= g->budget_ns)
 			break;
 	}
-	if (list_empty(&g->wakes) && list_empty(&g->handshakes)) {
+	if (list_empty(&g->wakes) && g->handshake_count == 0) {
 		uv_check_stop(&g->check);
 		uv_idle_stop(&g->idle);
 	}
@@ -900,6 +914,12 @@ struct stream *stream_new_accepted(struct stream_group *g, struct stream_listene
 		begin_handshake(s, tls);
 	}
 	return s;
+}
+
+void stream_take_place(struct stream *s, struct place *place)
+{
+	s->place = place;
+	s->preferred = admission_is_member(place);
 }
 
 void stream_begin(struct stream *s)
@@ -1057,6 +1077,7 @@ struct stream *stream_connect(struct stream_group *g, const char *address, struc
 	struct stream *s = stream_new(g, local, events, arg);
 
 	s->state = CONNECTING;
+	s->preferred = true;
 	s->dial = d;
 	d->stream = s;
 	d->tls = tls ? tls_context_share(tls) : NULL;

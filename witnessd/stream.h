@@ -13,6 +13,7 @@
 #include "lib/address.h"
 #include "witnessd/tls.h"
 
+struct admission;
 struct stream;
 struct stream_listener;
 struct stream_group; /* the streams of one loop: budget, limits */
@@ -44,18 +45,23 @@ void stream_group_free(struct stream_group *g, void (*freed)(void *arg), void *a
 /* Ends what is past its deadline at `now_ms` (of uv_now). The group's own timer calls it, and
  * tests do. */
 void stream_group_expire(struct stream_group *g, uint64_t now_ms);
-/* Streams that have ciphertext of a handshake and wait for their turn. */
+/* Streams that have ciphertext of a handshake and wait for their turn. Those of members
+ * (admission.h) and those that we dialed ourselves have every other turn as long as there are any:
+ * neither a crowd at the door nor the boards can keep the others out. */
 unsigned stream_group_handshakes(const struct stream_group *g);
 uv_loop_t *stream_group_loop(const struct stream_group *g);
 
 /* TCP "host:port" ("[::1]:5403", "*:5403", "0.0.0.0:0") or "unix:/path". The TLS context may be
- * NULL (clear; stream_start_tls later). Connections over `limit` are accepted and closed at once;
- * `over_limit` counts them. `accepted` is called before anything is read: set data, events, arg.
+ * NULL (clear; stream_start_tls later). Connections over `limit`, and those that `admission` has no
+ * place for, are accepted and closed at once; `over_limit` counts them. A place is pending until
+ * the TLS handshake is over, and is left when the stream is closed. `accepted` is called before
+ * anything is read: set data, events, arg.
  * 0; -EADDRINUSE and others, *ret_message says address, cause and remedy. */
 struct stream_listen {
 	const char *address;
 	struct tls_context *tls;
-	unsigned limit;
+	unsigned limit; /* 0: none */
+	struct admission *admission; /* NULL: none; outlives the listener and its streams */
 	int backlog;
 	unsigned mode; /* unix: permission bits of the socket file */
 	const struct stream_events *events;
@@ -72,6 +78,8 @@ unsigned stream_listener_port(const struct stream_listener *l);
 void stream_listener_close(struct stream_listener *l); /* its streams live on */
 /* Connections closed at once because there were too many, or no descriptor was left. */
 uint64_t stream_listener_over_limit(const struct stream_listener *l);
+/* Closes a socket that became no stream, by RST: nothing is kept until the other end agrees. */
+void stream_socket_reset(int fd);
 /* New connections use this context from now on. The listener keeps a reference of its own. */
 void stream_listener_set_tls(struct stream_listener *l, struct tls_context *tls);
 

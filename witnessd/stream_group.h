@@ -3,6 +3,7 @@
 #include "lib/list.h"
 #include "lib/address.h"
 #include "lib/pool.h"
+#include "witnessd/admission.h"
 #include "witnessd/stream.h"
 
 struct stream_group {
@@ -16,9 +17,11 @@ struct stream_group {
 	struct pool pool; /* of their memory */
 	struct list listeners;
 	struct list wakes; /* streams to be woken once in this turn of the loop */
-	struct list
-		handshakes; /* streams with ciphertext of a handshake, served within the budget */
-	unsigned handshake_count; /* of these */
+	/* Streams with ciphertext of a handshake, served within the budget, by turns. */
+	struct list preferred; /* of members, and dialed */
+	struct list handshakes; /* the others */
+	unsigned handshake_count; /* of both */
+	bool preferred_was; /* the last turn went there */
 	struct list deadlines; /* streams with a deadline */
 	struct buf plain; /* scratch of the call in progress */
 	struct buf wire;
@@ -34,6 +37,8 @@ struct stream_group {
 struct stream *stream_new_accepted(struct stream_group *g, struct stream_listener *l, int fd,
 				   const struct sockaddr *peer, struct tls_context *tls,
 				   const struct stream_events *events, void *arg);
+/* Its place, which it leaves when it is closed. */
+void stream_take_place(struct stream *s, struct place *place);
 /* The owner knows of it now: go. */
 void stream_begin(struct stream *s);
 /* One of its streams is gone. */
@@ -53,9 +58,11 @@ struct stream_listener {
 	int fd;
 	unsigned port;
 	struct tls_context *tls; /* a reference of its own; NULL: clear */
-	unsigned limit;
+	unsigned limit; /* 0: none */
+	struct admission *admission; /* NULL: none */
 	unsigned open; /* streams of this listener that are not closed */
 	uint64_t over_limit;
+	uint64_t refused_ms; /* when one over a limit was logged last */
 	const struct stream_events *events;
 	void (*accepted)(struct stream *s, void *arg);
 	void (*taken)(int fd, const struct sockaddr *peer, void *arg);

@@ -32,7 +32,7 @@
 enum node_state { IDLE, SLEEP, CONNECTING, GREETING, HANDSHAKE, JOINING, UP, GONE };
 
 enum { SLEEP_FIRST_MS = 2386, SLEEP_SECOND_MS = 1992, SLEEP_MAX_MS = 4500, SCAN_MS = 5 };
-enum { EVENTS_MAX = 512, READ_MAX = 65536 };
+enum { READ_MAX = 65536 };
 
 struct node {
 	enum node_state state;
@@ -56,6 +56,7 @@ struct node {
 	struct qnet_ring granted; /* of the ACK in force; seq 0: none */
 	bool alone; /* membership is only this node */
 	int quorate_sent; /* -1: not since the ring changed */
+	unsigned turn; /* of the loop, in which its socket had something for it */
 };
 
 struct site {
@@ -81,6 +82,8 @@ struct site_nodes {
 	uint64_t *due_us; /* when to look at the node again, UINT64_MAX: never */
 	unsigned on; /* sites attached so far */
 	unsigned in_flight;
+	struct epoll_event *events; /* of a turn: room for all nodes */
+	unsigned turn;
 	struct prng prng;
 	uint64_t start_us;
 	struct site_nodes_counts counts;
@@ -144,11 +147,28 @@ static bool holds_now(const struct node *n)
 	return holds_any(n) && ring_equal(&n->granted, &n->ring);
 }
 
-static enum site_view site_look(const struct node *a, const struct node *b)
+/* When it gives the witness up if it hears nothing from now on. */
+static uint64_t node_patience_us(const struct site_nodes *s, const struct node *n)
+{
+	return s->due_us[n - s->nodes] +
+	       (n->echo_us != 0 ? 0 : (uint64_t)s->options.heartbeat_ms * 1000);
+}
+
+/* A real node is a program of its own and gives up in time. This one does the work of thousands,
+ * and may come to it late: what nothing has come for counts as given up from then on. */
+static bool holds_still(const struct site_nodes *s, const struct node *n, uint64_t now_us)
+{
+	return holds_any(n) &&
+	       (n->state != UP || n->turn == s->turn || now_us < node_patience_us(s, n));
+}
+
+static enum site_view site_look(const struct site_nodes *s, const struct node *a,
+				const struct node *b, uint64_t now_us)
 {
 	if (ring_equal(&a->ring, &b->ring))
 		return holds_now(a) && holds_now(b) ? SITE_WHOLE : SITE_LOOSE;
-	if ((holds_now(a) && holds_any(b)) || (holds_now(b) && holds_any(a)))
+	if ((holds_now(a) && holds_still(s, b, now_us)) ||
+	    (holds_now(b) && holds_still(s, a, now_us)))
 		return SITE_BOTH;
 	return holds_now(a) || holds_now(b) ? SITE_ONE : SITE_NONE;
 }
@@ -165,23 +185,41 @@ static void write_event(struct site_nodes *s, const struct node *n, const char *
 		s->options.addresses[n->address]);
 }
 
+static const char *node_cut(const struct node *n)
+{
+	return n->muted ? ", cut off" : "";
+}
+
+static void violation_tell(struct site_nodes *s, const struct site *site, uint64_t now_us)
+{
+	const struct node *a = &s->nodes[2 * (site - s->sites)];
+
+	snprintf(s->counts.last_error, sizeof(s->counts.last_error),
+		 "%s: BOTH SIDES HOLD THE VOTE: node 1 at %s%s for %.3f s more, node 2 at %s%s for "
+		 "%.3f s more",
+		 site->name, s->options.addresses[a->address], node_cut(a),
+		 ((double)node_patience_us(s, a) - (double)now_us) / 1e6,
+		 s->options.addresses[a[1].address], node_cut(a + 1),
+		 ((double)node_patience_us(s, a + 1) - (double)now_us) / 1e6);
+}
+
 /* After anything that could change who holds the vote. */
 static void site_update(struct site_nodes *s, unsigned index)
 {
 	struct site *site = &s->sites[index];
 	const struct node *a = &s->nodes[2 * index];
-	enum site_view view = site_look(a, a + 1);
+	uint64_t now_us = site_nodes_now_us();
+	enum site_view view = site_look(s, a, a + 1, now_us);
 
 	if (view == site->view)
 		return;
-	if (site->view == SITE_BOTH && site_nodes_now_us() - site->both_us > s->counts.overlap_us)
-		s->counts.overlap_us = site_nodes_now_us() - site->both_us;
+	if (site->view == SITE_BOTH && now_us - site->both_us > s->counts.overlap_us)
+		s->counts.overlap_us = now_us - site->both_us;
 	site->view = view;
 	if (view == SITE_BOTH) {
-		site->both_us = site_nodes_now_us();
+		site->both_us = now_us;
 		s->counts.violations++;
-		snprintf(s->counts.last_error, sizeof(s->counts.last_error),
-			 "%s: BOTH SIDES HOLD THE VOTE", site->name);
+		violation_tell(s, site, now_us);
 		write_event(s, a, "violation");
 	}
 	if (view == SITE_ONE && site->split_us != 0) {
@@ -718,7 +756,7 @@ static void node_echo(struct site_nodes *s, struct node *n, uint64_t now_us)
 		return;
 	}
 	n->echo_us = now_us;
-	s->due_us[n - s->nodes] = now_us + (uint64_t)s->options.heartbeat_ms * 1000;
+	s->due_us[n - s->nodes] += (uint64_t)s->options.heartbeat_ms * 1000;
 	node_put(n, &(struct qnet_message){.type = QNET_ECHO_REQUEST, .seq = ++n->echo_seq});
 	node_flush(s, n);
 }
@@ -761,15 +799,19 @@ static void scan_due(struct site_nodes *s)
 
 bool site_nodes_poll(struct site_nodes *s, int timeout_ms, int extra_fd)
 {
-	struct epoll_event events[EVENTS_MAX];
+	struct epoll_event *events = s->events;
 	struct epoll_event extra = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
 	bool readable = false;
 	int count;
 
 	if (extra_fd >= 0)
 		epoll_ctl(s->epoll, EPOLL_CTL_ADD, extra_fd, &extra);
-	count = epoll_wait(s->epoll, events, EVENTS_MAX,
+	count = epoll_wait(s->epoll, events, (int)(2 * s->options.sites + 1),
 			   timeout_ms < SCAN_MS ? timeout_ms : SCAN_MS);
+	s->turn++;
+	for (int i = 0; i < count; i++)
+		if (events[i].data.u32 != UINT32_MAX && !s->nodes[events[i].data.u32].muted)
+			s->nodes[events[i].data.u32].turn = s->turn;
 	if (extra_fd >= 0)
 		epoll_ctl(s->epoll, EPOLL_CTL_DEL, extra_fd, NULL);
 	for (int i = 0; i < count; i++) {
@@ -1145,6 +1187,7 @@ int site_nodes_new(const struct site_nodes_options *options, struct site_nodes *
 	s->sites = mem_array(options->sites, sizeof(*s->sites));
 	s->nodes = mem_array(2 * (size_t)options->sites, sizeof(*s->nodes));
 	s->due_us = mem_array(2 * (size_t)options->sites, sizeof(*s->due_us));
+	s->events = mem_array(2 * (size_t)options->sites + 1, sizeof(*s->events));
 	for (unsigned i = 0; i < options->sites; i++)
 		s->sites[i].name = options->names != NULL
 					   ? mem_strdup(options->names[i])
@@ -1188,6 +1231,7 @@ void site_nodes_free(struct site_nodes *s)
 	free(s->sites);
 	free(s->nodes);
 	free(s->due_us);
+	free(s->events);
 	free(s->attach_times.us);
 	free(s->echo_times.us);
 	free(s->split_times.us);

@@ -210,7 +210,7 @@ def fleet_turn(load, luck, clerk):
         clerk.orders.task_done()
     numbers = load.numbers()
     if numbers["violations"]:
-        raise Failure(f"two sides of a site held the vote {numbers['violations']} times")
+        raise Failure(f"two sides of a site held the vote {numbers['violations']} times: {load.trouble()}")
     if numbers["nodes-ended"]:
         raise Failure(f"{numbers['nodes-ended']} nodes were sent away for good: {load.trouble()}")
 
@@ -315,7 +315,7 @@ def soak(cluster, given):
     rest(load, "at the end")
     numbers = load.numbers()
     if numbers["violations"]:
-        raise Failure(f"two sides of a site held the vote {numbers['violations']} times")
+        raise Failure(f"two sides of a site held the vote {numbers['violations']} times: {load.trouble()}")
     check_writes(cluster, clerk)
     growth = check_growth(samples, given.minutes)
     load.end()

@@ -2,6 +2,8 @@
 """Membership of the cluster: grow, remove, refuse what must be refused."""
 
 import os
+import select
+import socket
 import sys
 import threading
 import time
@@ -138,5 +140,71 @@ def join_under_load(cluster):
     assert missing == "none"
 
 
+class Flood:
+    """Keeps `count` connections open that never say a word, in turn from each of `hosts`, and opens one anew as
+    soon as it is closed."""
+
+    def __init__(self, board, hosts, count):
+        self.to = (board.host, 7443)
+        self.hosts = hosts
+        self.count = count
+        self.open = {}
+        self.stopped = False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def dial(self, number):
+        s = socket.socket()
+        s.bind((self.hosts[number % len(self.hosts)], 0))
+        s.setblocking(False)
+        s.connect_ex(self.to)
+        self.open[s] = number
+        self.poll.register(s, select.POLLIN)
+
+    def run(self):
+        self.poll = select.poll()
+        for number in range(self.count):
+            self.dial(number)
+        while not self.stopped:
+            fds = {s.fileno(): s for s in self.open}
+            for fd, _ in self.poll.poll(50):
+                number = self.open.pop(fds[fd])
+                self.poll.unregister(fd)
+                fds[fd].close()
+                self.dial(number)
+        for s in self.open:
+            s.close()
+
+    def stop(self):
+        self.stopped = True
+        self.thread.join()
+
+
+def a_flood_at_the_door(cluster):
+    """Somebody takes every place at the leader's port for the API and the boards, without a word. A follower that
+    starts anew is in the cluster as if nothing were: it has a place and a turn of its own."""
+    for number in (1, 2, 3):
+        cluster.board(number).options = ["--set", "sites.sessions-max=100"]
+    cluster.make(3)
+    leader = cluster.leader()
+    follower = next(board for board in cluster.boards.values() if board is not leader)
+
+    def reachable():
+        return {node["name"]: node["status"].get("reachable", False)
+                for node in leader.json("node", "list")["items"]}[follower.name]
+
+    wait_for(10, "the follower is not there", reachable)
+    flood = Flood(leader, [f"{cluster.net}.{n}" for n in (201, 202)], 700)
+    try:
+        wait_for(10, f"the flood is not refused: {leader.last_log()}",
+                 lambda: "all 372 places are taken" in open(leader.log, errors="replace").read())
+        follower.kill()
+        wait_for(10, "the follower is not missed", lambda: not reachable())
+        follower.start()
+        wait_for(10, f"the follower does not come back: {follower.last_log()}", reachable)
+    finally:
+        flood.stop()
+
+
 if __name__ == "__main__":
-    main([grow_one_to_five, remove_the_leader, refused_joins, join_under_load])
+    main([grow_one_to_five, remove_the_leader, refused_joins, join_under_load, a_flood_at_the_door])

@@ -193,9 +193,22 @@ def vms(cluster, board):
     board.ctl("vm", "create", "db", "--kernel", "linux")
     board.ctl("vm", "delete", "db")
     refuse(board, NOT_FOUND, ["there is no VM"], "vm", "delete", "db")
+    # One that fails on every board that it may be on: whoever waits hears it, and so does who tries it again.
+    board.ctl("vm", "create", "sick", "--kernel", "linux", "--memory", "64M", "--require", "board1",
+              "--restart-attempts", "1", "--restart-backoff", "100ms")
+    refuse(board, REFUSED, ["sick is failed", "failed on every board"], "vm", "start", "sick", "--wait")
+    board.ctl("vm", "start", "sick")
+    if not any(event["type"] == "vm.restarted" for event in board.json("event", "list")["items"]):
+        raise Failure("vm start of a VM that has failed does not try it again")
+    # A board that is off takes nothing, and the VM stays where it is.
+    cluster.board(3).kill()
+    wait_for(20, "the leader does not see that board 3 is off", lambda: "board3 is away" in
+             board.ctl("vm", "move", "sick", "board3", check=False).stderr)
+    refuse(board, REFUSED, ["sick stays where it is", "board3 is away"], "vm", "move", "sick", "board3")
+    refuse(board, REFUSED, ["sick stays where it is", "no other board", "1 is away"], "vm", "move", "sick")
+    board.ctl("vm", "stop", "sick", "--now", "--wait")
     # Without a majority: refused at once, and it says why.
-    for other in (2, 3):
-        cluster.board(other).kill()
+    cluster.board(2).kill()
     wait_for(20, "the board does not see that it is alone",
              lambda: (board.local() or {}).get("state") == "no-quorum")
     refuse(board, NO_QUORUM, ["the cluster has no quorum"], "vm", "start", "web")

@@ -175,7 +175,7 @@ static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
 	answer->addresses[0]->status->board = mem_strdup("one");
 }
 
-static void answer_vms(const Tb__VmQuery *query, Tb__PeerAnswer *answer)
+static void answer_vms(const struct core *c, const Tb__VmQuery *query, Tb__PeerAnswer *answer)
 {
 	answer->n_vms = query->n_names;
 	answer->vms = mem_array(query->n_names + 1, sizeof(answer->vms[0]));
@@ -186,7 +186,8 @@ static void answer_vms(const Tb__VmQuery *query, Tb__PeerAnswer *answer)
 		row->name = mem_strdup(query->names[i]);
 		row->view = mem_alloc(sizeof(*row->view));
 		tb__vm_view__init(row->view);
-		row->view->condition = TB__VM_CONDITION__VM_CONDITION_UNPLACED;
+		row->view->condition = c->vms_failed ? TB__VM_CONDITION__VM_CONDITION_FAILED
+						     : TB__VM_CONDITION__VM_CONDITION_UNPLACED;
 		row->view->reason = mem_strdup("not placed: 1 board, 1 lacks memory");
 		answer->vms[i] = row;
 	}
@@ -228,10 +229,13 @@ static void fake_query(struct core *c, struct mailbox *home, const Tb__PeerQuery
 	else if (query->what_case == TB__PEER_QUERY__WHAT_CLUSTER)
 		answer_cluster(c, p->answer);
 	else if (query->what_case == TB__PEER_QUERY__WHAT_VMS)
-		answer_vms(query->vms, p->answer);
+		answer_vms(c, query->vms, p->answer);
 	else if (query->what_case == TB__PEER_QUERY__WHAT_IMAGES)
 		answer_images(query->images, p->answer);
-	else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
+	else if (query->what_case == TB__PEER_QUERY__WHAT_MOVE) {
+		p->error = c->move_error;
+		p->answer->message = mem_strdup("VM web stays where it is");
+	} else if (query->what_case == TB__PEER_QUERY__WHAT_REMOVE) {
 		p->error = -EPERM;
 		p->answer->message = mem_strdup("this is the last board");
 	}

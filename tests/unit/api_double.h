@@ -27,6 +27,8 @@ struct core {
 	struct list pending; /* answers not given yet */
 	int propose_error; /* != 0: the next proposals fail with it, unapplied */
 	Tb__SiteState state; /* what the leader says of every site */
+	bool vms_failed; /* and of every VM; else they are not placed */
+	int move_error; /* and when it is asked for a move; 0: no objection */
 	unsigned queries;
 	unsigned proposals;
 	/* Before the next proposal is applied, once. */

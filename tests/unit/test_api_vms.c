@@ -373,11 +373,76 @@ static void test_run(void **state)
 	expect_status(w, 200, &(struct ask){"DELETE", "/v1/vms/web"});
 }
 
+static int newest_visit(void *arg, const Tb__Event *row)
+{
+	snprintf(arg, 64, "%s", row->type);
+	return 0;
+}
+
+static void expect_newest(const struct world *w, const char *type)
+{
+	char newest[64] = "";
+
+	assert_int_equal(store_events_newest(w->core.writer, 1, newest_visit, newest), 0);
+	assert_string_equal(newest, type);
+}
+
+/* One that has failed is not told that it starts while it does not: it is restarted. */
+static void test_start_failed(void **state)
+{
+	struct world *w = *state;
+	struct answer a;
+
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
+	expect_newest(w, "vm.started");
+	w->core.vms_failed = true;
+	expect(w, 200, &(struct ask){"POST", "/v1/vms/web:start"}, &a);
+	assert_string_equal(answer_text(&a, "running"), "true");
+	answer_clear(&a);
+	expect_newest(w, "vm.restarted");
+	/* Nobody to ask: it is to run, whatever it is at. */
+	w->core.view.leader_id = 0;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
+}
+
+/* The leader knows who answers and who has the images; the model does not. */
+static void test_move(void **state)
+{
+	struct world *w = *state;
+	unsigned before = w->core.proposals;
+
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start"});
+	before = w->core.proposals;
+	w->core.move_error = -EPERM;
+	expect_problem(w, 409, "stays where it is", NULL,
+		       &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	expect_problem(w, 409, "stays where it is", NULL,
+		       &(struct ask){"POST", "/v1/vms/web:move?dry-run=1", "{}"});
+	assert_int_equal(w->core.proposals, before);
+	w->core.view.leader_id = 0;
+	expect_problem(w, 503, "no leader", NULL, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	assert_int_equal(w->core.proposals, before);
+	w->core.view.leader_id = 1;
+	/* No objection, or a leader that does not know the question: then the model's word counts.
+	 */
+	w->core.move_error = 0;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	w->core.move_error = -EOPNOTSUPP;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move", "{}"});
+	assert_int_equal(w->core.proposals, before + 2);
+	/* Without a quorum a dry run asks nobody. */
+	w->core.view.state = CORE_NO_QUORUM;
+	w->core.move_error = -EPERM;
+	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:move?dry-run=1", "{}"});
+}
+
 /* Refused at once, before anything is proposed. */
 static void test_no_quorum(void **state)
 {
 	struct world *w = *state;
 	unsigned before = w->core.proposals;
+	unsigned queries = w->core.queries;
 
 	w->core.view.state = CORE_NO_QUORUM;
 	expect_problem(w, 503, "has no quorum", NULL, &(struct ask){"POST", "/v1/vms/web:start"});
@@ -385,6 +450,7 @@ static void test_no_quorum(void **state)
 		       &(struct ask){"POST", "/v1/vms/web:move", "{}"});
 	expect_problem(w, 503, "has no quorum", NULL, &(struct ask){"DELETE", "/v1/vms/web"});
 	assert_int_equal(w->core.proposals, before);
+	assert_int_equal(w->core.queries, queries); /* nobody is waited for */
 	/* Reading goes on. */
 	expect_status(w, 200, &(struct ask){"GET", "/v1/vms/web"});
 	expect_status(w, 200, &(struct ask){"POST", "/v1/vms/web:start?dry-run=1"});
@@ -434,6 +500,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_change, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_patch_again, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup_vm, teardown),
+		cmocka_unit_test_setup_teardown(test_start_failed, setup_vm, teardown),
+		cmocka_unit_test_setup_teardown(test_move, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_no_quorum, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_no_leader, setup_vm, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_room, setup_vm, teardown),

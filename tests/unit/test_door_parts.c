@@ -113,8 +113,11 @@ static int enter(struct admission *a, const char *text, struct place **ret, char
 
 static void test_places(void **state)
 {
-	const struct admission_limits limits = {
-		.sessions_max = 5, .per_address_max = 3, .pending_per_address_max = 2};
+	const struct admission_limits limits = {.sessions_max = 5,
+						.per_address_max = 3,
+						.pending_per_address_max = 2,
+						.sessions_setting = "sites.sessions-max",
+						.pending_setting = "sites.pending-per-address-max"};
 	struct admission *a = admission_new(&limits);
 	char why[ADMISSION_WHY];
 	struct place *p[5];
@@ -142,6 +145,56 @@ static void test_places(void **state)
 	assert_int_equal(enter(a, "2001:db8:0:1::1", &p[2], why), 0);
 	for (unsigned i = 0; i < 5; i++)
 		admission_leave(p[i]);
+	admission_free(a);
+}
+
+/* Members have places beside all the others: full or not, whose ever the /64 is. */
+static void test_places_of_members(void **state)
+{
+	const struct admission_limits limits = {.sessions_max = 2,
+						.pending_per_member_max = 2,
+						.sessions_setting = "all",
+						.pending_setting = "pending"};
+	struct admission *a = admission_new(&limits);
+	struct ip members[2];
+	char why[ADMISSION_WHY];
+	struct place *p[7];
+	struct place *none;
+
+	(void)state;
+	assert_int_equal(ip_parse("10.0.0.1", &members[0]), 0);
+	assert_int_equal(ip_parse("2001:db8::1", &members[1]), 0);
+	admission_members_set(a, members, 2);
+	assert_int_equal(enter(a, "10.0.0.9", &p[0], why), 0);
+	assert_false(admission_is_member(p[0]));
+	assert_int_equal(enter(a, "2001:db8::9", &p[1], why), 0); /* a neighbour in its /64 */
+	assert_int_equal(enter(a, "10.0.0.9", &none, why), -EUSERS);
+	assert_int_equal(enter(a, "::ffff:10.0.0.1", &p[2], why), 0);
+	assert_true(admission_is_member(p[2]));
+	assert_int_equal(enter(a, "2001:db8::1", &p[3], why), 0);
+	assert_int_equal(enter(a, "10.0.0.1", &p[4], why), 0);
+	/* More than that are as anybody's. */
+	assert_int_equal(enter(a, "10.0.0.1", &none, why), -EUSERS);
+	assert_string_equal(why, "all 2 places are taken (all)");
+	admission_leave(p[0]);
+	assert_int_equal(enter(a, "10.0.0.1", &p[0], why), 0);
+	assert_false(admission_is_member(p[0]));
+	/* One that is in does not keep the next one out, and one that leaves makes room for one. */
+	admission_attached(p[2]);
+	assert_int_equal(enter(a, "10.0.0.1", &p[5], why), 0);
+	assert_true(admission_is_member(p[5]));
+	assert_int_equal(enter(a, "10.0.0.1", &none, why), -EUSERS);
+	admission_leave(p[4]);
+	assert_int_equal(enter(a, "10.0.0.1", &p[4], why), 0);
+	/* Who stays a member keeps its count; who is none any more has no such place. */
+	admission_members_set(a, members, 1);
+	assert_int_equal(enter(a, "10.0.0.1", &none, why), -EUSERS);
+	assert_int_equal(enter(a, "2001:db8::1", &none, why), -EUSERS);
+	for (unsigned i = 0; i < 6; i++)
+		admission_leave(p[i]);
+	assert_int_equal(enter(a, "2001:db8::1", &p[0], why), 0);
+	assert_false(admission_is_member(p[0]));
+	admission_leave(p[0]);
 	admission_free(a);
 }
 
@@ -270,6 +323,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lobby),
 		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_places_of_members),
 		cmocka_unit_test(test_joint),
 		cmocka_unit_test(test_capacity),
 	};

@@ -19,6 +19,8 @@
 
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "cluster/store.h"
+#include "lib/address.h"
 #include "proto/api.pb-c.h"
 #include "witnessd/config.h"
 #include "witnessd/core.h"
@@ -32,6 +34,7 @@ enum { PATIENCE_MS = 10000 };
 
 struct core {
 	struct core_view view;
+	char model[96]; /* its file; "": none */
 	pthread_mutex_t lock;
 	pthread_cond_t news;
 	int dialed_fd; /* INT32_MIN: no answer yet */
@@ -53,8 +56,7 @@ const struct core_view *core_view(const struct core *c)
 
 const char *core_model_path(const struct core *c)
 {
-	(void)c;
-	return "";
+	return c->model;
 }
 
 Tb__LocalStatus *core_local_status(struct core *c)
@@ -285,9 +287,8 @@ static void board_identity(struct board *b, uint64_t node, enum pki_use use,
 	identity_free(&id);
 }
 
-static void board_open(struct board *b)
+static void board_make(struct board *b)
 {
-	const char *why = "";
 	char *message = NULL;
 
 	*b = (struct board){.core = {.dialed_fd = INT32_MIN, .accepted_fd = -1}};
@@ -299,7 +300,19 @@ static void board_open(struct board *b)
 	assert_int_equal(config_set(&b->config, "node.data-dir", b->dir, &message), 0);
 	assert_int_equal(config_set(&b->config, "node.run-dir", b->dir, &message), 0);
 	assert_int_equal(config_set(&b->config, "api.listen", "127.0.0.1:0", &message), 0);
+}
+
+static void board_start(struct board *b)
+{
+	const char *why = "";
+
 	assert_int_equal(front_start(&b->config, &b->core, &b->front, &why), 0);
+}
+
+static void board_open(struct board *b)
+{
+	board_make(b);
+	board_start(b);
 }
 
 /* Tells the front of its identity and waits for the port. */
@@ -314,7 +327,9 @@ static void board_serve(struct board *b)
 
 static void board_close(struct board *b)
 {
-	static const char *const files[] = {"node.key", "node.crt", "ca.crt", "identity.json"};
+	static const char *const files[] = {"node.key",	     "node.crt", "ca.crt",
+					    "identity.json", "model.db", "model.db-wal",
+					    "model.db-shm"};
 
 	front_stop(b->front);
 	if (b->core.accepted_fd >= 0)
@@ -469,6 +484,167 @@ static void test_link(void **state)
 	pass(a.core.accepted_fd, b.core.dialed_fd, "and back");
 	board_close(&b);
 	board_close(&a);
+}
+
+enum { FLOOD = 40 };
+
+/* Connections from 127.0.0.2 that never say a word. */
+struct flood {
+	int fds[FLOOD];
+};
+
+static unsigned flood_refused(const struct flood *flood)
+{
+	unsigned refused = 0;
+	char byte;
+
+	for (unsigned i = 0; i < FLOOD; i++)
+		refused += recv(flood->fds[i], &byte, 1, MSG_DONTWAIT | MSG_PEEK) >= 0 ||
+			   errno != EAGAIN;
+	return refused;
+}
+
+static void flood_begin(struct flood *flood, struct board *b, unsigned places)
+{
+	const struct sockaddr_in from = {.sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(0x7f000002)};
+	struct address to;
+
+	assert_int_equal(address_parse(b->address, &to), 0);
+	for (unsigned i = 0; i < FLOOD; i++) {
+		flood->fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(bind(flood->fds[i], (const void *)&from, sizeof(from)), 0);
+		assert_int_equal(connect(flood->fds[i], &to.socket.any, to.socket_len), 0);
+	}
+	for (int i = 0; flood_refused(flood) < FLOOD - places && i < PATIENCE_MS; i++)
+		usleep(1000);
+	assert_int_equal(flood_refused(flood), FLOOD - places);
+}
+
+static void flood_end(struct flood *flood)
+{
+	for (unsigned i = 0; i < FLOOD; i++)
+		close(flood->fds[i]);
+}
+
+static unsigned refused_in_metrics(struct board *b)
+{
+	static const char name[] = "\ntiebreak_connections_refused_total ";
+	struct buf body = {0};
+	unsigned refused = 0;
+	const char *at;
+
+	if (fetch(b, true, "/metrics", &body) == 200) {
+		at = strstr(buf_string(&body), name);
+		refused = at != NULL ? (unsigned)atoi(at + sizeof(name) - 1) : 0;
+	}
+	buf_free(&body);
+	return refused;
+}
+
+static void set(struct board *b, const char *name, const char *value)
+{
+	char *message = NULL;
+
+	assert_int_equal(config_set(&b->config, name, value, &message), 0);
+}
+
+/* A link from `b` to `a`: its ends are the caller's. */
+static bool link_make(struct board *b, struct board *a, int ends[2])
+{
+	bool made;
+
+	front_link_dial(b->front, 7, a->address, "tiebreak-peer/1", 1);
+	core_wait(&b->core, is_dialed);
+	made = b->core.dialed_fd >= 0;
+	if (made) {
+		core_wait(&a->core, is_accepted);
+		ends[0] = b->core.dialed_fd;
+		ends[1] = a->core.accepted_fd;
+		a->core.accepted_fd = -1;
+	}
+	b->core.dialed_fd = INT32_MIN;
+	return made;
+}
+
+/* One address has a few places until it has shaken hands, and the rest is for the others. */
+static void test_flood(void **state)
+{
+	struct flood flood;
+	struct buf body = {0};
+	struct board b;
+
+	(void)state;
+	board_make(&b);
+	set(&b, "api.pending-per-address-max", "4");
+	board_start(&b);
+	board_identity(&b, 1, PKI_NODE, &ca, &ca);
+	board_serve(&b);
+	flood_begin(&flood, &b, 4);
+	assert_int_equal(fetch(&b, false, "/healthz", &body), 200);
+	for (int i = 0; refused_in_metrics(&b) != FLOOD - 4 && i < PATIENCE_MS; i += 100)
+		usleep(100000);
+	assert_int_equal(refused_in_metrics(&b), FLOOD - 4);
+	flood_end(&flood);
+	buf_free(&body);
+	board_close(&b);
+}
+
+/* A model that holds the board `node` at `address`. */
+static void board_model(struct board *b, uint64_t node, const char *address)
+{
+	Tb__Node row = TB__NODE__INIT;
+	struct store *s;
+
+	snprintf(b->core.model, sizeof(b->core.model), "%s/model.db", b->dir);
+	assert_int_equal(store_open(b->core.model, &s), 0);
+	row.id = node;
+	row.name = mem_strdup("other");
+	row.address = mem_strdup(address);
+	assert_int_equal(store_begin(s), 0);
+	assert_int_equal(store_node_put(s, &row), 0);
+	assert_int_equal(store_commit(s, 1), 0);
+	store_close(s);
+	free(row.name);
+	free(row.address);
+}
+
+/* All places are taken, but those of the boards: one is known by what the model says, one by the
+ * certificate of its last link. */
+static void test_flood_and_boards(void **state)
+{
+	enum { PLACES = 8 + 16 }; /* connections-max, and those who join */
+	struct flood flood;
+	struct board a;
+	struct board b;
+
+	(void)state;
+	for (unsigned known = 0; known < 3; known++) {
+		int first[2] = {-1, -1};
+		int second[2] = {-1, -1};
+
+		board_make(&a);
+		set(&a, "api.connections-max", "8");
+		if (known == 1)
+			board_model(&a, 2, "127.0.0.1:7443");
+		board_start(&a);
+		board_open(&b);
+		board_identity(&a, 1, PKI_NODE, &ca, &ca);
+		board_identity(&b, 2, PKI_NODE, &ca, &ca);
+		board_serve(&a);
+		board_serve(&b);
+		if (known == 2)
+			assert_true(link_make(&b, &a, first));
+		flood_begin(&flood, &a, PLACES - (known == 2));
+		assert_int_equal(link_make(&b, &a, second), known != 0);
+		flood_end(&flood);
+		for (unsigned i = 0; i < 2; i++) {
+			close(first[i]);
+			close(second[i]);
+		}
+		board_close(&b);
+		board_close(&a);
+	}
 }
 
 /* What dialing gives: another board than expected, one of another cluster, nobody. */
@@ -663,6 +839,8 @@ int main(void)
 		cmocka_unit_test(test_port_taken),
 		cmocka_unit_test(test_link),
 		cmocka_unit_test(test_link_refused),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_flood_and_boards),
 		cmocka_unit_test(test_clock_behind),
 		cmocka_unit_test(test_clock_was_ahead),
 		cmocka_unit_test(test_join),

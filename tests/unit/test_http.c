@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -618,6 +619,43 @@ static void test_deadlines(void **state)
 	http_respond(f->later[0], 200, NULL, NULL, NULL, 0);
 }
 
+/* One whose machine has lost its power while it waits: nothing is ever written to it. */
+static void test_silence(void **state)
+{
+	static const char call[] = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
+	struct fixture *f = *state;
+	struct http_handler h = handler;
+	const struct http_limits limits = {.silence_ms = 1000};
+	const struct stream_listen how = {.address = "127.0.0.1:0"};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+	struct stream_listener *l;
+	const char *message;
+	int on = 1;
+
+	h.arg = f;
+	struct http_server *server = http_server_new(f->group, &h, &limits);
+	assert_int_equal(http_server_listen(server, &how, &l, &message), 0);
+	to.sin_port = htons((uint16_t)stream_listener_port(l));
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	assert_int_equal(send(fd, call, strlen(call), 0), (ssize_t)strlen(call));
+	while (f->later_count == 0)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	/* A socket under repair is closed without a word (CRIU). Only root may. */
+	bool may = setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) == 0;
+	close(fd);
+	while (f->gone == 0)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	http_respond(f->later[0], 200, NULL, NULL, NULL, 0);
+	stream_listener_close(l);
+	http_server_free(server, on_server_freed, f);
+	while (!f->server_freed)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	f->server_freed = false;
+	if (!may)
+		skip();
+}
+
 static void test_limits(void **state)
 {
 	struct fixture *f = *state;
@@ -788,11 +826,22 @@ static void test_decode(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_corpus),	    TEST(test_large_heads),   TEST(test_request_content),
-		TEST(test_headers),	    TEST(test_order),	      TEST(test_expect),
-		TEST(test_stream),	    TEST(test_back_pressure), TEST(test_burst_is_taken),
-		TEST(test_greedy_pipeline), TEST(test_client_goes),   TEST(test_deadlines),
-		TEST(test_limits),	    TEST(test_tls),	      cmocka_unit_test(test_decode),
+		TEST(test_corpus),
+		TEST(test_large_heads),
+		TEST(test_request_content),
+		TEST(test_headers),
+		TEST(test_order),
+		TEST(test_expect),
+		TEST(test_stream),
+		TEST(test_back_pressure),
+		TEST(test_burst_is_taken),
+		TEST(test_greedy_pipeline),
+		TEST(test_client_goes),
+		TEST(test_deadlines),
+		TEST(test_silence),
+		TEST(test_limits),
+		TEST(test_tls),
+		cmocka_unit_test(test_decode),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

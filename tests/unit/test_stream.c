@@ -16,6 +16,7 @@
 
 #include "test_certs.h"
 #include "lib/address.h"
+#include "witnessd/admission.h"
 #include "witnessd/stream.h"
 
 enum { DAY = 86400, BIG = 16 * 1024 * 1024 }; /* more than the kernel keeps */
@@ -658,6 +659,8 @@ struct storm {
 	unsigned now; /* established in this turn */
 	unsigned most;
 	unsigned total;
+	unsigned accepted;
+	struct storm *last; /* of whom the next one is */
 };
 
 static void storm_turn(uv_prepare_t *p)
@@ -675,6 +678,15 @@ static void storm_ready(struct stream *s)
 
 	storm->now++;
 	storm->total++;
+}
+
+static void storm_accepted(struct stream *s, void *arg)
+{
+	struct storm *storm = arg;
+
+	storm->accepted++;
+	if (storm->last != NULL)
+		stream_set_arg(s, storm->last);
 }
 
 static void storm_data(struct stream *s, const uint8_t *bytes, size_t len)
@@ -712,6 +724,106 @@ static void test_budget(void **state)
 	uv_close((uv_handle_t *)&storm.prepare, NULL);
 	stream_group_free(strict, on_freed, f);
 	run_until(f, f->freed);
+}
+
+enum last { LAST_MEMBER, LAST_OTHER, LAST_DIALED };
+
+/* A crowd of handshakes is there when there is one more: of a board, of another client while the
+ * crowd are boards, or of our own to elsewhere. How many of the crowd are served before it. */
+static unsigned served_before(struct fixture *f, enum last what)
+{
+	enum { CLIENTS = 20 };
+	struct storm storm = {0};
+	struct storm last = {0};
+	struct stream_group *strict = stream_group_new(&f->loop, 0);
+	struct admission *places = admission_new(&(struct admission_limits){
+		.sessions_max = CLIENTS + 1, .pending_per_member_max = CLIENTS});
+	const struct stream_listen how = {.address = "127.0.0.1:0",
+					  .tls = f->server_tls,
+					  .admission = places,
+					  .events = &storm_events,
+					  .accepted = storm_accepted,
+					  .arg = &storm};
+	struct stream_listener *l;
+	const char *message;
+	struct ip local;
+	unsigned before;
+
+	assert_int_equal(ip_parse("127.0.0.1", &local), 0);
+	admission_members_set(places, &local, what == LAST_OTHER);
+	assert_int_equal(stream_listen(strict, &how, &l, &message), 0);
+	snprintf(f->address, sizeof(f->address), "127.0.0.1:%u", stream_listener_port(l));
+	for (int i = 0; i < CLIENTS; i++)
+		dial(f, f->client_tls);
+	run_until(f, storm.accepted == CLIENTS);
+	admission_members_set(places, &local, what == LAST_MEMBER);
+	storm.last = &last;
+	if (what == LAST_DIALED) {
+		run_until(f, storm.total == 1); /* each of the crowd needs one turn more */
+		listen_on(f, "127.0.0.1:0", f->server_tls, 0);
+		stream_connect(strict, f->address, f->client_tls, 5000, &storm_events, &last);
+	} else {
+		dial(f, f->client_tls);
+	}
+	run_until(f, last.total == 1);
+	before = storm.total;
+	run_until(f, storm.total == CLIENTS);
+	f->freed = false;
+	stream_group_free(strict, on_freed, f);
+	run_until(f, f->freed);
+	admission_free(places);
+	return before;
+}
+
+/* Neither a crowd keeps the boards out, nor do the boards keep others out. */
+static void test_turns(void **state)
+{
+	assert_in_range(served_before(*state, LAST_MEMBER), 0, 5);
+	assert_in_range(served_before(*state, LAST_OTHER), 0, 10);
+	assert_in_range(served_before(*state, LAST_DIALED), 0, 15);
+}
+
+/* Who has no place is closed before its handshake, and a place is pending until that is over. */
+static void test_places(void **state)
+{
+	struct fixture *f = *state;
+	struct admission *places =
+		admission_new(&(struct admission_limits){.sessions_max = 2,
+							 .pending_per_address_max = 1,
+							 .sessions_setting = "all",
+							 .pending_setting = "pending"});
+	const struct stream_listen how = {.address = "127.0.0.1:0",
+					  .tls = f->server_tls,
+					  .admission = places,
+					  .events = &events,
+					  .accepted = on_accepted,
+					  .arg = f};
+	const char *message;
+	char byte;
+
+	assert_int_equal(stream_listen(f->group, &how, &f->listener, &message), 0);
+	snprintf(f->address, sizeof(f->address), "127.0.0.1:%u", stream_listener_port(f->listener));
+	int first = raw_dial(f), second = raw_dial(f);
+	run_until(f, stream_listener_over_limit(f->listener) == 1);
+	assert_int_equal(read(second, &byte, 1), -1);
+	assert_int_equal(errno, ECONNRESET);
+	close(first);
+	close(second);
+	run_until(f, f->there.closed);
+	for (unsigned i = 1; i <= 2; i++) {
+		f->there.ready = 0;
+		dial(f, f->client_tls);
+		run_until(f, f->there.ready);
+	}
+	first = raw_dial(f);
+	run_until(f, stream_listener_over_limit(f->listener) == 2);
+	close(first);
+	f->freed = false;
+	stream_group_free(f->group, on_freed, f);
+	run_until(f, f->freed);
+	f->freed = false;
+	admission_free(places);
+	f->group = stream_group_new(&f->loop, 2000);
 }
 
 static void test_addresses(void **state)
@@ -781,6 +893,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dial_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_turns, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_places, setup, teardown),
 		cmocka_unit_test(test_addresses),
 	};
 
