@@ -16,8 +16,8 @@
  *   same number, or is derived from cluster, VM and number.
  * - VmPlace gives the next incarnation; with node 0 it only says that the VM is nowhere. A VM that
  *   is not wanted is placed nowhere else.
- * - A board that has a VM's data disks is not removed (it may be replaced: the VM then waits for
- *   "vm move --force").
+ * - A board that has a VM's data disks (room_home) is not removed (it may be replaced: the VM then
+ *   waits for "vm move --force").
  * - A site may have a grant without nodes: its vote was never given, and its epochs begin above
  *   those of deleted sites (apply.c says why). GrantSet itself must name nodes. */
 #pragma once

@@ -588,6 +588,27 @@ static int vm_grow(struct applier *a, const Tb__Vm *old, const Tb__Vm *row)
 	return rv;
 }
 
+/* Its process may have what the configuration said at any time since it was placed: it begins anew
+ * on its board without an entry. */
+static void most_keep(Tb__VmPlacement *p, const Tb__VmConfig *old)
+{
+	if (p->node == 0)
+		return;
+	if (p->most_memory_mib < old->memory_mib)
+		p->most_memory_mib = old->memory_mib;
+	if (p->most_vcpus < old->vcpus)
+		p->most_vcpus = old->vcpus;
+}
+
+/* It is only said where the configuration says less. */
+static void most_settle(Tb__VmPlacement *p, const Tb__VmConfig *now)
+{
+	if (p->most_memory_mib <= now->memory_mib)
+		p->most_memory_mib = 0;
+	if (p->most_vcpus <= now->vcpus)
+		p->most_vcpus = 0;
+}
+
 static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 {
 	int rv;
@@ -597,15 +618,18 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 	row->created_ms = old->created_ms;
 	row->revision = old->revision;
 	row->placement = (Tb__VmPlacement *)message_copy(&old->placement->base);
+	most_keep(row->placement, old->config);
 	rv = vm_settle_config(a, row, old);
 	rv = rv != 0 ? rv : vm_grow(a, old, row);
 	if (rv != 0)
 		return rv;
+	most_settle(row->placement, row->config);
 	if (message_equal(&old->base, &row->base)) {
 		a->result->unchanged = 1;
 		return 0;
 	}
-	/* Its board makes a data disk at the next start there: from now on that is its home. */
+	/* Its board makes a data disk at the next start there: that is its home, which pins it once
+	 * the disk is made. */
 	if (room_pins(row) && row->placement->node != 0 && !row->placement->releasing &&
 	    row->placement->home == 0)
 		home_begin(row->placement);
@@ -737,6 +761,18 @@ static int apply_vm_delete(struct applier *a, const Tb__VmDelete *op)
 	rv = vm_delete(a, op, vm);
 	tb__vm__free_unpacked(vm, NULL);
 	return rv;
+}
+
+/* It is off the board, or on it anew: its process is another one, if there is any. */
+static void placement_renew(Tb__VmPlacement *p, uint64_t node, int64_t now_ms, const char *reason)
+{
+	p->node = node;
+	p->releasing = false;
+	p->hard = false;
+	p->most_memory_mib = 0;
+	p->most_vcpus = 0;
+	p->since_ms = now_ms;
+	text_set(&p->reason, mem_strdup(reason));
 }
 
 /* Its board is to end it. Once it is asked for force, there is no way back to asking the guest. */
@@ -877,13 +913,13 @@ static int vm_move_fits(struct applier *a, const Tb__VmMove *op, const Tb__Vm *v
 /* Whether its data disks are in the way; with force they are left behind. */
 static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 {
-	Tb__VmPlacement *p = vm->placement;
+	uint64_t home = room_home(vm);
 	char *board;
 	int rv;
 
-	if (!room_pins(vm) || p->home == 0 || p->home == op->node)
+	if (home == 0 || home == op->node)
 		return 0;
-	board = node_name(a, p->home);
+	board = node_name(a, home);
 	if (op->force)
 		rv = audit(a, "vm.data-lost", WARNING, (struct subject){.vm = vm->name},
 			   "VM %s leaves its data disks behind on %s and gets empty ones", vm->name,
@@ -894,7 +930,7 @@ static int vm_move_data(struct applier *a, const Tb__VmMove *op, Tb__Vm *vm)
 			    "--force it starts with empty ones, and what they hold is lost to it",
 			    vm->name, board);
 	free(board);
-	home_leave(p);
+	home_leave(vm->placement);
 	return rv;
 }
 
@@ -976,11 +1012,7 @@ static int vm_nowhere(struct applier *a, Tb__Vm *vm, const char *reason)
 		free(board);
 		return 0;
 	}
-	p->node = 0;
-	p->releasing = false;
-	p->hard = false;
-	p->since_ms = a->command->time_ms;
-	text_set(&p->reason, mem_strdup(reason));
+	placement_renew(p, 0, a->command->time_ms, reason);
 	a->result->changed = 1;
 	rv = vm_put_row(a, vm);
 	if (rv == 0)
@@ -994,6 +1026,7 @@ static int vm_nowhere(struct applier *a, Tb__Vm *vm, const char *reason)
 static int vm_place_check(struct applier *a, const Tb__Vm *vm, uint64_t node)
 {
 	const Tb__VmPlacement *p = vm->placement;
+	uint64_t home = room_home(vm);
 
 	if (!vm->running)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "vm",
@@ -1001,7 +1034,7 @@ static int vm_place_check(struct applier *a, const Tb__Vm *vm, uint64_t node)
 	if (p->incarnation >= INT64_MAX)
 		return refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "incarnation",
 			      "VM %s is at its last incarnation; make it anew", vm->name);
-	if (room_pins(vm) && p->home != 0 && p->home != node)
+	if (home != 0 && home != node)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "node",
 			      "the data disks of VM %s are on another board; decide again",
 			      vm->name);
@@ -1017,16 +1050,12 @@ static int vm_place(struct applier *a, const Tb__VmPlace *op, Tb__Vm *vm, const 
 	int rv;
 
 	p->incarnation++;
-	p->node = node->id;
-	p->releasing = false;
-	p->hard = false;
+	placement_renew(p, node->id, a->command->time_ms, op->reason);
 	p->target = 0;
 	if (!room_pins(vm))
 		home_leave(p);
 	else if (p->home != node->id)
 		home_begin(p);
-	p->since_ms = a->command->time_ms;
-	text_set(&p->reason, mem_strdup(op->reason));
 	a->result->changed = 1;
 	a->result->node_id = node->id;
 	rv = vm_put_row(a, vm);
@@ -1257,7 +1286,7 @@ static int home_visit(void *arg, const Tb__Vm *vm)
 {
 	struct home *home = arg;
 
-	if (vm->placement->home != home->node || !room_pins(vm))
+	if (room_home(vm) != home->node)
 		return 0;
 	snprintf(home->name, sizeof(home->name), "%s", vm->name);
 	return 1;
@@ -1285,6 +1314,20 @@ static int restore_visit(void *arg, const Tb__Vm *row)
 	return 0;
 }
 
+/* The history that ends may have gone on: what it had made on its home since then is not to be made
+ * anew, and empty, elsewhere. */
+static void home_believe(Tb__Vm *vm)
+{
+	Tb__VmPlacement *p = vm->placement;
+
+	if (p->home == 0 || p->n_home_disks > 0)
+		return;
+	p->home_disks = mem_array(vm->config->n_disks + 1, sizeof(*p->home_disks));
+	for (size_t i = 0; i < vm->config->n_disks; i++)
+		if (vm->config->disks[i]->kind == TB__DISK_KIND__DISK_KIND_DATA)
+			p->home_disks[p->n_home_disks++] = mem_strdup(vm->config->disks[i]->id);
+}
+
 int vm_restore(struct applier *a, uint64_t old_node, uint64_t node)
 {
 	struct rows *rows = mem_zalloc(sizeof(*rows));
@@ -1294,15 +1337,12 @@ int vm_restore(struct applier *a, uint64_t old_node, uint64_t node)
 		Tb__VmPlacement *p = rows->vms[i]->placement;
 
 		p->incarnation += INCARNATION_GAP;
-		p->node = 0;
-		p->releasing = false;
-		p->hard = false;
+		placement_renew(p, 0, a->command->time_ms, "a new history of the cluster begins");
 		p->target = 0;
 		p->moves = 0;
 		p->avoid = 0;
 		p->home = p->home == old_node && old_node != 0 ? node : p->home;
-		p->since_ms = a->command->time_ms;
-		text_set(&p->reason, mem_strdup("a new history of the cluster begins"));
+		home_believe(rows->vms[i]);
 		rv = vm_put_row(a, rows->vms[i]);
 	}
 	rows_free(rows);

@@ -10,7 +10,7 @@
  * WAITING:   nothing is there; PREPARE is asked for once it may start.
  *
  * PREPARED:  as WAITING, with all that the process needs. New data disks are told to the leader,
- * and it starts when the model has them.
+ * and it starts when the model has them. When one is taken out of the VM it is prepared again.
  *
  * ENDING:    the process may still be there. What the placement says only matters again when it is
  *            gone.
@@ -189,6 +189,16 @@ static bool disks_known(const struct hosted *e)
 	return true;
 }
 
+/* One that it was prepared with was taken out of the VM: of what a guest then wrote to it the model
+ * would not know. */
+static bool disks_fewer(const struct hosted *e)
+{
+	for (size_t i = 0; i < e->made.count; i++)
+		if (!disks_have(&e->data, e->made.ids[i]))
+			return true;
+	return false;
+}
+
 static void disks_update(struct hosted *e, const Tb__Vm *vm)
 {
 	const Tb__VmPlacement *p = vm->placement;
@@ -316,7 +326,8 @@ static void discard(struct hosting *h, struct hosted *e)
 /* No process is there, and the placement is here for good. */
 static void placement_settle(struct hosting *h, struct hosted *e, uint64_t now_ms)
 {
-	if (e->state == BACKING_OFF && now_ms >= e->again_ms)
+	if ((e->state == BACKING_OFF && now_ms >= e->again_ms) ||
+	    (e->state == PREPARED && disks_fewer(e)))
 		e->state = WAITING;
 	if (e->state == WAITING && may_start(h, now_ms)) {
 		e->state = PREPARING;

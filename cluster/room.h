@@ -17,7 +17,7 @@ enum room_lack {
 	ROOM_AWAY,
 	ROOM_DRAINED,
 	ROOM_REQUIRE, /* not one of those it requires */
-	ROOM_HOME, /* its data disks are elsewhere */
+	ROOM_HOME, /* its data disks are elsewhere (room_home) */
 	ROOM_BRIDGE,
 	ROOM_APART,
 	ROOM_MEMORY,
@@ -56,15 +56,23 @@ struct room {
 void room_init(struct room *r, const Tb__Node *const *nodes, size_t count);
 /* The board's place in the room; board_count: it is not there. */
 size_t room_find(const struct room *r, uint64_t node);
+/* It goes there, and takes what its configuration says. */
 void room_take(struct room *r, size_t board, const Tb__Vm *vm);
+/* It is there, and has what its process may have: it was made smaller since, or was not. */
+void room_hold(struct room *r, size_t board, const Tb__Vm *vm);
 enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm);
 /* What the board lacks for the VM (not ROOM_FITS), in a sentence with the arithmetic. */
 void room_explain(const struct room *r, size_t board, const Tb__Vm *vm, enum room_lack lack,
 		  char *ret_message, size_t message_size);
-/* Memory of a VM and of its process. */
+/* Memory of a VM, as its configuration says, and of its process. */
 uint32_t room_memory_mib(const Tb__Vm *vm);
 /* It has a disk that stays on its board. */
 bool room_pins(const Tb__Vm *vm);
+/* The board that it cannot leave without losing what its data disks hold; 0: none. They pin it from
+ * when the model knows that one of them is made, which is before its guest first runs (hosting.h):
+ * until then there is nothing to lose. Of a home that has no incarnation, one of before these were
+ * kept, nobody can say so. */
+uint64_t room_home(const Tb__Vm *vm);
 /* And one of them has this id. */
 bool room_has_data(const Tb__Vm *vm, const char *id);
 /* "3 boards, 2 lack memory, 1 is drained"; counts of each lack, as many as there are boards. */

@@ -217,8 +217,9 @@ static void settle_away(struct decider *d, struct item *it)
 	if (!is_lost(d, b)) {
 		due(d, b->end_ms);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
-			"%s does not answer; it may still run there for %" PRIu64 " ms",
-			b->node->name, b->end_ms - d->now_ms);
+			"%s %s; it may still run there for %" PRIu64 " ms", b->node->name,
+			b->stands ? "has hung as a host of virtual machines" : "does not answer",
+			b->end_ms - d->now_ms);
 		return;
 	}
 	if (!vm->placement->releasing && vm->running &&
@@ -332,7 +333,7 @@ static void settle(struct decider *d, struct item *it)
 	else
 		settle_there(d, it);
 	if (it->leave == LEAVE_NOT && it->board < d->view->board_count) {
-		room_take(&d->room, it->board, it->vm);
+		room_hold(&d->room, it->board, it->vm);
 		/* One that waits keeps its board from nothing. */
 		d->room.boards[it->board].starting += it->beginning && !it->waits;
 	}
@@ -387,12 +388,14 @@ static bool board_better(const struct decider *d, const struct item *it, size_t 
 
 /* Board `busy` starts others: is it worth waiting for, although `other` fits? A person has asked
  * for it, or it has the images: its start is a matter of seconds, and nobody knows how long a copy
- * takes, or whether it ever comes. */
+ * takes, or whether it ever comes. Or it failed on the other one, which it would have left only to
+ * come back, and be given up with this one never tried. */
 static bool worth_waiting(const struct decider *d, const struct item *it, size_t busy, size_t other)
 {
 	bool asked = d->room.boards[busy].node->id == it->vm->placement->target;
+	bool failed = d->room.boards[other].node->id == it->vm->placement->avoid;
 
-	return (asked || (has_images(it, busy) && !has_images(it, other))) &&
+	return (asked || failed || (has_images(it, busy) && !has_images(it, other))) &&
 	       board_better(d, it, busy, other);
 }
 
@@ -476,10 +479,12 @@ static void reason_describe(const struct decider *d, const struct item *it,
 			    const struct choice *choice, struct buf *out)
 {
 	const Tb__VmPlacement *p = it->vm->placement;
+	bool known = it->board < d->view->board_count;
 
-	if (it->leave == LEAVE_LOST)
-		buf_printf(out, "%s is lost",
-			   it->board < d->view->board_count ? board_name(d, it) : "its old board");
+	if (it->leave == LEAVE_LOST && known && d->view->boards[it->board].stands)
+		buf_printf(out, "%s has hung as a host of virtual machines", board_name(d, it));
+	else if (it->leave == LEAVE_LOST)
+		buf_printf(out, "%s is lost", known ? board_name(d, it) : "its old board");
 	else if (it->leave == LEAVE_RELEASED && p->reason[0] != '\0')
 		buf_puts(out, p->reason);
 	else

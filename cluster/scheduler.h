@@ -14,7 +14,8 @@
  * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
- * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
+ * SCHEDULER_OVERHEAD_MIB. One that is made smaller keeps its room until it is placed anew.
+ * Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,7 +40,8 @@ enum {
 /* A board of the model, as the leader sees it. */
 struct scheduler_board {
 	const Tb__Node *node; /* borrowed; node->host NULL: it has not said yet */
-	bool reachable; /* its lease is being renewed, its link is up */
+	bool reachable; /* the lease of its VMs is being renewed, its link is up */
+	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	bool reported; /* its host has reported on this link */
 	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
 };
@@ -126,6 +128,7 @@ enum scheduler_fault {
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 	SCHEDULER_FAULT_GONE_IS_DEAD, /* moves what was on a board that was removed at once */
+	SCHEDULER_FAULT_NO_PIN, /* takes a VM away from data disks that it has */
 };
 extern enum scheduler_fault scheduler_fault;
 #define SCHEDULER_FAULTY(fault) (scheduler_fault == (fault))

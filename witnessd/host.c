@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "lib/clock.h"
@@ -702,6 +703,7 @@ static void lease_open(struct letter *letter)
 	pthread_mutex_lock(&h->lock);
 	h->lease_until_ms = h->said_until_ms;
 	h->fence = h->said_fence;
+	h->said_ms = 0;
 	pthread_mutex_unlock(&h->lock);
 	lease_tell(h);
 }
@@ -711,9 +713,21 @@ void host_lease(struct host *h, uint64_t until_ms, uint64_t fence)
 	pthread_mutex_lock(&h->lock);
 	h->said_until_ms = until_ms;
 	h->said_fence = fence;
+	if (h->said_ms == 0)
+		h->said_ms = clock_boottime_ms();
 	pthread_mutex_unlock(&h->lock);
 	if (!atomic_flag_test_and_set(&h->lease_posted))
 		mailbox_answer(&h->mailbox, &h->lease_letter);
+}
+
+uint64_t host_waits_ms(struct host *h)
+{
+	uint64_t since_ms;
+
+	pthread_mutex_lock(&h->lock);
+	since_ms = h->over ? 0 : h->said_ms;
+	pthread_mutex_unlock(&h->lock);
+	return since_ms;
 }
 
 static void report_open(struct letter *letter)
@@ -848,6 +862,8 @@ static void *host_run(void *arg)
 	struct host *h = arg;
 	struct problem problem;
 
+	/* For a person who looks for the thread that hangs. */
+	(void)prctl(PR_SET_NAME, "vm-host", 0, 0, 0);
 	if (vm_cgroup_begin(h->cgroups, &problem) < 0) {
 		h->cgroups[0] = '\0';
 		log_info("vm-limits", "VMs have no limits of a cgroup: %s", problem.text);
@@ -945,6 +961,9 @@ void host_stop(struct host *h)
 	mailbox_answer(&h->mailbox, &h->stop_letter);
 	pthread_join(h->thread, NULL);
 	h->threaded = false;
+	pthread_mutex_lock(&h->lock);
+	h->over = true;
+	pthread_mutex_unlock(&h->lock);
 }
 
 void host_free(struct host *h)

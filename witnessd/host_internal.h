@@ -84,6 +84,8 @@ struct host {
 	/* from the core's thread */
 	pthread_mutex_t lock;
 	uint64_t said_until_ms, said_fence;
+	uint64_t said_ms; /* the first that was not taken yet; 0: all is */
+	bool over; /* nothing is taken any more */
 	struct letter model_letter, identity_letter, lease_letter, report_letter, stop_letter;
 	atomic_flag model_posted, identity_posted, lease_posted, report_posted;
 

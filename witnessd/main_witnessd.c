@@ -324,6 +324,11 @@ static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const
 	front_join_dial(((struct daemon *)arg)->front, dial_id, address, pin, request);
 }
 
+static void on_reach_dial(void *arg, uint64_t dial_id, const char *address)
+{
+	front_reach_dial(((struct daemon *)arg)->front, dial_id, address);
+}
+
 static void on_link_dial(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			 uint64_t expect_node)
 {
@@ -333,6 +338,11 @@ static void on_link_dial(void *arg, uint64_t dial_id, const char *address, const
 static void on_host_lease(void *arg, uint64_t until_ms, uint64_t fence)
 {
 	host_lease(((struct daemon *)arg)->host, until_ms, fence);
+}
+
+static uint64_t on_host_waits(void *arg)
+{
+	return host_waits_ms(((struct daemon *)arg)->host);
 }
 
 static void on_host_report(void *arg)
@@ -373,7 +383,9 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
+		.reach_dial = on_reach_dial,
 		.host_lease = on_host_lease,
+		.host_waits = on_host_waits,
 		.host_report = on_host_report,
 	};
 	const struct holder_options addresses = {.sites_listen = config->sites_listen,

@@ -408,11 +408,13 @@ static int missing(const Tb__Vm *vm, const Tb__VmDisk *disk, const char *name,
 			   disk->id, vm->id, name, vm->name);
 }
 
-static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image,
+/* `ret_made`: its file was not there before. */
+static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image, bool *ret_made,
 			struct vm_disk_copying *copying, struct problem *problem)
 {
 	const Tb__VmDisk *disk = vm->config->disks[number];
 	char name[64];
+	int rv;
 
 	disk_name(vm, number, name);
 	if (faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -421,7 +423,9 @@ static int disk_prepare(int folder, const Tb__Vm *vm, unsigned number, int image
 					   number, strerror(errno));
 		if (is_to_be_there(vm, disk))
 			return missing(vm, disk, name, problem);
-		return disk_make(folder, vm, number, name, image, copying, problem);
+		rv = disk_make(folder, vm, number, name, image, copying, problem);
+		*ret_made = rv == 0;
+		return rv;
 	}
 	if (disk->kind == TB__DISK_KIND__DISK_KIND_DATA)
 		return data_grow(folder, disk, number, name, problem);
@@ -436,9 +440,24 @@ static bool has_kind(const Tb__Vm *vm, Tb__DiskKind kind)
 	return false;
 }
 
+/* Data disks that were made just now, beside one that could not be: no guest has had them, and the
+ * VM may go to another board, which makes its own. */
+static void data_unmake(int folder, const Tb__Vm *vm, const bool made[VM_DISKS_MAX])
+{
+	char name[64];
+
+	for (unsigned i = 0; i < vm->config->n_disks; i++) {
+		if (!made[i] || vm->config->disks[i]->kind != TB__DISK_KIND__DISK_KIND_DATA)
+			continue;
+		disk_name(vm, i, name);
+		(void)unlinkat(folder, name, 0);
+	}
+}
+
 static int disks_prepare(int folder, const Tb__Vm *vm, const int *images,
 			 struct vm_disk_copying *copying, struct problem *problem)
 {
+	bool made[VM_DISKS_MAX] = {false};
 	int rv = 0;
 
 	folder_sweep(folder, is_stale, vm->placement->incarnation);
@@ -446,7 +465,9 @@ static int disks_prepare(int folder, const Tb__Vm *vm, const int *images,
 		rv = incarnation_take(folder, vm, problem);
 	for (unsigned i = 0; i < vm->config->n_disks && rv == 0; i++)
 		if (vm->config->disks[i]->kind != TB__DISK_KIND__DISK_KIND_IMAGE)
-			rv = disk_prepare(folder, vm, i, images[i], copying, problem);
+			rv = disk_prepare(folder, vm, i, images[i], &made[i], copying, problem);
+	if (rv < 0)
+		data_unmake(folder, vm, made);
 	return rv;
 }
 

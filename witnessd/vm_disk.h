@@ -11,8 +11,10 @@
  * The incarnation is written and synced before the first VM of it opens a data disk, and an older
  * one is refused from then on: a stale placement cannot write what a newer one uses (DESIGN S3).
  * A data disk is made only as long as the model does not know of it (VmPlacement.home_disks); later
- * its absence is refused (-ENODATA). One of an earlier stay of the VM on this board is not it: it
- * lies there by its own name until somebody removes it or the VM is deleted.
+ * its absence is refused (-ENODATA). When one of its disks cannot be made, the data disks that were
+ * made beside it go again: the VM is not bound to this board, and may be sent to another. One of an
+ * earlier stay of the VM on this board is not it: it lies there by its own name until somebody
+ * removes it or the VM is deleted.
  *
  * Blocks for long: not in a loop. Sizes are refused with their arithmetic, and VM_DISK_KEEP_MIB
  * stay free for the log of the cluster, which is on the same card. */

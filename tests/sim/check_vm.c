@@ -70,6 +70,7 @@ static void check_file(struct world *w, const struct board *b, const struct vm_p
 	if (p->file.number == 0)
 		return;
 	if (p->file.home < last->home ||
+	    (p->file.home > last->home && last->home > w->given_up[p->vm]) ||
 	    (p->file.home == last->home && p->file.number != last->number))
 		world_problem(
 			w,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/room.h"
 #include "lib/mem.h"
 #include "tests/sim/world.h"
 
@@ -22,12 +23,66 @@ enum {
 
 bool vm_fault_no_withhold;
 bool vm_fault_stale_disk;
+bool vm_fault_every_grant;
 
 static char disk_id[] = "data";
 
 static bool vm_pinned(const struct world *w, unsigned vm)
 {
 	return (w->pinned >> vm & 1) != 0;
+}
+
+/* --- rows as messages ------------------------------------------------------------------------ */
+
+struct vm_message {
+	Tb__Vm vm;
+	Tb__VmConfig config;
+	Tb__VmPlacement placement;
+	Tb__VmDisk disk;
+	Tb__VmDisk *disks[1];
+	char *home_disks[1];
+	char name[8];
+};
+
+static void message_make(const struct world *w, const struct vm_row *r, unsigned vm,
+			 struct vm_message *m)
+{
+	tb__vm__init(&m->vm);
+	tb__vm_config__init(&m->config);
+	tb__vm_placement__init(&m->placement);
+	tb__vm_disk__init(&m->disk);
+	snprintf(m->name, sizeof(m->name), "vm%u", vm);
+	m->vm.id = vm;
+	m->vm.name = m->name;
+	m->vm.running = r->running;
+	m->vm.config = &m->config;
+	m->vm.placement = &m->placement;
+	m->config.vcpus = 1;
+	m->config.memory_mib = VM_MIB;
+	m->config.restart_attempts = ATTEMPTS;
+	m->config.restart_backoff_ms = BACKOFF_MS;
+	m->config.priority = vm;
+	if ((w->waits >> vm & 1) != 0)
+		m->config.loss = TB__VM_LOSS__VM_LOSS_WAIT;
+	if (vm_pinned(w, vm)) {
+		m->disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
+		m->disk.id = disk_id;
+		m->disks[0] = &m->disk;
+		m->config.disks = m->disks;
+		m->config.n_disks = 1;
+	}
+	m->placement.node = r->node;
+	m->placement.incarnation = r->incarnation;
+	m->placement.releasing = r->releasing;
+	m->placement.hard = r->hard;
+	m->placement.target = r->target;
+	m->placement.avoid = r->avoid;
+	m->placement.home = r->home;
+	m->placement.home_incarnation = r->home_incarnation;
+	m->home_disks[0] = disk_id;
+	m->placement.home_disks = m->home_disks;
+	m->placement.n_home_disks = r->home_disk;
+	m->placement.moves = r->moves;
 }
 
 /* --- the model: what cluster/apply_vm.c does ------------------------------------------------- */
@@ -67,13 +122,26 @@ static void row_home(struct vm_row *r, unsigned node)
 	r->home_disk = false;
 }
 
-static void row_move(const struct world *w, struct vm_row *r, const struct vm_op *op)
+/* The board that it cannot leave without losing what its data disk holds. */
+static unsigned row_bound(const struct world *w, const struct vm_row *r, unsigned vm)
 {
-	if (op->node == r->node ||
-	    (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node && !op->force))
+	struct vm_message m;
+
+	message_make(w, r, vm, &m);
+	return (unsigned)room_home(&m.vm);
+}
+
+static void row_move(struct world *w, struct vm_row *r, const struct vm_op *op)
+{
+	unsigned home = row_bound(w, r, op->vm);
+
+	if (op->node == r->node || (home != 0 && home != op->node && !op->force))
 		return;
-	if (r->home != op->node)
+	if (home != 0 && home != op->node) {
+		if (w->given_up[op->vm] < r->home_incarnation)
+			w->given_up[op->vm] = r->home_incarnation;
 		row_home(r, 0);
+	}
 	r->target = op->node;
 	if (r->node != 0)
 		row_release(r, false);
@@ -82,8 +150,10 @@ static void row_move(const struct world *w, struct vm_row *r, const struct vm_op
 static void row_place(const struct world *w, unsigned removed, struct vm_row *r,
 		      const struct vm_op *op)
 {
-	if (op->node != 0 && (!r->running || (removed >> op->node & 1) != 0 ||
-			      (vm_pinned(w, op->vm) && r->home != 0 && r->home != op->node)))
+	unsigned home = row_bound(w, r, op->vm);
+
+	if (op->node != 0 &&
+	    (!r->running || (removed >> op->node & 1) != 0 || (home != 0 && home != op->node)))
 		return;
 	if (op->node != 0) {
 		r->incarnation++;
@@ -96,8 +166,7 @@ static void row_place(const struct world *w, unsigned removed, struct vm_row *r,
 	r->hard = false;
 }
 
-static void row_apply(const struct world *w, unsigned removed, struct vm_row *r,
-		      const struct vm_op *op)
+static void row_apply(struct world *w, unsigned removed, struct vm_row *r, const struct vm_op *op)
 {
 	bool stale = op->incarnation != r->incarnation;
 
@@ -146,7 +215,7 @@ static void row_apply(const struct world *w, unsigned removed, struct vm_row *r,
 static void board_remove(struct world *w, struct board *b, unsigned board)
 {
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++)
-		if (vm_pinned(w, vm) && b->vms[vm].home == board)
+		if (row_bound(w, &b->vms[vm], vm) == board)
 			return;
 	world_note(w, "board %u: board %u is removed", b->id, board);
 	b->removed |= 1u << board;
@@ -169,61 +238,6 @@ void vm_applied(struct world *w, struct board *b, const struct log_entry *e)
 	b->vm_on_way--;
 	if (b->vm_on_way == 0)
 		b->withheld = 0;
-}
-
-/* --- rows as messages ------------------------------------------------------------------------ */
-
-struct vm_message {
-	Tb__Vm vm;
-	Tb__VmConfig config;
-	Tb__VmPlacement placement;
-	Tb__VmDisk disk;
-	Tb__VmDisk *disks[1];
-	char *home_disks[1];
-	char name[8];
-};
-
-static void message_make(const struct world *w, const struct board *b, unsigned vm,
-			 struct vm_message *m)
-{
-	const struct vm_row *r = &b->vms[vm];
-
-	tb__vm__init(&m->vm);
-	tb__vm_config__init(&m->config);
-	tb__vm_placement__init(&m->placement);
-	tb__vm_disk__init(&m->disk);
-	snprintf(m->name, sizeof(m->name), "vm%u", vm);
-	m->vm.id = vm;
-	m->vm.name = m->name;
-	m->vm.running = r->running;
-	m->vm.config = &m->config;
-	m->vm.placement = &m->placement;
-	m->config.vcpus = 1;
-	m->config.memory_mib = VM_MIB;
-	m->config.restart_attempts = ATTEMPTS;
-	m->config.restart_backoff_ms = BACKOFF_MS;
-	m->config.priority = vm;
-	if ((w->waits >> vm & 1) != 0)
-		m->config.loss = TB__VM_LOSS__VM_LOSS_WAIT;
-	if (vm_pinned(w, vm)) {
-		m->disk.kind = TB__DISK_KIND__DISK_KIND_DATA;
-		m->disk.id = disk_id;
-		m->disks[0] = &m->disk;
-		m->config.disks = m->disks;
-		m->config.n_disks = 1;
-	}
-	m->placement.node = r->node;
-	m->placement.incarnation = r->incarnation;
-	m->placement.releasing = r->releasing;
-	m->placement.hard = r->hard;
-	m->placement.target = r->target;
-	m->placement.avoid = r->avoid;
-	m->placement.home = r->home;
-	m->placement.home_incarnation = r->home_incarnation;
-	m->home_disks[0] = disk_id;
-	m->placement.home_disks = m->home_disks;
-	m->placement.n_home_disks = r->home_disk;
-	m->placement.moves = r->moves;
 }
 
 /* --- the card's: data disks (witnessd/vm_disk.c) -----------------------------------------------
@@ -264,6 +278,8 @@ static bool disks_prepare(struct world *w, struct board *b, unsigned vm, uint64_
 		return true;
 	if (r->home_disk)
 		return false; /* it is missing */
+	if ((w->small >> b->id & 1) != 0)
+		return false;
 	file_make(w, b, vm);
 	return true;
 }
@@ -430,6 +446,9 @@ static void host_report(struct world *w, struct board *b)
 
 	if (b->fleet == NULL && b->link == 0)
 		return; /* whoever leads next is told whole */
+	b->host_owes = b->host_hung_until_us > w->now_us;
+	if (b->host_owes)
+		return;
 	report = mem_alloc(sizeof(*report));
 	tb__host_report__init(report);
 	report->n_vms = hosting_report(b->hosting, &report->vms, clock_of_board(w, b));
@@ -451,7 +470,7 @@ static void host_settle(struct world *w, struct board *b)
 {
 	b->host_due_ms = hosting_tick(b->hosting, clock_of_board(w, b));
 	host_act(w, b);
-	if (hosting_changed(b->hosting))
+	if (hosting_changed(b->hosting) || b->host_owes)
 		host_report(w, b);
 }
 
@@ -467,7 +486,7 @@ static void host_model(struct world *w, struct board *b)
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
 		if (b->vms[vm].node != b->id)
 			continue;
-		message_make(w, b, vm, &rows[count]);
+		message_make(w, &b->vms[vm], vm, &rows[count]);
 		vms[count] = &rows[count].vm;
 		count++;
 	}
@@ -479,6 +498,8 @@ static void host_lease(struct world *w, struct board *b)
 	uint64_t until = board_lease(w, b);
 	uint64_t now = clock_of_board(w, b);
 
+	if (until > b->host_granted_ms)
+		until = b->host_granted_ms;
 	if (until > b->lease_max_ms)
 		b->lease_max_ms = until;
 	hosting_fence(b->hosting, b->fence, now);
@@ -493,6 +514,9 @@ void vm_boot(struct world *w, struct board *b)
 	b->fence = UINT64_MAX;
 	b->host_applied = 0;
 	b->host_due_ms = UINT64_MAX;
+	b->host_hung_until_us = 0;
+	b->host_told_ms = b->host_asked_ms = b->host_granted_ms = 0;
+	b->host_stands = b->host_owes = false;
 	vm_deposed(b);
 }
 
@@ -526,6 +550,7 @@ void vm_deposed(struct board *b)
 	b->vm_on_way = 0;
 	b->vm_due_ms = UINT64_MAX;
 	b->withheld = 0;
+	b->standing = 0;
 }
 
 void vm_linked(struct world *w, struct board *b)
@@ -546,10 +571,23 @@ void vm_forget(struct board *b, unsigned host)
 	b->vm_changed = true;
 }
 
-void vm_granted(struct board *b, bool lapsed, uint64_t length_ms, uint64_t applied)
+void vm_granted(struct board *b, uint64_t until_ms, bool vms, uint64_t now_ms, uint64_t applied)
 {
-	if (length_ms != 0 && (lapsed || b->fence == UINT64_MAX))
+	if (!vms && !vm_fault_every_grant)
+		return;
+	if (now_ms >= b->host_granted_ms || b->fence == UINT64_MAX)
 		b->fence = applied;
+	if (until_ms > b->host_granted_ms)
+		b->host_granted_ms = until_ms;
+}
+
+bool vm_renewed(struct board *b, unsigned board, bool turns)
+{
+	unsigned standing = turns ? b->standing & ~(1u << board) : b->standing | 1u << board;
+
+	b->vm_changed |= standing != b->standing;
+	b->standing = standing;
+	return turns && !vm_withholds(b, board);
 }
 
 void vm_reported(struct world *w, struct board *b, unsigned host, struct parcel *p)
@@ -590,7 +628,7 @@ static unsigned who_answers(struct world *w, struct board *b)
 	for (unsigned i = 1; i <= w->boards; i++)
 		if (i != b->id && !renews(b, i, now))
 			links &= ~(1u << i);
-	return links;
+	return links & ~b->standing;
 }
 
 static void view_report(const struct board *b, struct view *v, unsigned vm, uint64_t now)
@@ -598,6 +636,8 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 	const struct vm_row *r = &b->vms[vm];
 	const Tb__HostReport *host = r->node != 0 ? b->hosts[r->node].report : NULL;
 
+	if ((b->standing >> r->node & 1) != 0)
+		return;
 	for (size_t i = 0; host != NULL && i < host->n_vms; i++) {
 		if (host->vms[i]->vm != vm || host->vms[i]->incarnation != r->incarnation)
 			continue;
@@ -606,6 +646,13 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 		v->reports[vm - 1].lasts_ms += now - b->hosts[r->node].heard_ms;
 		v->vms[vm - 1].report = &v->reports[vm - 1];
 	}
+}
+
+static uint64_t vms_end(const struct board *b, unsigned node)
+{
+	uint64_t end_ms = lease_table_vms_end(&b->leases, node);
+
+	return node == b->id && b->host_granted_ms > end_ms ? b->host_granted_ms : end_ms;
 }
 
 static void view_make(struct world *w, struct board *b, unsigned answers, struct view *v)
@@ -641,11 +688,11 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 			.node = node,
 			.reachable = (answers >> i & 1) != 0,
 			.reported = b->hosts[i].report != NULL,
-			.end_ms = lease_table_end(&b->leases, i),
+			.end_ms = vms_end(b, i),
 		};
 	}
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
-		message_make(w, b, vm, &v->rows[vm - 1]);
+		message_make(w, &b->vms[vm], vm, &v->rows[vm - 1]);
 		v->vms[vm - 1] = (struct scheduler_vm){
 			.vm = &v->rows[vm - 1].vm, .images = images, .images_there = images != 0};
 		view_report(b, v, vm, now);
@@ -712,8 +759,12 @@ static void lead_decide(struct world *w, struct board *b)
 
 bool vm_withholds(const struct board *b, unsigned board)
 {
-	return ((b->withheld >> board & 1) != 0 && !vm_fault_no_withhold) ||
-	       (b->removed >> board & 1) != 0;
+	return (b->withheld >> board & 1) != 0 && !vm_fault_no_withhold;
+}
+
+bool vm_removed(const struct board *b, unsigned board)
+{
+	return (b->removed >> board & 1) != 0;
 }
 
 static void lead_vms(struct world *w, struct board *b)
@@ -736,11 +787,38 @@ static void lead_vms(struct world *w, struct board *b)
 		lead_decide(w, b);
 }
 
+/* The core: does the host take what it is told? If this board leads, its own lease is for its VMs
+ * like a grant. */
+static void core_host(struct world *w, struct board *b, bool hangs)
+{
+	uint64_t now = clock_of_board(w, b);
+	uint64_t own;
+
+	if (!hangs)
+		b->host_told_ms = 0;
+	else if (b->host_told_ms == 0)
+		b->host_told_ms = now;
+	b->host_stands = lease_stands(b->host_told_ms, b->host_asked_ms, now);
+	b->host_asked_ms = now;
+	if (b->fleet == NULL)
+		return;
+	own = lease_table_self_until(&b->leases, now);
+	if (own > now)
+		vm_granted(b, own, vm_renewed(b, b->id, !b->host_stands), now, b->raft.applied);
+}
+
 void vm_tick(struct world *w, struct board *b)
 {
-	host_model(w, b);
-	host_lease(w, b);
-	host_settle(w, b);
+	bool hangs = b->host_hung_until_us > w->now_us;
+
+	core_host(w, b, hangs);
+	if (hangs) {
+		b->host_due_ms = UINT64_MAX;
+	} else {
+		host_model(w, b);
+		host_lease(w, b);
+		host_settle(w, b);
+	}
 	if (b->fleet != NULL)
 		lead_vms(w, b);
 }
@@ -867,6 +945,8 @@ void vm_moment(struct world *w, const struct moment *m)
 		moment_kernel(w, b, m);
 	else if (b->frozen_until_us > w->now_us)
 		world_at(w, b->frozen_until_us, *m);
+	else if (b->alive && b->host_hung_until_us > w->now_us)
+		world_at(w, b->host_hung_until_us, *m);
 	else
 		moment_daemon(w, b, m);
 }

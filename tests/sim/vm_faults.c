@@ -22,6 +22,8 @@ void vm_world_init(struct world *w)
 		w->pinned = 1u << (1 + world_below(w, SIM_VMS));
 	if (world_chance(w, 30))
 		w->waits = 1u << (1 + world_below(w, SIM_VMS));
+	if (w->pinned != 0 && world_chance(w, 40))
+		w->small = 1u << any_board(w)->id;
 	/* Nobody can help data disks that are on such a board. */
 	if (w->pinned == 0 && world_chance(w, 50))
 		w->full = 1u << any_board(w)->id;
@@ -86,6 +88,13 @@ static void freeze(struct world *w, struct board *b, bool all)
 		b->frozen_until_us = until_us;
 	if (all && until_us > b->paused_until_us)
 		b->paused_until_us = until_us;
+}
+
+/* The thread of the host hangs, and the rest of the daemon does not know at once. */
+static void hang(struct world *w, struct board *b)
+{
+	world_note(w, "board %u: its host hangs", b->id);
+	b->host_hung_until_us = w->now_us + 100000 + world_below(w, 12000000);
 }
 
 static void paths(struct world *w)
@@ -204,7 +213,7 @@ static void combined(struct world *w)
 
 void vm_fault(struct world *w)
 {
-	switch (world_below(w, 14)) {
+	switch (world_below(w, 15)) {
 	case 0:
 		crash(w, any_board(w), false);
 		break;
@@ -235,6 +244,9 @@ void vm_fault(struct world *w)
 		break;
 	case 10:
 		vm_card(w, any_host(w));
+		break;
+	case 11:
+		hang(w, any_host(w));
 		break;
 	default:
 		person(w);

@@ -88,6 +88,11 @@ static void ok(struct model *m, const char *json)
 #define PLACE(vm, incarnation, node)                                                               \
 	"{\"vmPlace\":{\"vm\":" #vm ",\"incarnation\":" #incarnation ",\"node\":" #node "}}"
 
+#define RELEASE(vm, incarnation, rest)                                                             \
+	"{\"vmRelease\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
+#define SETTLE(vm, incarnation, rest)                                                              \
+	"{\"vmSettle\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
+
 static Tb__Vm *vm_of(struct model *m, const char *name)
 {
 	Tb__Vm *vm;
@@ -589,6 +594,55 @@ static void test_grow(void **state)
 	ok(m, SET("web", ",\"memoryMib\":600"));
 }
 
+#define MOST(most) "{\"node\":\"1\",\"incarnation\":\"1\"" most "}"
+
+/* One that is on a board and shrinks keeps its room there, and that of all that it was set to
+ * meanwhile, until it is placed anew. */
+static void test_shrink(void **state)
+{
+	static const struct {
+		const char *json;
+		const char *placement;
+	} cases[] = {
+		{SET("web", ",\"memoryMib\":500,\"vcpus\":4"), MOST("")},
+		{SET("web", ",\"memoryMib\":100,\"vcpus\":4"), MOST(",\"mostMemoryMib\":500")},
+		{SET("web", ",\"memoryMib\":100,\"vcpus\":4"), MOST(",\"mostMemoryMib\":500")},
+		{SET("web", ",\"memoryMib\":200,\"vcpus\":1"),
+		 MOST(",\"mostMemoryMib\":500,\"mostVcpus\":4")},
+		{SET("web", ",\"memoryMib\":600,\"vcpus\":2"), MOST(",\"mostVcpus\":4")},
+		{SET("web", ",\"memoryMib\":600,\"vcpus\":5"), MOST("")},
+		{SET("web", ""), MOST(",\"mostMemoryMib\":600,\"mostVcpus\":5")},
+	};
+	struct model *m = *state;
+
+	ok(m, PUT("web", ",\"memoryMib\":900,\"vcpus\":8"));
+	ok(m, SET("web", ",\"memoryMib\":500,\"vcpus\":4")); /* it is nowhere */
+	expect_placement(m, "web", false, "{}");
+	ok(m, RUN("web", "start"));
+	ok(m, PLACE(1, 0, 1));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		ok(m, cases[i].json);
+		expect_placement(m, "web", true, cases[i].placement);
+	}
+	ok(m, PUT("db", ",\"memoryMib\":397"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(2, 0, 2));
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}", CONFLICT, "node");
+	assert_string_equal(last_message,
+			    "b1 cannot take VM db: b1 has 1000 MiB for virtual machines, 602 of "
+			    "them are taken by 1, and it needs 399");
+	/* Until it has left, and no longer. */
+	ok(m, RUN("web", "restart"));
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}", CONFLICT, "node");
+	ok(m, PLACE(1, 1, 1));
+	expect_placement(m, "web", true, "{\"node\":\"1\",\"incarnation\":\"2\"}");
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}");
+	ok(m, SET("web", ",\"memoryMib\":64"));
+	ok(m, RUN("web", "stop"));
+	ok(m, PLACE(1, 2, 0));
+	expect_placement(m, "web", false, "{\"incarnation\":\"2\"}");
+}
+
 static void test_no_hosts(void **state)
 {
 	struct model *m = *state;
@@ -715,6 +769,14 @@ static void test_move(void **state)
 	assert_string_equal(last_message, "another board cannot take VM web: b3 is drained");
 }
 
+/* Placed where its data disks are, which began there in incarnation `since`. */
+#define HOME(node, incarnation, since)                                                             \
+	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
+	"\",\"homeIncarnation\":\"" #since "\"}"
+#define HOME_DISKS(node, incarnation, since, disks)                                                \
+	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
+	"\",\"homeIncarnation\":\"" #since "\",\"homeDisks\":[" disks "]}"
+
 /* Its board makes the disk at its next start there. */
 static void test_data_disk_added(void **state)
 {
@@ -725,26 +787,22 @@ static void test_data_disk_added(void **state)
 	ok(m, PLACE(1, 0, 2));
 	expect_placement(m, "db", true, "{\"node\":\"2\",\"incarnation\":\"1\"}");
 	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
-	expect_placement(m, "db", true,
-			 "{\"node\":\"2\",\"incarnation\":\"1\",\"home\":\"2\","
-			 "\"homeIncarnation\":\"1\"}");
+	expect_placement(m, "db", true, HOME(2, 1, 1));
+	/* Before that it may begin with it elsewhere. */
+	ok(m, PLACE(1, 1, 3));
+	expect_placement(m, "db", true, HOME(3, 2, 2));
+	ok(m, PLACE(1, 2, 2));
+	ok(m, SETTLE(1, 3, ",\"homeDisks\":[\"disk0\"]"));
+	expect_placement(m, "db", true, HOME_DISKS(2, 3, 3, "\"disk0\""));
 	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3}}", CONFLICT, "force");
 	/* While it leaves that board by force, that is its home no more. */
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
 	ok(m, SET("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":12}]"));
 	expect_placement(
 		m, "db", true,
-		"{\"node\":\"2\",\"incarnation\":\"1\",\"releasing\":true,\"target\":\"3\","
+		"{\"node\":\"2\",\"incarnation\":\"3\",\"releasing\":true,\"target\":\"3\","
 		"\"reason\":\"it is moved by a person\"}");
 }
-
-/* Placed where its data disks are, which began there in incarnation `since`. */
-#define HOME(node, incarnation, since)                                                             \
-	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
-	"\",\"homeIncarnation\":\"" #since "\"}"
-#define HOME_DISKS(node, incarnation, since, disks)                                                \
-	"{\"node\":\"" #node "\",\"incarnation\":\"" #incarnation "\",\"home\":\"" #node           \
-	"\",\"homeIncarnation\":\"" #since "\",\"homeDisks\":[" disks "]}"
 
 static void test_data_disks_pin(void **state)
 {
@@ -753,7 +811,8 @@ static void test_data_disks_pin(void **state)
 	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
 	ok(m, RUN("db", "start"));
 	ok(m, PLACE(1, 0, 2));
-	expect_placement(m, "db", true, HOME(2, 1, 1));
+	ok(m, SETTLE(1, 1, ",\"homeDisks\":[\"disk0\"]"));
+	expect_placement(m, "db", true, HOME_DISKS(2, 1, 1, "\"disk0\""));
 	/* The scheduler cannot either. */
 	expect(m, PLACE(1, 1, 3), CONFLICT, "node");
 	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3}}", CONFLICT, "force");
@@ -761,7 +820,7 @@ static void test_data_disks_pin(void **state)
 			    "the data disks of VM db are on b2 and do not move with it; with "
 			    "--force it starts with empty ones, and what they hold is lost to it");
 	/* A refusal leaves them where they are. */
-	expect_placement(m, "db", true, HOME(2, 1, 1));
+	expect_placement(m, "db", true, HOME_DISKS(2, 1, 1, "\"disk0\""));
 	expect(m, "{\"nodeRemove\":{\"id\":2}}", CONFLICT, "id");
 	assert_string_equal(last_message,
 			    "board b2 has the data disks of VM db; give them up with witnessctl vm "
@@ -772,7 +831,7 @@ static void test_data_disks_pin(void **state)
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":2}}");
 	ok(m, RUN("db", "start"));
 	ok(m, PLACE(1, 1, 2));
-	expect_placement(m, "db", true, HOME(2, 2, 1));
+	expect_placement(m, "db", true, HOME_DISKS(2, 2, 1, "\"disk0\""));
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":3,\"force\":true}}");
 	expect_placement(
 		m, "db", true,
@@ -782,10 +841,12 @@ static void test_data_disks_pin(void **state)
 	expect_placement(m, "db", true, HOME(3, 3, 3));
 	ok(m, "{\"nodeRemove\":{\"id\":2}}");
 	/* Nowhere: they still pin it. */
+	ok(m, SETTLE(1, 3, ",\"homeDisks\":[\"disk0\"]"));
 	ok(m, RUN("db", "stop"));
 	ok(m, PLACE(1, 3, 0));
 	expect_placement(m, "db", false,
-			 "{\"incarnation\":\"3\",\"home\":\"3\",\"homeIncarnation\":\"3\"}");
+			 "{\"incarnation\":\"3\",\"home\":\"3\",\"homeIncarnation\":\"3\","
+			 "\"homeDisks\":[\"disk0\"]}");
 	/* A board that is gone: a new start says so. */
 	board_add(m, 4, "b4");
 	host_set(m, 4, 1000);
@@ -796,12 +857,44 @@ static void test_data_disks_pin(void **state)
 	ok(m, RUN("db", "start"));
 }
 
-/* --- the scheduler's ------------------------------------------------------------------------- */
+/* Until the model knows of a disk its guest has not run: nothing is lost by going elsewhere. */
+static void test_data_disks_unmade(void **state)
+{
+	struct model *m = *state;
+	Tb__Vm *vm;
 
-#define RELEASE(vm, incarnation, rest)                                                             \
-	"{\"vmRelease\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
-#define SETTLE(vm, incarnation, rest)                                                              \
-	"{\"vmSettle\":{\"vm\":" #vm ",\"incarnation\":" #incarnation rest "}}"
+	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 0, 2));
+	expect_placement(m, "db", true, HOME(2, 1, 1));
+	/* b2 is lost while it makes the disk; what it says of it comes too late. */
+	ok(m, PLACE(1, 1, 3));
+	expect(m, SETTLE(1, 1, ",\"homeDisks\":[\"disk0\"]"), CONFLICT, "incarnation");
+	expect_placement(m, "db", true, HOME(3, 2, 2));
+	/* A person needs no force, and hears of no loss. */
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":2}}");
+	expect_event(m, "vm.moving|root@test|||db|VM db is to move to b2");
+	expect(m, SETTLE(1, 2, ",\"homeDisks\":[\"disk0\"]"), CONFLICT, "vm");
+	ok(m, "{\"nodeRemove\":{\"id\":3}}");
+	/* Back on b2 a disk is made: not the one that was begun there, which nobody wrote to. */
+	ok(m, PLACE(1, 2, 2));
+	expect_placement(m, "db", true, HOME(2, 3, 3));
+	/* Whoever decided before the disk was known is too late, in the same incarnation. */
+	ok(m, SETTLE(1, 3, ",\"homeDisks\":[\"disk0\"]"));
+	expect(m, PLACE(1, 3, 1), CONFLICT, "node");
+	expect(m, "{\"nodeRemove\":{\"id\":2}}", CONFLICT, "id");
+	/* A home of before this was kept: nobody knows, and it stays. */
+	vm = vm_of(m, "db");
+	free(vm->placement->home_disks[0]);
+	vm->placement->n_home_disks = 0;
+	vm->placement->home_incarnation = 0;
+	assert_int_equal(store_vm_put(m->s, vm), 0);
+	tb__vm__free_unpacked(vm, NULL);
+	expect(m, PLACE(1, 3, 1), CONFLICT, "node");
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}", CONFLICT, "force");
+}
+
+/* --- the scheduler's ------------------------------------------------------------------------- */
 
 /* What the model knows of the files of data disks: from when on they are, and which. */
 static void test_data_disks_made(void **state)
@@ -1071,12 +1164,16 @@ static void test_restore(void **state)
 
 	ok(old, PUT("web", ""));
 	ok(old, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
+	ok(old, PUT("log", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
 	ok(old, RUN("web", "start"));
 	ok(old, RUN("db", "start"));
+	ok(old, RUN("log", "start"));
 	ok(old, PLACE(1, 0, 2));
 	ok(old, PLACE(2, 0, 3));
+	ok(old, PLACE(3, 0, 2));
 	ok(old, SETTLE(2, 1, ",\"homeDisks\":[\"disk0\"]"));
 	ok(old, RUN("web", "restart"));
+	ok(old, SET("web", ",\"memoryMib\":64"));
 	for (int recovery = 0; recovery < 2; recovery++) {
 		struct model m;
 
@@ -1094,6 +1191,11 @@ static void test_restore(void **state)
 					  : "{\"incarnation\":\"1000001\",\"home\":\"3\","
 					    "\"reason\":\"a new history of the cluster begins\","
 					    "\"homeIncarnation\":\"1\",\"homeDisks\":[\"disk0\"]}");
+		/* What was made since then is not made anew, and empty, elsewhere. */
+		expect_placement(&m, "log", true,
+				 "{\"incarnation\":\"1000001\",\"home\":\"2\",\"reason\":\"a new "
+				 "history of the cluster begins\",\"homeIncarnation\":\"1\","
+				 "\"homeDisks\":[\"disk0\"]}");
 		assert_int_equal(store_image_find(m.s, "debian", &image), 0);
 		tb__image__free_unpacked(image, NULL);
 		/* What a board can host it says itself. */
@@ -1126,13 +1228,14 @@ static void test_replaced_board(void **state)
 	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
 	ok(m, RUN("db", "start"));
 	ok(m, PLACE(1, 0, 2));
+	ok(m, SETTLE(1, 1, ",\"homeDisks\":[\"disk0\"]"));
 	ok(m, "{\"tokenAdd\":{\"token\":{\"id\":\"00000000000000aa\",\"role\":\"node\","
 	      "\"secretSha256\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\","
 	      "\"replaces\":2}}}");
 	ok(m, "{\"nodeAdd\":{\"tokenId\":\"00000000000000aa\","
 	      "\"tokenSecretSha256\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\","
 	      "\"node\":{\"id\":9,\"name\":\"b2\",\"address\":\"h:1\"}}}");
-	expect_placement(m, "db", true, HOME(2, 1, 1));
+	expect_placement(m, "db", true, HOME_DISKS(2, 1, 1, "\"disk0\""));
 	host_set(m, 9, 1000);
 	expect(m, PLACE(1, 1, 9), CONFLICT, "node");
 	ok(m, "{\"vmMove\":{\"name\":\"db\",\"force\":true}}");
@@ -1154,12 +1257,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_macs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_admission, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_grow, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shrink, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_hosts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disk_added, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_pin, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_data_disks_unmade, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_made, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_incarnations, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_release, setup, teardown),

@@ -506,6 +506,24 @@ static void story_crash(void)
 	host_console_close(lab.console);
 }
 
+/* A letter that holds its thread up. */
+static sem_t hold_begun, hold_over;
+
+static void hold_open(struct letter *letter)
+{
+	free(letter);
+	sem_post(&hold_begun);
+	sem_wait(&hold_over);
+}
+
+static void hold_open_at(struct mailbox *mailbox)
+{
+	struct letter *letter = mem_zalloc(sizeof(*letter));
+
+	letter->open = hold_open;
+	assert_int_equal(mailbox_answer(mailbox, letter), 0);
+}
+
 /* The lease is not renewed: the process is gone at its end, and comes back with the next one. */
 static void story_lease(void)
 {
@@ -516,6 +534,33 @@ static void story_lease(void)
 		pause_ms(20);
 	assert_int_equal(vm_pid(5), 0);
 	await(5, 1, IS(RUNNING), "");
+}
+
+/* What it is told it takes; while its thread is held up, it does not. */
+static void story_hung(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+	uint64_t told = clock_boottime_ms();
+	uint64_t first, second;
+
+	while (host_waits_ms(lab.host) != 0 && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_int_equal(host_waits_ms(lab.host), 0);
+	sem_init(&hold_begun, 0, 0);
+	sem_init(&hold_over, 0, 0);
+	hold_open_at(&lab.host->mailbox);
+	sem_wait(&hold_begun);
+	lease_give();
+	first = host_waits_ms(lab.host);
+	pause_ms(20);
+	lease_give();
+	second = host_waits_ms(lab.host);
+	sem_post(&hold_over);
+	assert_in_range(first, told, clock_boottime_ms());
+	assert_int_equal(second, first);
+	while (host_waits_ms(lab.host) != 0 && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_int_equal(host_waits_ms(lab.host), 0);
 }
 
 static void story_release(void)
@@ -696,6 +741,7 @@ static void test_story(void **state)
 	story_console();
 	story_crash();
 	story_lease();
+	story_hung();
 	story_release();
 	story_missing();
 	story_silent();

@@ -353,6 +353,9 @@ static void test_needs_known_disks(void **state)
 	news(b, 3, HOSTING_PREPARED, NULL);
 	expect_report(b, "1.3 preparing made a made b");
 	model_one(b, 3, ",\"homeDisks\":[\"a\"]", fewer);
+	expect_actions(b, "prepare 1.3"); /* without it: it may be put in again */
+	model_one(b, 3, ",\"homeDisks\":[\"a\"]", disks);
+	news(b, 3, HOSTING_PREPARED, NULL);
 	expect_actions(b, "start 1.3 @106000");
 	/* One that is added meanwhile is made at the next start. */
 	news(b, 3, HOSTING_FAILED, "crash");

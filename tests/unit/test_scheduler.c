@@ -1,10 +1,11 @@
 /* The scheduler as tables: boards and VMs in, commands and a sentence for each VM out.
  *
  * Boards: "b1:4/1000" has 4 cores and 1000 MiB; then, after commas: away (its lease may last
- * another second), lost (it is over), late (over, but it answers), drained, drained-now, silent (it
- * has not said what it can host), nohost, unreported (its host has not reported), bridge (it has
- * br0). VMs: "web 256" has 256 MiB and one vCPU; then words as in vm_word below. Ids count from 1.
- * A command: "place web.3 b2 (reason)": the VM and the incarnation that it names. */
+ * another second), lost (it is over), hung, hung-away (the same, but it answers: its host is hung),
+ * late (over, but it answers), drained, drained-now, silent (it has not said what it can host),
+ * nohost, unreported (its host has not reported), bridge (it has br0). VMs: "web 256" has 256 MiB
+ * and one vCPU; then words as in vm_word below. Ids count from 1. A command: "place web.3 b2
+ * (reason)": the VM and the incarnation that it names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -51,6 +52,10 @@ static void board_word(struct scheduler_board *b, Tb__Node *node, const char *wo
 	if (strcmp(word, "away") == 0 || strcmp(word, "lost") == 0) {
 		b->reachable = false;
 		b->end_ms = word[0] == 'a' ? NOW + 1000 : NOW;
+	} else if (strcmp(word, "hung") == 0 || strcmp(word, "hung-away") == 0) {
+		b->reachable = false;
+		b->stands = true;
+		b->end_ms = word[4] != '\0' ? NOW + 1000 : NOW;
 	} else if (strcmp(word, "late") == 0) {
 		b->end_ms = NOW;
 	} else if (strcmp(word, "drained") == 0) {
@@ -192,6 +197,8 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 	} else if (strcmp(key, "home") == 0) {
 		p->home = board_id(value);
 		disk_add(vm);
+	} else if (strcmp(key, "begun") == 0) { /* there, in this incarnation; else of before */
+		p->home_incarnation = strtoull(value, NULL, 10);
 	} else if (strcmp(key, "data") == 0) { /* behind home: the disk's id */
 		c->disks[0]->id = mem_strdup(value);
 	} else if (strcmp(key, "known") == 0) { /* to the model, of the data disks */
@@ -202,6 +209,10 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 		p->home = board_id(value);
 	} else if (strcmp(key, "stopped") == 0) {
 		vm->running = false;
+	} else if (strcmp(key, "most") == 0) { /* memory since it was placed */
+		p->most_memory_mib = (uint32_t)strtoul(value, NULL, 10);
+	} else if (strcmp(key, "most-vcpus") == 0) {
+		p->most_vcpus = (uint32_t)strtoul(value, NULL, 10);
 	} else if (strcmp(key, "vcpus") == 0) {
 		c->vcpus = (uint32_t)strtoul(value, NULL, 10);
 	} else if (strcmp(key, "prio") == 0) {
@@ -463,6 +474,10 @@ static void test_place(void **state)
 		 "place web.0 b3 (it is to run)\nweb unplaced: it goes to b3: it is to run\n"},
 		{"its data disks", THREE, "web 256 home=b2",
 		 "place web.0 b2 (it is to run)\nweb unplaced: it goes to b2: it is to run\n"},
+		{"where they are to be made, as anywhere", THREE, "web 256 home=b2 begun=3",
+		 "place web.0 b1 (it is to run)\nweb unplaced: it goes to b1: it is to run\n"},
+		{"where they are made", THREE, "web 256 home=b2 begun=3 data=a known=a",
+		 "place web.0 b2 (it is to run)\nweb unplaced: it goes to b2: it is to run\n"},
 		{"not those that it had", THREE, "web 256 oldhome=b2",
 		 "place web.0 b1 (it is to run)\nweb unplaced: it goes to b1: it is to run\n"},
 		{"a bridge", "b1:4/1000 b2:4/1000,bridge", "web 256 nic=br0",
@@ -504,6 +519,21 @@ static void test_not_placed(void **state)
 		 "a 600 at=b1.1 releasing stopped report=stopping\nb 600",
 		 "a stopping: b1 ends it: it-is-moved\nb unplaced: not placed: 1 board, 1 lacks "
 		 "memory\n"},
+		{"one was made smaller, and its process may still be as large", "b1:4/1000",
+		 "a 100 at=b1.1 report=running most=700\nb 297\nc 296",
+		 "place c.0 b1 (it is to run)\na running: it runs on b1\nb unplaced: not placed: 1 "
+		 "board, 1 lacks memory\nc unplaced: it goes to b1: it is to run\n"},
+		{"or larger by now", "b1:4/1000", "a 900 at=b1.1 report=running most=700\nb 297",
+		 "a running: it runs on b1\nb unplaced: not placed: 1 board, 1 lacks memory\n"},
+		{"its vCPUs too", "b1:1/1000",
+		 "a 10 at=b1.1 report=running most-vcpus=3\nb 10 vcpus=2",
+		 "a running: it runs on b1\nb unplaced: not placed: 1 board, 1 lacks "
+		 "processors\n"},
+		{"it begins anew as small as it is now", "b1:4/300 b2:4/300,lost",
+		 "a 120 at=b1.1 releasing report=released target=b1 most=600 most-vcpus=40\n"
+		 "b 120 at=b2.1 most=600 most-vcpus=40",
+		 "place a.1 b1 (it-is-moved)\nplace b.1 b1 (b2 is lost)\na unplaced: it goes to "
+		 "b1: it-is-moved\nb unplaced: it goes to b1: b2 is lost\nlost: 2\n"},
 		{"data disks, requirement, bridge, apart", THREE,
 		 "a 10 home=b9\nb 10 require=b9\nc 10 nic=br0\nd 10 tier=x at=b1.1 "
 		 "report=running\ne 10 tier=x apart require=b1",
@@ -636,6 +666,16 @@ static void test_leave(void **state)
 		 "(it-is-moved)\nweb unplaced: it goes to b2: b1 is lost\ndb unplaced: it goes to "
 		 "b3: "
 		 "b1 is lost\nx stopped: it is stopped\nlost: 1\n"},
+		{"its host has hung: nothing yet", "b1:4/1000,hung-away b2:4/1000",
+		 "web 256 at=b1.3",
+		 "web unknown: b1 has hung as a host of virtual machines; it may still run there "
+		 "for 1000 ms\ndue: 1000\n"},
+		{"its host has hung for long, and nothing goes there", "b1:4/1000,hung b2:4/300",
+		 "web 256 at=b1.3\ndb 256",
+		 "place web.3 b2 (b1 has hung as a host of virtual machines)\nweb unplaced: it "
+		 "goes "
+		 "to b2: b1 has hung as a host of virtual machines\ndb unplaced: not placed: 2 "
+		 "boards, 1 lacks memory, 1 is away\nlost: 1\n"},
 		{"reachable again before it was moved: it stays", "b1:4/1000,unreported b2:4/1000",
 		 "web 256 at=b1.3", "web unknown: b1 has not said yet how it is\n"},
 		{"lost, and it waits for its board", "b1:4/1000,lost b2:4/1000",
@@ -646,6 +686,9 @@ static void test_leave(void **state)
 		{"lost with its data disks", "b1:4/1000,lost b2:4/1000 b3:4/1000",
 		 "web 256 at=b1.3 home=b1",
 		 "web unplaced: not placed: 3 boards, 2 do not have its data disks, 1 is away\n"},
+		{"lost before they were made", "b1:4/1000,lost b2:4/1000 b3:4/1000",
+		 "web 256 at=b1.3 home=b1 begun=3",
+		 "place web.3 b2 (b1 is lost)\nweb unplaced: it goes to b2: b1 is lost\nlost: 1\n"},
 		{"lost, and there is no room: it is not taken from its board, which may come back",
 		 "b1:4/1000,lost b2:4/100 b3:4/100", "web 256 at=b1.3",
 		 "web unplaced: not placed: 3 boards, 2 lack memory, 1 is away\n"},
@@ -770,6 +813,9 @@ static void test_reports(void **state)
 		 "web 256 at=b1.3 report=failed problem=crash home=b1",
 		 "web failed: it failed on every board that it may be on, and is tried again after "
 		 "5 minutes, or at once by a person's start; on b1 last: crash\ndue: 300000\n"},
+		{"failed before they were made: its card is full", THREE,
+		 "web 256 at=b1.3 report=failed problem=full home=b1 begun=3",
+		 "release web.3 failed hard (full)\nweb failed: it failed on b1: full\n"},
 		{"two that failed do not both go where one fits", "b1:4/2000 b2:4/1000",
 		 "a 600 at=b1.1 report=failed\nb 600 at=b1.1 report=failed",
 		 "release a.1 failed hard ()\na failed: it failed on b1\nb failed: it failed on "
@@ -829,6 +875,12 @@ static void test_images(void **state)
 		 "to run it\nweb unplaced: it goes to b3: it is to run\n"},
 		{"the board that a person has asked for is busy for a moment", THREE,
 		 "a 10 at=b2.1\nb 10 at=b2.1\nweb 100 at=b1.1 releasing report=released target=b2",
+		 "a preparing: b2 is to run it\nb preparing: b2 is to run it\nweb unplaced: it is "
+		 "next: b2 starts others at the moment\n"},
+		{"it failed on the one that fits: the one that starts others is waited for",
+		 "b1:4/1000 b2:4/1000",
+		 "a 10 at=b2.1\nb 10 at=b2.1\nweb 100 at=b1.1 releasing report=released moves=1 "
+		 "avoid=b1",
 		 "a preparing: b2 is to run it\nb preparing: b2 is to run it\nweb unplaced: it is "
 		 "next: b2 starts others at the moment\n"},
 		{"two that wait keep nobody from starting there", "b1:4/1000,lost b2:4/1000",
@@ -1252,6 +1304,7 @@ static void test_admit(void **state)
 		{"its data disks are gone", THREE, "web 10 home=b9", false,
 		 "config.disks: its data disks are on a board that is not in the cluster any more; "
 		 "witnessctl vm move web --force gives it empty ones"},
+		{"they were to be made there", THREE, "web 10 home=b9 begun=3", false, ""},
 		{"its board has become too small", "b1:4/1000 b2:4/100", "web 500 home=b2", false,
 		 "config.memoryMib: it needs 502 MiB (500 and 2 for its process), and the largest "
 		 "board "
@@ -1264,6 +1317,13 @@ static void test_admit(void **state)
 		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
 		 "machines, and "
 		 "the 2 to be kept running need 1054 MiB: b would have no place; stop some, or let "
+		 "go "
+		 "of the room with witnessctl cluster set --keep-room off"},
+		{"n-1: what was only to be made there is", "b1:4/1000 b2:4/1000",
+		 "a 40 home=b1 begun=3\nweb 960", true,
+		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
+		 "machines, and "
+		 "the 2 to be kept running need 1004 MiB: a would have no place; stop some, or let "
 		 "go "
 		 "of the room with witnessctl cluster set --keep-room off"},
 		{"n-1: by memory", THREE, "a 498\nb 498\nc 498\nd 498\nweb 498", true,
@@ -1305,6 +1365,17 @@ static void test_admit(void **state)
 		 "the 2 to be kept running need 1054 MiB: web would have no place; stop some, or "
 		 "let "
 		 "go of the room with witnessctl cluster set --keep-room off"},
+		{"n-1: one that was made smaller keeps its room where it is", "b1:4/1000 b2:4/1000",
+		 "a 100 at=b2.1 most=700\nweb 400", true,
+		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
+		 "machines, and "
+		 "the 2 to be kept running need 1104 MiB: web would have no place; stop some, or "
+		 "let "
+		 "go of the room with witnessctl cluster set --keep-room off"},
+		{"n-1: and needs no more than it is now when that board is lost",
+		 "b1:4/1000 b2:4/400", "a 100 at=b1.1 most=900\nweb 90", true, ""},
+		{"n-1: it may be made smaller", "b1:4/1000 b2:4/1000",
+		 "a 400\nweb 100 at=b2.1 most=900", true, ""},
 		{"n-1: a drained board gives no room", "b1:4/1000 b2:4/1000 b3:4/1000,drained",
 		 "a 500\nweb 500", true,
 		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "

@@ -406,6 +406,24 @@ static void test_too_large(void **state)
 	assert_false(exists(s, "data-disk2.new"));
 }
 
+/* What was made beside one that cannot be goes again, so that another board can have the VM; what
+ * was there stays. */
+static void test_all_or_none(void **state)
+{
+	struct sample *s = *state;
+
+	sample_disk(s, 1, TB__DISK_KIND__DISK_KIND_DATA, 2);
+	sample_disk(s, 2, TB__DISK_KIND__DISK_KIND_DATA, 1 << 30);
+	assert_int_equal(prepare(s, 7), -ENOSPC);
+	assert_false(exists(s, "data-disk1"));
+	s->config.n_disks = 2;
+	assert_int_equal(prepare(s, 7), 0);
+	assert_true(exists(s, "data-disk1"));
+	s->config.n_disks = 3;
+	assert_int_equal(prepare(s, 7), -ENOSPC);
+	assert_true(exists(s, "data-disk1"));
+}
+
 static void test_no_image(void **state)
 {
 	struct sample *s = *state;
@@ -486,6 +504,7 @@ int main(void)
 		CASE(test_home_of_before),
 		CASE(test_incarnation_damaged),
 		CASE(test_too_large),
+		CASE(test_all_or_none),
 		CASE(test_no_image),
 		CASE(test_named_by_id),
 		CASE(test_list_and_delete),
