@@ -633,6 +633,16 @@ static void host_print(const Tb__NodeHost *host)
 	buf_free(&bridges);
 }
 
+/* What a VM takes on its board: it may have been made smaller since it was placed. */
+static void vm_takes(const Tb__Vm *vm, uint64_t *memory_mib, uint64_t *vcpus)
+{
+	const Tb__VmPlacement *p = vm->placement;
+	const Tb__VmConfig *c = vm->config;
+
+	*memory_mib += p->most_memory_mib > c->memory_mib ? p->most_memory_mib : c->memory_mib;
+	*vcpus += p->most_vcpus > c->vcpus ? p->most_vcpus : c->vcpus;
+}
+
 /* What it has of that. */
 static void node_vms_print(const Tb__Node *n, const Tb__VmList *vms)
 {
@@ -648,8 +658,7 @@ static void node_vms_print(const Tb__Node *n, const Tb__VmList *vms)
 		if (vm->placement == NULL || vm->placement->node != n->id)
 			continue;
 		buf_printf(&names, "%s%s", count > 0 ? ", " : "", vm->name);
-		memory_mib += vm->config->memory_mib;
-		vcpus += vm->config->vcpus;
+		vm_takes(vm, &memory_mib, &vcpus);
 		count++;
 	}
 	human_count(memory_mib, memory);

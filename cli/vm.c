@@ -189,13 +189,33 @@ static void restart_print(const Tb__VmConfig *c)
 		field_print("Board lost", "waits for that board to come back");
 }
 
+/* It may have been made smaller since it was placed: its board keeps the room. */
+static void size_print(const Tb__Vm *vm)
+{
+	static const Tb__VmPlacement nowhere = TB__VM_PLACEMENT__INIT;
+	const Tb__VmPlacement *p = vm->placement != NULL ? vm->placement : &nowhere;
+	const Tb__VmConfig *c = vm->config;
+	uint32_t vcpus = p->most_vcpus > c->vcpus ? p->most_vcpus : c->vcpus;
+	char memory[32], most[32];
+
+	memory_text(c->memory_mib, memory);
+	memory_text(p->most_memory_mib > c->memory_mib ? p->most_memory_mib : c->memory_mib, most);
+	if (p->most_memory_mib == 0 && p->most_vcpus == 0)
+		field_print("Size", "%" PRIu32 " vCPU%s, %s", c->vcpus, c->vcpus == 1 ? "" : "s",
+			    memory);
+	else
+		field_print("Size",
+			    "%" PRIu32 " vCPU%s, %s; its board keeps %" PRIu32
+			    " vCPU%s, %s for it until witnessctl vm restart %s",
+			    c->vcpus, c->vcpus == 1 ? "" : "s", memory, vcpus,
+			    vcpus == 1 ? "" : "s", most, vm->name);
+}
+
 static void config_print(const Tb__Vm *vm, const Tb__ImageList *images)
 {
 	const Tb__VmConfig *c = vm->config;
-	char memory[32];
 
-	memory_text(c->memory_mib, memory);
-	field_print("Size", "%" PRIu32 " vCPU%s, %s", c->vcpus, c->vcpus == 1 ? "" : "s", memory);
+	size_print(vm);
 	field_print("Kernel", "%s", image_name(images, c->kernel));
 	if (c->initrd[0] != '\0')
 		field_print("Initrd", "%s", image_name(images, c->initrd));

@@ -588,6 +588,27 @@ static int vm_grow(struct applier *a, const Tb__Vm *old, const Tb__Vm *row)
 	return rv;
 }
 
+/* Its process may have what the configuration said at any time since it was placed: it begins anew
+ * on its board without an entry. */
+static void most_keep(Tb__VmPlacement *p, const Tb__VmConfig *old)
+{
+	if (p->node == 0)
+		return;
+	if (p->most_memory_mib < old->memory_mib)
+		p->most_memory_mib = old->memory_mib;
+	if (p->most_vcpus < old->vcpus)
+		p->most_vcpus = old->vcpus;
+}
+
+/* It is only said where the configuration says less. */
+static void most_settle(Tb__VmPlacement *p, const Tb__VmConfig *now)
+{
+	if (p->most_memory_mib <= now->memory_mib)
+		p->most_memory_mib = 0;
+	if (p->most_vcpus <= now->vcpus)
+		p->most_vcpus = 0;
+}
+
 static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 {
 	int rv;
@@ -597,10 +618,12 @@ static int vm_replace(struct applier *a, const Tb__Vm *old, Tb__Vm *row)
 	row->created_ms = old->created_ms;
 	row->revision = old->revision;
 	row->placement = (Tb__VmPlacement *)message_copy(&old->placement->base);
+	most_keep(row->placement, old->config);
 	rv = vm_settle_config(a, row, old);
 	rv = rv != 0 ? rv : vm_grow(a, old, row);
 	if (rv != 0)
 		return rv;
+	most_settle(row->placement, row->config);
 	if (message_equal(&old->base, &row->base)) {
 		a->result->unchanged = 1;
 		return 0;
@@ -738,6 +761,18 @@ static int apply_vm_delete(struct applier *a, const Tb__VmDelete *op)
 	rv = vm_delete(a, op, vm);
 	tb__vm__free_unpacked(vm, NULL);
 	return rv;
+}
+
+/* It is off the board, or on it anew: its process is another one, if there is any. */
+static void placement_renew(Tb__VmPlacement *p, uint64_t node, int64_t now_ms, const char *reason)
+{
+	p->node = node;
+	p->releasing = false;
+	p->hard = false;
+	p->most_memory_mib = 0;
+	p->most_vcpus = 0;
+	p->since_ms = now_ms;
+	text_set(&p->reason, mem_strdup(reason));
 }
 
 /* Its board is to end it. Once it is asked for force, there is no way back to asking the guest. */
@@ -977,11 +1012,7 @@ static int vm_nowhere(struct applier *a, Tb__Vm *vm, const char *reason)
 		free(board);
 		return 0;
 	}
-	p->node = 0;
-	p->releasing = false;
-	p->hard = false;
-	p->since_ms = a->command->time_ms;
-	text_set(&p->reason, mem_strdup(reason));
+	placement_renew(p, 0, a->command->time_ms, reason);
 	a->result->changed = 1;
 	rv = vm_put_row(a, vm);
 	if (rv == 0)
@@ -1019,16 +1050,12 @@ static int vm_place(struct applier *a, const Tb__VmPlace *op, Tb__Vm *vm, const 
 	int rv;
 
 	p->incarnation++;
-	p->node = node->id;
-	p->releasing = false;
-	p->hard = false;
+	placement_renew(p, node->id, a->command->time_ms, op->reason);
 	p->target = 0;
 	if (!room_pins(vm))
 		home_leave(p);
 	else if (p->home != node->id)
 		home_begin(p);
-	p->since_ms = a->command->time_ms;
-	text_set(&p->reason, mem_strdup(op->reason));
 	a->result->changed = 1;
 	a->result->node_id = node->id;
 	rv = vm_put_row(a, vm);
@@ -1310,16 +1337,12 @@ int vm_restore(struct applier *a, uint64_t old_node, uint64_t node)
 		Tb__VmPlacement *p = rows->vms[i]->placement;
 
 		p->incarnation += INCARNATION_GAP;
-		p->node = 0;
-		p->releasing = false;
-		p->hard = false;
+		placement_renew(p, 0, a->command->time_ms, "a new history of the cluster begins");
 		p->target = 0;
 		p->moves = 0;
 		p->avoid = 0;
 		p->home = p->home == old_node && old_node != 0 ? node : p->home;
 		home_believe(rows->vms[i]);
-		p->since_ms = a->command->time_ms;
-		text_set(&p->reason, mem_strdup("a new history of the cluster begins"));
 		rv = vm_put_row(a, rows->vms[i]);
 	}
 	rows_free(rows);

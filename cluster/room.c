@@ -29,9 +29,33 @@ size_t room_find(const struct room *r, uint64_t node)
 	return i;
 }
 
+/* What a VM takes. */
+struct room_size {
+	uint32_t memory_mib;
+	uint32_t vcpus;
+};
+
+static struct room_size size_begins(const Tb__Vm *vm)
+{
+	return (struct room_size){vm->config->memory_mib + SCHEDULER_OVERHEAD_MIB,
+				  vm->config->vcpus};
+}
+
+static struct room_size size_there(const Tb__Vm *vm)
+{
+	struct room_size size = size_begins(vm);
+	const Tb__VmPlacement *p = vm->placement;
+
+	if (size.memory_mib < p->most_memory_mib + SCHEDULER_OVERHEAD_MIB)
+		size.memory_mib = p->most_memory_mib + SCHEDULER_OVERHEAD_MIB;
+	if (size.vcpus < p->most_vcpus)
+		size.vcpus = p->most_vcpus;
+	return size;
+}
+
 uint32_t room_memory_mib(const Tb__Vm *vm)
 {
-	return vm->config->memory_mib + SCHEDULER_OVERHEAD_MIB;
+	return size_begins(vm).memory_mib;
 }
 
 bool room_pins(const Tb__Vm *vm)
@@ -59,15 +83,25 @@ bool room_has_data(const Tb__Vm *vm, const char *id)
 	return false;
 }
 
-void room_take(struct room *r, size_t board, const Tb__Vm *vm)
+static void size_take(struct room *r, size_t board, const Tb__Vm *vm, struct room_size size)
 {
 	struct room_board *b = &r->boards[board];
 
-	b->memory_mib += room_memory_mib(vm);
-	b->vcpus += vm->config->vcpus;
+	b->memory_mib += size.memory_mib;
+	b->vcpus += size.vcpus;
 	b->vms++;
 	if (r->held_count < sizeof(r->held) / sizeof(r->held[0]))
 		r->held[r->held_count++] = (struct room_held){vm, board};
+}
+
+void room_take(struct room *r, size_t board, const Tb__Vm *vm)
+{
+	size_take(r, board, vm, size_begins(vm));
+}
+
+void room_hold(struct room *r, size_t board, const Tb__Vm *vm)
+{
+	size_take(r, board, vm, size_there(vm));
 }
 
 static bool bridges_there(const Tb__NodeHost *host, const Tb__VmConfig *c)
@@ -102,7 +136,8 @@ static bool apart_there(const struct room *r, size_t board, const Tb__Vm *vm)
 	return false;
 }
 
-enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
+static enum room_lack size_lacks(const struct room *r, size_t board, const Tb__Vm *vm,
+				 struct room_size size)
 {
 	const struct room_board *b = &r->boards[board];
 	const Tb__NodeHost *host = b->node->host;
@@ -125,13 +160,18 @@ enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
 		return ROOM_BRIDGE;
 	if (apart_there(r, board, vm))
 		return ROOM_APART;
-	if ((uint64_t)b->memory_mib + room_memory_mib(vm) > host->memory_mib)
+	if ((uint64_t)b->memory_mib + size.memory_mib > host->memory_mib)
 		return ROOM_MEMORY;
-	if ((uint64_t)b->vcpus + c->vcpus > (uint64_t)host->vcpus * r->share)
+	if ((uint64_t)b->vcpus + size.vcpus > (uint64_t)host->vcpus * r->share)
 		return ROOM_VCPUS;
 	if (r->starts != 0 && b->starting >= r->starts)
 		return ROOM_BUSY;
 	return ROOM_FITS;
+}
+
+enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm)
+{
+	return size_lacks(r, board, vm, size_begins(vm));
 }
 
 static const struct {
@@ -364,11 +404,13 @@ static int packing_order(const void *one, const void *two)
 	const Tb__Vm *b = *(const Tb__Vm *const *)two;
 	bool a_bound = a->config->n_require > 0 || room_home(a) != 0;
 	bool b_bound = b->config->n_require > 0 || room_home(b) != 0;
+	uint32_t a_mib = size_there(a).memory_mib;
+	uint32_t b_mib = size_there(b).memory_mib;
 
 	if (a_bound != b_bound)
 		return a_bound ? -1 : 1;
-	if (a->config->memory_mib != b->config->memory_mib)
-		return a->config->memory_mib > b->config->memory_mib ? -1 : 1;
+	if (a_mib != b_mib)
+		return a_mib > b_mib ? -1 : 1;
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
@@ -382,7 +424,16 @@ struct packing {
 	const Tb__Vm **vms;
 	size_t count;
 	const struct scheduler_room *rows;
+	const Tb__Vm *asked; /* counts as it is to be */
 };
+
+/* What it needs when a board is lost: those of that board begin anew. */
+static struct room_size packing_size(const struct packing *p, const Tb__Vm *vm,
+				     const Tb__Node *without)
+{
+	return vm == p->asked || vm->placement->node == without->id ? size_begins(vm)
+								    : size_there(vm);
+}
 
 /* The VM that has no place without the board, or NULL. */
 static const Tb__Vm *packing_fails(const struct packing *p, const Tb__Node *without)
@@ -394,16 +445,18 @@ static const Tb__Vm *packing_fails(const struct packing *p, const Tb__Node *with
 	for (size_t i = 0; i < r->board_count; i++)
 		r->boards[i].away = r->boards[i].node == without;
 	for (size_t v = 0; v < p->count && left == NULL; v++) {
+		const Tb__Vm *vm = p->vms[v];
+		struct room_size size = packing_size(p, vm, without);
 		size_t i = 0;
 
-		if (lost_with(p->vms[v], without->id))
+		if (lost_with(vm, without->id))
 			continue;
-		while (i < r->board_count && room_lacks(r, i, p->vms[v]) != ROOM_FITS)
+		while (i < r->board_count && size_lacks(r, i, vm, size) != ROOM_FITS)
 			i++;
 		if (i < r->board_count)
-			room_take(r, i, p->vms[v]);
+			size_take(r, i, vm, size);
 		else
-			left = p->vms[v];
+			left = vm;
 	}
 	free(r);
 	return left;
@@ -426,7 +479,7 @@ static int keep_room_refuse(const struct admission *a, const struct packing *p,
 	for (size_t i = 0; i < p->count; i++) {
 		if (lost_with(p->vms[i], without->id))
 			continue;
-		need += room_memory_mib(p->vms[i]);
+		need += packing_size(p, p->vms[i], without).memory_mib;
 		count++;
 	}
 	return admit_refuse(a, "config.memoryMib",
@@ -439,7 +492,7 @@ static int keep_room_refuse(const struct admission *a, const struct packing *p,
 
 static int admit_keep_room(const struct admission *a)
 {
-	struct packing p = {.rows = a->rows, .count = a->rows->vm_count + 1};
+	struct packing p = {.rows = a->rows, .count = a->rows->vm_count + 1, .asked = a->vm};
 	int rv = 0;
 
 	p.vms = mem_array(p.count, sizeof(*p.vms));
@@ -485,7 +538,7 @@ static void room_of(struct room *r, const struct scheduler_room *rows, const Tb_
 	room_init(r, &node, 1);
 	for (size_t i = 0; i < rows->vm_count; i++)
 		if (rows->vms[i]->placement->node == node->id)
-			room_take(r, 0, rows->vms[i]);
+			room_hold(r, 0, rows->vms[i]);
 }
 
 int scheduler_holds(const struct scheduler_room *rows, const Tb__Node *node, const Tb__Vm *vm,

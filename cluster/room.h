@@ -56,12 +56,15 @@ struct room {
 void room_init(struct room *r, const Tb__Node *const *nodes, size_t count);
 /* The board's place in the room; board_count: it is not there. */
 size_t room_find(const struct room *r, uint64_t node);
+/* It goes there, and takes what its configuration says. */
 void room_take(struct room *r, size_t board, const Tb__Vm *vm);
+/* It is there, and has what its process may have: it was made smaller since, or was not. */
+void room_hold(struct room *r, size_t board, const Tb__Vm *vm);
 enum room_lack room_lacks(const struct room *r, size_t board, const Tb__Vm *vm);
 /* What the board lacks for the VM (not ROOM_FITS), in a sentence with the arithmetic. */
 void room_explain(const struct room *r, size_t board, const Tb__Vm *vm, enum room_lack lack,
 		  char *ret_message, size_t message_size);
-/* Memory of a VM and of its process. */
+/* Memory of a VM, as its configuration says, and of its process. */
 uint32_t room_memory_mib(const Tb__Vm *vm);
 /* It has a disk that stays on its board. */
 bool room_pins(const Tb__Vm *vm);

@@ -333,7 +333,7 @@ static void settle(struct decider *d, struct item *it)
 	else
 		settle_there(d, it);
 	if (it->leave == LEAVE_NOT && it->board < d->view->board_count) {
-		room_take(&d->room, it->board, it->vm);
+		room_hold(&d->room, it->board, it->vm);
 		/* One that waits keeps its board from nothing. */
 		d->room.boards[it->board].starting += it->beginning && !it->waits;
 	}

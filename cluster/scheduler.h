@@ -14,7 +14,8 @@
  * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
- * SCHEDULER_OVERHEAD_MIB. Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
+ * SCHEDULER_OVERHEAD_MIB. One that is made smaller keeps its room until it is placed anew.
+ * Processors may be shared by SCHEDULER_SHARE vCPUs for each core. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

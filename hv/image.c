@@ -44,11 +44,6 @@ struct source {
 	const struct image_turn *turn;
 };
 
-static bool turn_take(const struct image_turn *turn)
-{
-	return turn->take == NULL || turn->take(turn->arg);
-}
-
 /* Reads exactly `len` bytes unless the file ends. */
 static ssize_t read_at(const struct source *file, void *to, size_t len, uint64_t offset)
 {
@@ -59,7 +54,7 @@ static ssize_t read_at(const struct source *file, void *to, size_t len, uint64_t
 		ssize_t got;
 
 		/* The small reads of a packed file have one turn together. */
-		if (piece == IMAGE_PIECE && !turn_take(file->turn)) {
+		if (piece == IMAGE_PIECE && !image_turn_take(file->turn)) {
 			return -ECANCELED;
 		}
 		piece = piece < len - done ? piece : len - done;

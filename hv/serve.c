@@ -414,8 +414,8 @@ static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *
 	return done;
 }
 
-/* A kernel and an initrd may take longer to read than the lease is long: its renewals are heard
- * between the pieces. False: the VM is to end. */
+/* A kernel and an initrd, or a snapshot's memory, may take longer to read than the lease is long:
+ * its renewals are heard between the pieces. False: the VM is to end. */
 static bool loading_turn(void *arg)
 {
 	struct server *s = arg;
@@ -695,14 +695,11 @@ static int seal(struct server *s, struct fault *fault)
 static int load_guest(struct server *s, struct fault *fault)
 {
 	const struct resources *r = s->config->resources;
+	int rv = s->spec->restore == NULL ? machine_load_kernel(s->machine, fault)
+					  : snapshot_load(s->machine, resource_find(r, "state"),
+							  resource_find(r, "memory"), fault);
 
-	if (s->spec->restore == NULL) {
-		int rv = machine_load_kernel(s->machine, fault);
-
-		return rv == -ECANCELED ? fault_set(fault, rv, "%s", s->machine->end_text) : rv;
-	}
-	return snapshot_load(s->machine, resource_find(r, "state"), resource_find(r, "memory"),
-			     fault);
+	return rv == -ECANCELED ? fault_set(fault, rv, "%s", s->machine->end_text) : rv;
 }
 
 static int start(struct server *s, struct fault *fault)

@@ -188,14 +188,12 @@ static Tb__Command *facts_command(const struct host *h)
 {
 	Tb__Command *command = mem_alloc(sizeof(*command));
 	Tb__NodeHostSet *set = mem_alloc(sizeof(*set));
-	int64_t floor_ms = atomic_load(&core_view(h->core)->clock_floor_ms);
-	int64_t now_ms = clock_realtime_ms();
 
 	tb__command__init(command);
 	command->id.len = 16;
 	command->id.data = mem_alloc(16);
 	rng_fill(command->id.data, 16);
-	command->time_ms = now_ms > floor_ms && now_ms < CORE_CLOCK_LAST_MS ? now_ms : floor_ms;
+	command->time_ms = core_view_now_ms(core_view(h->core));
 	command->actor = mem_strdup("host");
 	command->op_case = TB__COMMAND__OP_NODE_HOST_SET;
 	command->node_host_set = set;

@@ -324,6 +324,11 @@ static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const
 	front_join_dial(((struct daemon *)arg)->front, dial_id, address, pin, request);
 }
 
+static void on_reach_dial(void *arg, uint64_t dial_id, const char *address)
+{
+	front_reach_dial(((struct daemon *)arg)->front, dial_id, address);
+}
+
 static void on_link_dial(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			 uint64_t expect_node)
 {
@@ -378,6 +383,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
+		.reach_dial = on_reach_dial,
 		.host_lease = on_host_lease,
 		.host_waits = on_host_waits,
 		.host_report = on_host_report,

@@ -594,6 +594,55 @@ static void test_grow(void **state)
 	ok(m, SET("web", ",\"memoryMib\":600"));
 }
 
+#define MOST(most) "{\"node\":\"1\",\"incarnation\":\"1\"" most "}"
+
+/* One that is on a board and shrinks keeps its room there, and that of all that it was set to
+ * meanwhile, until it is placed anew. */
+static void test_shrink(void **state)
+{
+	static const struct {
+		const char *json;
+		const char *placement;
+	} cases[] = {
+		{SET("web", ",\"memoryMib\":500,\"vcpus\":4"), MOST("")},
+		{SET("web", ",\"memoryMib\":100,\"vcpus\":4"), MOST(",\"mostMemoryMib\":500")},
+		{SET("web", ",\"memoryMib\":100,\"vcpus\":4"), MOST(",\"mostMemoryMib\":500")},
+		{SET("web", ",\"memoryMib\":200,\"vcpus\":1"),
+		 MOST(",\"mostMemoryMib\":500,\"mostVcpus\":4")},
+		{SET("web", ",\"memoryMib\":600,\"vcpus\":2"), MOST(",\"mostVcpus\":4")},
+		{SET("web", ",\"memoryMib\":600,\"vcpus\":5"), MOST("")},
+		{SET("web", ""), MOST(",\"mostMemoryMib\":600,\"mostVcpus\":5")},
+	};
+	struct model *m = *state;
+
+	ok(m, PUT("web", ",\"memoryMib\":900,\"vcpus\":8"));
+	ok(m, SET("web", ",\"memoryMib\":500,\"vcpus\":4")); /* it is nowhere */
+	expect_placement(m, "web", false, "{}");
+	ok(m, RUN("web", "start"));
+	ok(m, PLACE(1, 0, 1));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		ok(m, cases[i].json);
+		expect_placement(m, "web", true, cases[i].placement);
+	}
+	ok(m, PUT("db", ",\"memoryMib\":397"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(2, 0, 2));
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}", CONFLICT, "node");
+	assert_string_equal(last_message,
+			    "b1 cannot take VM db: b1 has 1000 MiB for virtual machines, 602 of "
+			    "them are taken by 1, and it needs 399");
+	/* Until it has left, and no longer. */
+	ok(m, RUN("web", "restart"));
+	expect(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}", CONFLICT, "node");
+	ok(m, PLACE(1, 1, 1));
+	expect_placement(m, "web", true, "{\"node\":\"1\",\"incarnation\":\"2\"}");
+	ok(m, "{\"vmMove\":{\"name\":\"db\",\"node\":1}}");
+	ok(m, SET("web", ",\"memoryMib\":64"));
+	ok(m, RUN("web", "stop"));
+	ok(m, PLACE(1, 2, 0));
+	expect_placement(m, "web", false, "{\"incarnation\":\"2\"}");
+}
+
 static void test_no_hosts(void **state)
 {
 	struct model *m = *state;
@@ -1124,6 +1173,7 @@ static void test_restore(void **state)
 	ok(old, PLACE(3, 0, 2));
 	ok(old, SETTLE(2, 1, ",\"homeDisks\":[\"disk0\"]"));
 	ok(old, RUN("web", "restart"));
+	ok(old, SET("web", ",\"memoryMib\":64"));
 	for (int recovery = 0; recovery < 2; recovery++) {
 		struct model m;
 
@@ -1207,6 +1257,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_macs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_admission, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_grow, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shrink, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_hosts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),

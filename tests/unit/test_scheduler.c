@@ -209,6 +209,10 @@ static void vm_word(struct scene *s, size_t i, const char *key, const char *valu
 		p->home = board_id(value);
 	} else if (strcmp(key, "stopped") == 0) {
 		vm->running = false;
+	} else if (strcmp(key, "most") == 0) { /* memory since it was placed */
+		p->most_memory_mib = (uint32_t)strtoul(value, NULL, 10);
+	} else if (strcmp(key, "most-vcpus") == 0) {
+		p->most_vcpus = (uint32_t)strtoul(value, NULL, 10);
 	} else if (strcmp(key, "vcpus") == 0) {
 		c->vcpus = (uint32_t)strtoul(value, NULL, 10);
 	} else if (strcmp(key, "prio") == 0) {
@@ -515,6 +519,21 @@ static void test_not_placed(void **state)
 		 "a 600 at=b1.1 releasing stopped report=stopping\nb 600",
 		 "a stopping: b1 ends it: it-is-moved\nb unplaced: not placed: 1 board, 1 lacks "
 		 "memory\n"},
+		{"one was made smaller, and its process may still be as large", "b1:4/1000",
+		 "a 100 at=b1.1 report=running most=700\nb 297\nc 296",
+		 "place c.0 b1 (it is to run)\na running: it runs on b1\nb unplaced: not placed: 1 "
+		 "board, 1 lacks memory\nc unplaced: it goes to b1: it is to run\n"},
+		{"or larger by now", "b1:4/1000", "a 900 at=b1.1 report=running most=700\nb 297",
+		 "a running: it runs on b1\nb unplaced: not placed: 1 board, 1 lacks memory\n"},
+		{"its vCPUs too", "b1:1/1000",
+		 "a 10 at=b1.1 report=running most-vcpus=3\nb 10 vcpus=2",
+		 "a running: it runs on b1\nb unplaced: not placed: 1 board, 1 lacks "
+		 "processors\n"},
+		{"it begins anew as small as it is now", "b1:4/300 b2:4/300,lost",
+		 "a 120 at=b1.1 releasing report=released target=b1 most=600 most-vcpus=40\n"
+		 "b 120 at=b2.1 most=600 most-vcpus=40",
+		 "place a.1 b1 (it-is-moved)\nplace b.1 b1 (b2 is lost)\na unplaced: it goes to "
+		 "b1: it-is-moved\nb unplaced: it goes to b1: b2 is lost\nlost: 2\n"},
 		{"data disks, requirement, bridge, apart", THREE,
 		 "a 10 home=b9\nb 10 require=b9\nc 10 nic=br0\nd 10 tier=x at=b1.1 "
 		 "report=running\ne 10 tier=x apart require=b1",
@@ -1346,6 +1365,17 @@ static void test_admit(void **state)
 		 "the 2 to be kept running need 1054 MiB: web would have no place; stop some, or "
 		 "let "
 		 "go of the room with witnessctl cluster set --keep-room off"},
+		{"n-1: one that was made smaller keeps its room where it is", "b1:4/1000 b2:4/1000",
+		 "a 100 at=b2.1 most=700\nweb 400", true,
+		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
+		 "machines, and "
+		 "the 2 to be kept running need 1104 MiB: web would have no place; stop some, or "
+		 "let "
+		 "go of the room with witnessctl cluster set --keep-room off"},
+		{"n-1: and needs no more than it is now when that board is lost",
+		 "b1:4/1000 b2:4/400", "a 100 at=b1.1 most=900\nweb 90", true, ""},
+		{"n-1: it may be made smaller", "b1:4/1000 b2:4/1000",
+		 "a 400\nweb 100 at=b2.1 most=900", true, ""},
 		{"n-1: a drained board gives no room", "b1:4/1000 b2:4/1000 b3:4/1000,drained",
 		 "a 500\nweb 500", true,
 		 "config.memoryMib: without b1 the other boards have 1000 MiB for virtual "
