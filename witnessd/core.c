@@ -749,7 +749,9 @@ static int core_open(struct core *c)
 	int rv;
 
 	core_clock_warn();
-
+	/* A directory on tmpfs may outlive the daemon: what a model of before says, also of a
+	 * cluster that this board has left, is nothing. */
+	store_remove(c->model_path);
 	rv = identity_load(c->data_dir, &c->identity, &message);
 	if (rv == -ENOENT) {
 		core_set_state(
