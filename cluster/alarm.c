@@ -206,8 +206,8 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 	if (b->skew_ms > ALARM_SKEW_MS || b->skew_ms < -ALARM_SKEW_MS)
 		alarm_found(set, "clock", b->name,
 			    "the clock of board %s is %" PRId64
-			    " s %s that of the leader: certificates may be refused; is its time "
-			    "service running?",
+			    " s %s the time of the cluster: certificates may be refused; is its "
+			    "time service running?",
 			    b->name, (b->skew_ms < 0 ? -b->skew_ms : b->skew_ms) / 1000,
 			    b->skew_ms < 0 ? "behind" : "ahead of");
 	if ((uint64_t)b->rtt_ms * ALARM_LATE_PART >= LEASE_LENGTH_MS)
@@ -226,6 +226,12 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 			    " %% of its life: replace it (witnessctl node drain %s, then node "
 			    "replace)",
 			    b->name, b->wear_percent, b->name);
+	if (b->host_stands)
+		alarm_found(set, "host-stands", b->name,
+			    "the thread of board %s that runs virtual machines hangs: it has none; "
+			    "look for a card or device that hangs in its kernel's log, and restart "
+			    "witnessd there, or the board",
+			    b->name);
 	if (b->facts != NULL)
 		board_strain(set, b->name, b->facts);
 }

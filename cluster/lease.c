@@ -30,6 +30,12 @@ bool lease_valid(const struct lease *l, uint64_t now_ms)
 	return now_ms < l->until_ms;
 }
 
+bool lease_stands(uint64_t told_ms, uint64_t asked_ms, uint64_t now_ms)
+{
+	return told_ms != 0 && now_ms - told_ms >= LEASE_LENGTH_MS &&
+	       now_ms - asked_ms < LEASE_LENGTH_MS;
+}
+
 static struct lease_member *lease_table_find(struct lease_table *t, uint64_t node)
 {
 	for (unsigned i = 0; i < LIMIT_NODES; i++) {
@@ -68,6 +74,7 @@ void lease_table_members(struct lease_table *t, const uint64_t *nodes, const boo
 		} else {
 			t->members[i].node = nodes[i];
 			t->members[i].end_ms = lease_table_end(&old, nodes[i]);
+			t->members[i].vms_end_ms = t->members[i].end_ms;
 		}
 		t->members[i].voter = voters[i];
 	}
@@ -101,6 +108,14 @@ uint64_t lease_table_renew(struct lease_table *t, uint64_t node, uint64_t term,
 	if (now_ms + lease_stretched(length) > m->end_ms)
 		m->end_ms = now_ms + lease_stretched(length);
 	return length;
+}
+
+void lease_table_renew_vms(struct lease_table *t, uint64_t node)
+{
+	struct lease_member *m = lease_table_find(t, node);
+
+	if (m != NULL)
+		m->vms_end_ms = m->end_ms;
 }
 
 uint64_t lease_table_self_until(const struct lease_table *t, uint64_t now_ms)
@@ -138,15 +153,30 @@ uint64_t lease_table_self_until(const struct lease_table *t, uint64_t now_ms)
 	return contacts[needed - 1] + LEASE_LENGTH_MS;
 }
 
+/* NULL: it is not in the table. */
+static const struct lease_member *lease_table_member(const struct lease_table *t, uint64_t node)
+{
+	for (unsigned i = 0; node != 0 && i < LIMIT_NODES; i++)
+		if (t->members[i].node == node)
+			return &t->members[i];
+	return NULL;
+}
+
+static uint64_t later(uint64_t one_ms, uint64_t two_ms)
+{
+	return one_ms > two_ms ? one_ms : two_ms;
+}
+
 uint64_t lease_table_end(const struct lease_table *t, uint64_t node)
 {
-	uint64_t end = lease_table_unknown_end(t);
+	const struct lease_member *m = lease_table_member(t, node);
 
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
-		const struct lease_member *m = &t->members[i];
+	return later(m != NULL ? m->end_ms : t->gone_end_ms, lease_table_unknown_end(t));
+}
 
-		if (node != 0 && m->node == node)
-			return m->end_ms > end ? m->end_ms : end;
-	}
-	return t->gone_end_ms > end ? t->gone_end_ms : end;
+uint64_t lease_table_vms_end(const struct lease_table *t, uint64_t node)
+{
+	const struct lease_member *m = lease_table_member(t, node);
+
+	return later(m != NULL ? m->vms_end_ms : t->gone_end_ms, lease_table_unknown_end(t));
 }

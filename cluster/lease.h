@@ -31,6 +31,12 @@ void lease_granted(struct lease *l, uint64_t known_term, uint64_t term, uint64_t
 		   uint64_t leader_ms, uint64_t length_ms);
 bool lease_valid(const struct lease *l, uint64_t now_ms);
 
+/* --- of a thread that the lease is passed on to --- */
+/* Does a thread stand still that has not taken what it was told at `told_ms` (0: it has taken all)?
+ * It may keep that waiting for a lease. `asked_ms`: when this was asked the last time; after a gap
+ * that long both were frozen, and nothing is known of the thread yet. All on one clock. */
+bool lease_stands(uint64_t told_ms, uint64_t asked_ms, uint64_t now_ms);
+
 /* --- the leader's table --- */
 struct lease_member {
 	uint64_t node; /* 0: free slot */
@@ -38,6 +44,7 @@ struct lease_member {
 	uint64_t contact_ms; /* leader's clock: newest leader_ms that it echoed in this term, 0 none
 			      */
 	uint64_t end_ms; /* leader's clock: latest time at which it may believe in its lease */
+	uint64_t vms_end_ms; /* the same for its VMs: not every grant is for them */
 	uint64_t renewed_ms; /* leader's clock at the last renewal */
 };
 
@@ -58,9 +65,13 @@ void lease_table_members(struct lease_table *t, const uint64_t *nodes, const boo
  * or the leader itself has no lease). */
 uint64_t lease_table_renew(struct lease_table *t, uint64_t node, uint64_t term,
 			   uint64_t leader_ms_echo, uint64_t now_ms);
+/* What lease_table_renew has just granted to `node` is for its VMs, too. */
+void lease_table_renew_vms(struct lease_table *t, uint64_t node);
 /* Until when the leader itself may act; alone as only voter: always now + length. */
 uint64_t lease_table_self_until(const struct lease_table *t, uint64_t now_ms);
 /* The latest time at which `node` may still act, margins included (clock rate 1 %). A node that
  * is not in the table: elected_ms + length + margin, or the end of whoever was removed, if later.
  */
 uint64_t lease_table_end(const struct lease_table *t, uint64_t node);
+/* The same for its VMs: at most lease_table_end. */
+uint64_t lease_table_vms_end(const struct lease_table *t, uint64_t node);

@@ -217,8 +217,9 @@ static void settle_away(struct decider *d, struct item *it)
 	if (!is_lost(d, b)) {
 		due(d, b->end_ms);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
-			"%s does not answer; it may still run there for %" PRIu64 " ms",
-			b->node->name, b->end_ms - d->now_ms);
+			"%s %s; it may still run there for %" PRIu64 " ms", b->node->name,
+			b->stands ? "has hung as a host of virtual machines" : "does not answer",
+			b->end_ms - d->now_ms);
 		return;
 	}
 	if (!vm->placement->releasing && vm->running &&
@@ -478,10 +479,12 @@ static void reason_describe(const struct decider *d, const struct item *it,
 			    const struct choice *choice, struct buf *out)
 {
 	const Tb__VmPlacement *p = it->vm->placement;
+	bool known = it->board < d->view->board_count;
 
-	if (it->leave == LEAVE_LOST)
-		buf_printf(out, "%s is lost",
-			   it->board < d->view->board_count ? board_name(d, it) : "its old board");
+	if (it->leave == LEAVE_LOST && known && d->view->boards[it->board].stands)
+		buf_printf(out, "%s has hung as a host of virtual machines", board_name(d, it));
+	else if (it->leave == LEAVE_LOST)
+		buf_printf(out, "%s is lost", known ? board_name(d, it) : "its old board");
 	else if (it->leave == LEAVE_RELEASED && p->reason[0] != '\0')
 		buf_puts(out, p->reason);
 	else

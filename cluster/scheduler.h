@@ -40,7 +40,8 @@ enum {
 /* A board of the model, as the leader sees it. */
 struct scheduler_board {
 	const Tb__Node *node; /* borrowed; node->host NULL: it has not said yet */
-	bool reachable; /* its lease is being renewed, its link is up */
+	bool reachable; /* the lease of its VMs is being renewed, its link is up */
+	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	bool reported; /* its host has reported on this link */
 	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
 };

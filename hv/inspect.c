@@ -162,6 +162,10 @@ void inspect_text(const Tb__VmSnapshot *s, bool all, struct buf *out)
 		buf_printf(out, "device %zu %s: %s, features 0x%llx, status %u\n", i, d->name,
 			   (d->status & 4) != 0 ? "in use" : "without a driver",
 			   (unsigned long long)d->acked, d->status);
+		if (d->disk != NULL) {
+			buf_printf(out, "device %zu %s: last written at %lld.%09u\n", i, d->name,
+				   (long long)d->disk->seconds, d->disk->nanoseconds);
+		}
 	}
 	if (all) {
 		put_all(s, out);

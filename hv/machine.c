@@ -410,6 +410,8 @@ static void event_ready(struct watch *watch, uint32_t events)
 	event = vcpus_take_event(&m->vcpus, &text);
 	switch (event) {
 	case VCPU_EVENT_NONE:
+		/* A reset that came just before has taken it, and the guest is to run. */
+		vcpus_release(&m->vcpus);
 		break;
 	case VCPU_EVENT_POWEROFF:
 		machine_stop(m, MACHINE_END_POWEROFF, text);
@@ -572,10 +574,8 @@ static void guest_restored(struct machine *m)
 			      &ignored) == 0) {
 		(void)vcpus_clock_set(&m->vcpus, &m->clock, count, &ignored);
 	}
-	if (m->new_generation) {
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
-		(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
-	}
+	(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, true);
+	(void)kvm_irq_line(m->vm, LAYOUT_SPI_VMGENID, false);
 }
 
 /* After a restore: interrupts that were under way are no state that anybody saved, so drivers are
@@ -631,7 +631,7 @@ static void devices_resume(void *arg)
 	if (m->restored) {
 		devices_restored(m);
 	}
-	m->restored = m->new_generation = false;
+	m->restored = false;
 }
 
 void machine_start(struct machine *m)

@@ -70,7 +70,7 @@ struct machine {
 	uint64_t started_ms; /* boot time at which the guest began */
 	uint64_t resets;
 	/* The guest's past is played again and it was not told yet: the next resume does. */
-	bool restored, new_generation, advance_clock;
+	bool restored, advance_clock;
 	void (*rested)(void *arg); /* while PAUSING: who is told of the end of it */
 	void *rested_arg;
 	struct guest_clock clock; /* while `restored`: from where its counter goes on */
@@ -102,7 +102,8 @@ struct machine {
 	struct balloon *balloon;
 	struct vsock *vsock;
 
-	struct image_turn turn; /* who has one while a kernel is read; may be set after create */
+	/* Who has one while a kernel or a snapshot's memory is read; may be set after create. */
+	struct image_turn turn;
 	struct machine_console output;
 	bool uart_spoke; /* the guest's last output came through the UART */
 	struct watch event_watch; /* vcpus.event_fd */

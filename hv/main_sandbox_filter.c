@@ -73,6 +73,7 @@ static const struct call calls[] = {
 	{"pread64", "kernel, initrd, snapshot; statistics"},
 	{"pwrite64", "snapshot"},
 	{"ftruncate", "snapshot"},
+	{"fsync", "snapshot: what the guest wrote to its disks is there for it"},
 	{"lseek", "snapshot: holes"},
 	{"fstat", "sizes"},
 	{"newfstatat", "the same as the C library calls it", {{3, WORD, AT_EMPTY_PATH}}},

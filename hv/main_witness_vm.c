@@ -68,7 +68,7 @@ static const char run_help[] =
 	"                taken as they are. Also written --set FIELD=VALUE.\n"
 	"  --restore DIRECTORY\n"
 	"                Go on from the snapshot there (see `save`) instead of booting\n"
-	"                the kernel.\n"
+	"                the kernel. Its writable disks must be as they were then.\n"
 	"  --check       Check the spec, print it with all defaults, and end.\n"
 	"\n"
 	"On a terminal:\n"
@@ -145,10 +145,15 @@ struct invocation {
 };
 
 static const struct option options[] = {
-	{"help", no_argument, NULL, 'h'},	{"output", required_argument, NULL, 'o'},
-	{"set", required_argument, NULL, 's'},	{"check", no_argument, NULL, 'c'},
-	{"root", required_argument, NULL, 'r'}, {"stay-paused", no_argument, NULL, 'p'},
-	{"all", no_argument, NULL, 'a'},	{NULL, 0, NULL, 0},
+	{"help", no_argument, NULL, 'h'},
+	{"output", required_argument, NULL, 'o'},
+	{"set", required_argument, NULL, 's'},
+	{"check", no_argument, NULL, 'c'},
+	{"root", required_argument, NULL, 'r'},
+	{"stay-paused", no_argument, NULL, 'p'},
+	{"all", no_argument, NULL, 'a'},
+	{"restore", required_argument, NULL, 'R'},
+	{NULL, 0, NULL, 0},
 };
 
 static int option_unknown(const char *command, const char *word)
@@ -285,24 +290,6 @@ static char *folder_of(const char *path)
 			     : mem_strndup(path, (size_t)(slash - path) + (slash == path));
 }
 
-/* The machine of the spec, but its guest is the one of the snapshot. */
-static int spec_restore(Tb__VmSpec *spec, const char *folder, struct fault *fault)
-{
-	static const char *const cleared[] = {"kernel=", "initrd=", "commandLine="};
-	char *state = mem_printf("restore.state=%s/state", folder);
-	char *memory = mem_printf("restore.memory=%s/memory", folder);
-	int rv = 0;
-
-	for (size_t i = 0; rv == 0 && i < sizeof(cleared) / sizeof(cleared[0]); i++) {
-		rv = spec_override(spec, cleared[i], fault);
-	}
-	rv = rv < 0 ? rv : spec_override(spec, state, fault);
-	rv = rv < 0 ? rv : spec_override(spec, memory, fault);
-	free(state);
-	free(memory);
-	return rv;
-}
-
 /* The spec of a file with its overrides, checked. */
 static int spec_load(const struct invocation *inv, Tb__VmSpec **ret, struct fault *fault)
 {
@@ -312,11 +299,12 @@ static int spec_load(const struct invocation *inv, Tb__VmSpec **ret, struct faul
 	int rv = file_read(inv->args[0], &text, fault);
 
 	rv = rv < 0 ? rv : spec_parse((const char *)text.data, text.len, folder, &spec, fault);
-	for (unsigned i = 0; rv == 0 && i < inv->set_count; i++) {
-		rv = spec_override(spec, inv->sets[i], fault);
-	}
 	if (rv == 0 && inv->restore != NULL) {
 		rv = spec_restore(spec, inv->restore, fault);
+	}
+	/* What is said here is said of this run: it is taken, or refused. */
+	for (unsigned i = 0; rv == 0 && i < inv->set_count; i++) {
+		rv = spec_override(spec, inv->sets[i], fault);
 	}
 	rv = rv < 0 ? rv : spec_finish(spec, true, fault);
 	buf_free(&text);

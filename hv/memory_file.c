@@ -8,7 +8,7 @@
 static const char magic[8] = {'T', 'B', 'V', 'M', 'M', 'E', 'M', 'O'};
 
 /* PAGE: of zeros or not; of the file, whatever the host's pages are. */
-enum { PAGE = 4096, RUN_MAX = 1 << 20, CHUNK = 2 << 20 };
+enum { PAGE = 4096, RUN_MAX = 1 << 20 };
 
 /* Four times 16 bytes a step: the compiler makes two LDP of it. */
 typedef uint64_t wide __attribute__((vector_size(16), may_alias));
@@ -130,7 +130,7 @@ int memory_file_write(int fd, const struct ram *r, const uint8_t id[MEMORY_FILE_
 static int read_run(int fd, uint8_t *data, uint64_t offset, uint64_t len)
 {
 	while (len > 0) {
-		ssize_t n = pread(fd, data, len < CHUNK ? len : CHUNK, (off_t)offset);
+		ssize_t n = pread(fd, data, len, (off_t)offset);
 
 		if (n == 0 || (n < 0 && errno != EINTR)) {
 			return n == 0 ? -EIO : -errno;
@@ -185,12 +185,18 @@ int memory_file_check(int fd, uint64_t size, const uint8_t id[MEMORY_FILE_ID], s
 	return 0;
 }
 
-int memory_file_read(int fd, struct ram *r, struct fault *fault)
+int memory_file_read(int fd, struct ram *r, const struct image_turn *turn, struct fault *fault)
 {
-	uint64_t begin = 0, end = 0;
+	uint64_t begin = 0, end = 0, due = 0;
 	int rv = 0;
 
 	while (rv == 0 && begin < r->size && data_next(fd, &begin, r->size, &end)) {
+		/* Pages that lie apart have one turn together. */
+		if (begin >= due && !image_turn_take(turn)) {
+			return -ECANCELED;
+		}
+		due = begin >= due ? begin + IMAGE_PIECE : due;
+		end = end < due ? end : due;
 		rv = read_run(fd, r->host + begin, begin, end - begin);
 		begin = end;
 	}

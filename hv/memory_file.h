@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "hv/fault.h"
+#include "hv/image.h"
 #include "hv/ram.h"
 
 enum { MEMORY_FILE_ID = 16, MEMORY_FILE_TAIL = 4096 };
@@ -20,5 +21,6 @@ int memory_file_write(int fd, const struct ram *r, const uint8_t id[MEMORY_FILE_
 		      struct fault *fault);
 /* -EBADMSG and a sentence unless it is a whole file for `size` bytes of memory with this id. */
 int memory_file_check(int fd, uint64_t size, const uint8_t id[MEMORY_FILE_ID], struct fault *fault);
-/* Copies it into memory that reads as zeros; holes stay untouched. */
-int memory_file_read(int fd, struct ram *r, struct fault *fault);
+/* Copies it into memory that reads as zeros; holes stay untouched. Others have their turns, as
+ * while a kernel is read; -ECANCELED and no sentence when one ended it. */
+int memory_file_read(int fd, struct ram *r, const struct image_turn *turn, struct fault *fault);

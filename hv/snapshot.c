@@ -10,6 +10,7 @@
 
 #include "hv/class.h"
 #include "hv/device_state.h"
+#include "hv/disk_mark.h"
 #include "hv/gic_state.h"
 #include "hv/guest_clock.h"
 #include "hv/host_class.h"
@@ -199,6 +200,7 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
 	rv = record_save(m, s, fault);
 	/* The state file last: where it is whole, so is the other. */
 	rv = rv < 0 ? rv : memory_file_write(memory_fd, &m->ram, s->memory_id.data, fault);
+	rv = rv < 0 ? rv : disk_marks_take(m->spec, m->resources, s, fault);
 	rv = rv < 0 ? rv : state_file_write(state_fd, s, fault);
 	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;
@@ -304,7 +306,7 @@ static int memory_load(struct machine *m, const Tb__VmSnapshot *s, int fd, struc
 	if (rv < 0 || m->ram.backing == RAM_SHARED_FILE) {
 		return rv;
 	}
-	return memory_file_read(fd, &m->ram, fault);
+	return memory_file_read(fd, &m->ram, &m->turn, fault);
 }
 
 static int vcpus_load(const struct machine *m, const Tb__VmSnapshot *s,
@@ -385,6 +387,9 @@ static int machine_check(const struct machine *m, const Tb__VmSnapshot *s,
 	int rv = hardware_check(m, s, fault);
 
 	rv = rv < 0 ? rv : devices_check(m, s, fault);
+	rv = rv < 0 ? rv : disk_marks_check(m->spec, m->resources, s, fault);
+	/* machine_create chose the id. */
+	rv = rv < 0 ? rv : vmgenid_check(m->vmgenid, s->generation_id.data, fault);
 	return rv < 0 ? rv : host_check(m, s, class, fault);
 }
 
@@ -418,8 +423,6 @@ int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *
 	if (rv == 0) {
 		m->state = MACHINE_PAUSED;
 		m->restored = true;
-		/* machine_create chose the id. */
-		m->new_generation = memcmp(m->vmgenid, s->generation_id.data, VMGENID_SIZE) != 0;
 	}
 	tb__vm_snapshot__free_unpacked(s, NULL);
 	return rv;

@@ -7,12 +7,14 @@
  *
  * Order of a restore (KVM API; notes in gic_state.h and vcpu_state.h): memory, registers but the
  * counters, power states, pending errors, interrupt controller, devices, generation id, and the
- * counters last. What differs between file and machine is refused by name before anything is set.
+ * counters last. What differs between file and machine is refused by name before anything is set,
+ * and so are writable disks that are newer than the guest's memory (disk_mark.h).
  *
  * Where it runs: both files come from outside, so snapshot_load is made to run INSIDE the sandbox,
  * after vcpus_start and before the guest runs: a file that takes the process over gains no more
  * than a guest would. It opens nothing and makes no thread. It needs, and snapshot_save with it,
  * beyond what a running VM calls anyway: fstat, lseek, ftruncate, pread64, pwrite64   the two files
+ *   fsync, fstat, clock_nanosleep                the disks (disk_mark.h)
  *   mmap of anonymous memory, munmap, brk        malloc
  *   getrandom                                    id of the memory file
  *   clock_gettime                                where the vdso has none
@@ -26,9 +28,9 @@
 #include "hv/machine.h"
 
 /* Writes both files from their beginning; what they held is lost. The machine is
- * MACHINE_PAUSED, and stays so. Not synced: who
- * needs it durable calls fdatasync on both. -EINVAL if one of them is the file the machine itself
- * lives on; else the errno of the write. Without the device lock. */
+ * MACHINE_PAUSED, and stays so. Its disks are synced, the two files not: who needs them durable
+ * calls fdatasync on both. -EINVAL if one of them is the file the machine itself lives on; else the
+ * errno of the write. Without the device lock. */
 int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *fault);
 
 /* Into a machine just created (MACHINE_STARTING) from a spec of the same shape, vCPU threads at the
@@ -36,5 +38,5 @@ int snapshot_save(struct machine *m, int state_fd, int memory_fd, struct fault *
  * machine's memory is a mapping of memory_fd already (RAM_SHARED_FILE). The clock goes on as
  * spec->restore says. The descriptors stay the caller's. On any error the machine is only good for
  * machine_destroy. -EBADMSG: not a sound file; -EXDEV: made by a host or a spec that differs
- * (*fault names the part); or what KVM said. */
+ * (*fault names the part); -ECANCELED and no sentence: a turn ended it; or what KVM said. */
 int snapshot_load(struct machine *m, int state_fd, int memory_fd, struct fault *fault);

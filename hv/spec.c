@@ -185,6 +185,24 @@ int spec_override(Tb__VmSpec *spec, const char *assignment, struct fault *fault)
 	return rv;
 }
 
+int spec_restore(Tb__VmSpec *spec, const char *folder, struct fault *fault)
+{
+	static const char *const cleared[] = {
+		"kernel=", "initrd=", "commandLine=", "generationId="};
+	char *state = mem_printf("restore.state=%s/state", folder);
+	char *memory = mem_printf("restore.memory=%s/memory", folder);
+	int rv = 0;
+
+	for (size_t i = 0; rv == 0 && i < sizeof(cleared) / sizeof(cleared[0]); i++) {
+		rv = spec_override(spec, cleared[i], fault);
+	}
+	rv = rv < 0 ? rv : spec_override(spec, state, fault);
+	rv = rv < 0 ? rv : spec_override(spec, memory, fault);
+	free(state);
+	free(memory);
+	return rv;
+}
+
 /* Checks */
 
 static int check_range(const char *field, uint64_t value, uint64_t min, uint64_t max,
@@ -325,6 +343,12 @@ static int check_disk(Tb__VmSpec *spec, size_t number, bool paths, struct fault 
 		if (is_set(disk->path) && strcmp(spec->disks[i]->path, disk->path) == 0) {
 			return fault_set(fault, -EINVAL, "%s: is disks[%zu] again", field, i);
 		}
+	}
+	if (disk->as_saved && spec->restore == NULL) {
+		return fault_set(fault, -EINVAL,
+				 "disks[%zu].asSaved: says what a disk holds at a restore; leave "
+				 "it out, or give restore",
+				 number);
 	}
 	snprintf(field, sizeof(field), "disks[%zu].id", number);
 	if (!is_set(disk->id)) {

@@ -31,6 +31,9 @@ int spec_parse(const char *text, size_t len, const char *folder, Tb__VmSpec **re
 /* "memoryMib=256", "disks[0].readOnly=true": one field over what was read. Paths are taken as they
  * are. -EINVAL and a sentence. */
 int spec_override(Tb__VmSpec *spec, const char *assignment, struct fault *fault);
+/* Of what was read, the machine without its guest, which is the one of the snapshot in `folder`: no
+ * kernel, initrd and command line, and another generation id. -EINVAL and a sentence. */
+int spec_restore(Tb__VmSpec *spec, const char *folder, struct fault *fault);
 /* Checks the whole and writes the defaults into it. `paths`: files are named by path (`run`);
  * false: descriptors come along (the supervised form), so that paths may be empty. -EINVAL and a
  * sentence. */

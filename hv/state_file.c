@@ -22,7 +22,7 @@
 static const char magic[8] = {'T', 'B', 'V', 'M', 'S', 'T', 'A', 'T'};
 
 enum { AT_VERSION = 8, AT_LENGTH = 12, AT_SUM = 16 };
-enum { STOLEN_SIZE = 64, MEMORY_ID_SIZE = 16, PROGRAM_MAX = 64 };
+enum { STOLEN_SIZE = 64, MEMORY_ID_SIZE = 16, PROGRAM_MAX = 64, NANOSECONDS = 1000000000 };
 
 /* One step of SplitMix64 (lib/rng.h): a bijection. */
 static uint64_t mix(uint64_t sum, uint64_t word)
@@ -239,6 +239,14 @@ static const char *queue_check(const Tb__QueueState *q)
 	return NULL;
 }
 
+static const char *disk_check(const Tb__DiskMark *m)
+{
+	if (m != NULL && (!is_known(&m->base) || m->nanoseconds >= NANOSECONDS)) {
+		return "the last write of a disk is at no time";
+	}
+	return NULL;
+}
+
 static const char *device_check(const Tb__VirtioState *d)
 {
 	const char *problem;
@@ -263,7 +271,7 @@ static const char *device_check(const Tb__VirtioState *d)
 			return problem;
 		}
 	}
-	return NULL;
+	return disk_check(d->disk);
 }
 
 static const char *devices_check(const Tb__VmSnapshot *s)

@@ -43,7 +43,9 @@ const struct verb verbs[] = {
 	{"save", "SOCKET DIRECTORY", 2, false, true, "Write a snapshot",
 	 "The directory gets the files `state` and `memory`, durable when the command returns; "
 	 "what is there already is not written over. The VM stands still meanwhile and goes on "
-	 "after, unless --stay-paused is given or it was paused."},
+	 "after, unless --stay-paused is given or it was paused. The disks are not in it: a "
+	 "restore refuses a writable one that was written since, for the guest would destroy it. "
+	 "Give --stay-paused and copy them with `cp -a` before the VM goes on."},
 	{"balloon", "SOCKET MIB", 2, false, false, "Ask it to give memory back",
 	 "The guest is asked to do without so many MiB of its memory; 0 gives it all back. It may "
 	 "take its time."},
@@ -243,6 +245,9 @@ static void status_print(const Tb__VmStatus *s, FILE *out)
 	duration_print(s->running_ms, text);
 	fprintf(out, "running   %s\n", text);
 	fprintf(out, "vcpus     %u\n", s->vcpus);
+	if (s->cores[0] != '\0') {
+		fprintf(out, "cores     %s\n", s->cores);
+	}
 	fprintf(out, "memory    %u MiB, %s\n", s->memory_mib, s->memory_backing);
 	fprintf(out, "gic       %s\n",
 		json_enum_word(&tb__gic_version__descriptor, (int)s->gic, word));

@@ -20,6 +20,19 @@ int vmgenid_choose(const char *hex, uint8_t ret_id[VMGENID_SIZE], struct fault *
 	return 0;
 }
 
+int vmgenid_check(const uint8_t id[VMGENID_SIZE], const uint8_t saved[VMGENID_SIZE],
+		  struct fault *fault)
+{
+	if (memcmp(id, saved, VMGENID_SIZE) == 0) {
+		return fault_set(
+			fault, -EXDEV,
+			"generationId: is the one of the snapshot, so that the guest would "
+			"make the same random numbers again; leave it out, or give "
+			"another");
+	}
+	return 0;
+}
+
 void vmgenid_write(uint8_t *page, const uint8_t id[VMGENID_SIZE])
 {
 	memcpy(page, id, VMGENID_SIZE);

@@ -12,6 +12,10 @@ enum { VMGENID_SIZE = 16 };
 
 /* The id of a spec (32 hex digits) or, if it is empty, a random one. -EINVAL and a sentence. */
 int vmgenid_choose(const char *hex, uint8_t ret_id[VMGENID_SIZE], struct fault *fault);
+/* Is it another than the snapshot's? -EXDEV and a sentence: the guest would not learn that its past
+ * is played again. */
+int vmgenid_check(const uint8_t id[VMGENID_SIZE], const uint8_t saved[VMGENID_SIZE],
+		  struct fault *fault);
 /* Puts it into the page the guest maps; seen also by a guest that reads past the caches. The
  * interrupt (LAYOUT_SPI_VMGENID, an edge) is the caller's, and only for a change. */
 void vmgenid_write(uint8_t *page, const uint8_t id[VMGENID_SIZE]);

@@ -36,6 +36,8 @@ struct core_view {
 	_Atomic int state; /* enum core_state */
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
+	/* The time of the cluster (cluster/clocks.h) less the own boot clock; 0: not known yet. */
+	_Atomic int64_t clock_offset_ms;
 	_Atomic bool drained; /* this board takes no new site nodes */
 };
 /* STARTING: it has an identity and reads its log. */
@@ -49,6 +51,12 @@ enum core_state {
 };
 
 const struct core_view *core_view(const struct core *c);
+/* The time of the cluster: what is signed and what ends is measured by it. While it is not known,
+ * by the own clock, and never before the newest time of the log. */
+int64_t core_view_now_ms(const struct core_view *v);
+/* What is signed at that time is valid from then, or from the own clock's time if that is earlier:
+ * should the log be ahead, it is of use to those whose clock is right. */
+int64_t core_valid_from_ms(int64_t now_ms);
 /* Path of the model database, for readers of their own. "" while CORE_NEW. */
 const char *core_model_path(const struct core *c);
 
@@ -128,10 +136,14 @@ struct core_listeners {
 	 * by core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
-	/* For this board's host (host.h), both NULL: there is none. Its lease on the boot clock (0:
+	/* Try whether somebody listens at an address: core_link_dialed with 0, or an error. */
+	void (*reach_dial)(void *arg, uint64_t dial_id, const char *address);
+	/* For this board's host (host.h), all NULL: there is none. Its lease on the boot clock (0:
 	 * none), and what its model must have applied before a VM starts (hosting_fence); at each
 	 * change. */
 	void (*host_lease)(void *arg, uint64_t until_ms, uint64_t fence);
+	/* Since when (boot clock) the host has not taken what host_lease told; 0: it has. */
+	uint64_t (*host_waits)(void *arg);
 	/* Report whole: there is a new leader or a new link to it. */
 	void (*host_report)(void *arg);
 };

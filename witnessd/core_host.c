@@ -4,11 +4,18 @@
  *
  * The fence (docs/decisions/0011-resilient-vms.md) is what the leader had applied at the first
  * grant of a link, or at the first after a lease that was over: the placements that were moved
- * meanwhile are in there. */
+ * meanwhile are in there.
+ *
+ * One lease serves sites and VMs, but not every grant of it is for the VMs: the core renews it, and
+ * a host that hangs renews no VM, though the sites are served. Then this board says so with each
+ * renewal, and the leader counts what it grants from there on as without VMs: these are lost at the
+ * end of the last grant that was for them. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/clock.h"
+#include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/text.h"
 #include "witnessd/core_internal.h"
@@ -17,6 +24,8 @@ void core_host_tell(struct core *c)
 {
 	uint64_t until_ms = atomic_load(&c->view.lease_until_ms);
 
+	if (until_ms > c->host_granted_ms)
+		until_ms = c->host_granted_ms;
 	if (c->listeners.host_lease == NULL ||
 	    (until_ms == c->host_until_ms && c->host_fence == c->host_fence_told))
 		return;
@@ -28,6 +37,40 @@ void core_host_tell(struct core *c)
 void core_host_fence(struct core *c, uint64_t index)
 {
 	c->host_fence = index;
+}
+
+void core_host_granted(struct core *c, uint64_t until_ms, uint64_t index, uint64_t now_ms)
+{
+	if (now_ms >= c->host_granted_ms || c->host_fence == UINT64_MAX)
+		core_host_fence(c, index);
+	/* A grant of an older term is none. */
+	if (until_ms > c->lease.until_ms)
+		until_ms = c->lease.until_ms;
+	if (until_ms > c->host_granted_ms)
+		c->host_granted_ms = until_ms;
+}
+
+void core_host_tick(struct core *c, uint64_t now_ms)
+{
+	uint64_t told_ms =
+		c->listeners.host_waits != NULL ? c->listeners.host_waits(c->listeners.arg) : 0;
+	bool stands = lease_stands(told_ms, c->host_asked_ms, now_ms);
+
+	c->host_asked_ms = now_ms;
+	if (stands == c->host_stands)
+		return;
+	c->host_stands = stands;
+	lead_vms_changed(c);
+	if (stands)
+		log_error("host-stands",
+			  "the thread that runs this board's VMs has hung for %" PRIu64
+			  " ms: they are over, and the leader restarts them elsewhere; look for a "
+			  "card or a device that hangs in the kernel's log (dmesg), and restart "
+			  "witnessd, or the board if that does not end",
+			  now_ms - told_ms);
+	else
+		log_notice("host-turns",
+			   "the thread that runs this board's VMs goes on: it may have VMs again");
 }
 
 void core_host_ask(struct core *c)

@@ -30,6 +30,7 @@ enum {
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
 	CORE_LEVEL_MS = 1000,
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
+	CORE_PROMOTE_AGAIN_MS = 15000, /* between two tries of a board that was not reached */
 	/* On their way at once: raft applies all that is committed in one go, and a board must be
 	 * back at its heartbeats before the others miss them. */
 	CORE_GRANTS_MAX = 1024,
@@ -47,8 +48,9 @@ struct board_soft {
 	uint64_t applied_index;
 	uint32_t sessions;
 	uint64_t certified_index;
-	int64_t skew_ms; /* of its clock against ours */
+	int64_t clock_offset_ms; /* its clock less our boot clock; 0: it has not said */
 	uint32_t rtt_ms, disk_ms, wear_percent;
+	bool host_stands;
 	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
@@ -62,10 +64,11 @@ struct host_soft {
 /* What a board says of itself, or of another one as the leader. */
 struct board_health {
 	int64_t real_ms;
-	int64_t skew_ms;
+	int64_t skew_ms; /* against the time of the cluster */
 	uint32_t rtt_ms;
 	uint32_t disk_ms;
 	uint32_t wear_percent;
+	bool host_stands;
 	const Tb__BoardFacts *facts; /* the core's, until its next turn; NULL: not known */
 };
 
@@ -74,6 +77,7 @@ struct dial {
 	struct list link;
 	uint64_t id;
 	struct engine_dial *raft; /* NULL: the control link to the leader */
+	struct admission *admission; /* of a board that is to be reached; NULL: a link */
 };
 
 struct core {
@@ -105,6 +109,10 @@ struct core {
 	struct store *store;
 	struct engine *engine;
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
+	uint64_t newest_seen_ms; /* boot clock: it was in the model */
+	/* The last known time of the cluster less the boot clock; 0: not known. A follower has it
+	 * from its leader, a leader from the clocks of a majority. */
+	int64_t clock_offset_ms;
 	/* The last entry in the model, as store_applied says: what is raft's own does not count. */
 	uint64_t model_index;
 	bool model_dirty; /* since the last flush */
@@ -130,6 +138,9 @@ struct core {
 
 	/* what the host was told, and the fence that it is to be told */
 	uint64_t host_until_ms, host_fence_told, host_fence;
+	uint64_t host_granted_ms; /* boot clock: of the lease, until then it is for VMs, too */
+	bool host_stands; /* its thread takes nothing any more */
+	uint64_t host_asked_ms; /* boot clock: when that was asked */
 
 	/* as the leader */
 	bool barrier_sent;
@@ -139,7 +150,10 @@ struct core {
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	struct host_soft hosts[LIMIT_NODES];
-	bool membership_busy;
+	bool membership_busy; /* a change of the members is on its way */
+	uint64_t promoting; /* and is this board's promotion; 0: another */
+	uint64_t promoted; /* the board that was tried last */
+	uint64_t promote_again_ms; /* boot clock: when it failed it is not tried before this time */
 	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 	struct lead_vms *vms; /* NULL: not leading */
 
@@ -167,7 +181,7 @@ struct core {
 	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
-	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
+	uint64_t hold_until_ms; /* as the leader: all is given again, 0: it is */
 };
 
 uint64_t core_next_id(struct core *c);
@@ -184,8 +198,16 @@ bool core_reports_due(const struct core *c);
 /* Orders of the leader for the own doors; taken over. Those for a door that still owes a report are
  * dropped: the leader makes them again when it has it. */
 void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count);
-int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
-bool core_clock_plausible(void);
+/* The time of the cluster, never below newest_ms. */
+int64_t core_now_ms(const struct core *c);
+/* By what is known of the time (clock_offset_ms), at least `floor_ms`. */
+int64_t core_clock_from(int64_t offset_ms, int64_t floor_ms);
+bool core_clock_can_be(int64_t ms); /* CORE_CLOCK_FIRST_MS */
+bool core_clock_plausible(void); /* the own one */
+/* The time of the cluster is known, and the doors may know it. */
+void core_clock_learn(struct core *c, int64_t now_ms);
+/* False: who leads has not heard the clocks of a majority yet, though it may soon. */
+bool core_clock_known(const struct core *c);
 void core_wipe_raft(struct core *c);
 /* Asks the front for a link. */
 uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,
@@ -210,6 +232,9 @@ void peer_send_report(struct core *c, Tb__HostReport *report); /* follower */
 /* --- core_host.c --- */
 void core_host_tell(struct core *c); /* lease and fence, if they have changed */
 void core_host_fence(struct core *c, uint64_t index); /* UINT64_MAX: not known */
+/* The board's VMs have the lease until then; `index`: what the leader had applied. */
+void core_host_granted(struct core *c, uint64_t until_ms, uint64_t index, uint64_t now_ms);
+void core_host_tick(struct core *c, uint64_t now_ms); /* does its thread turn? */
 void core_host_ask(struct core *c); /* for a whole report */
 /* A board's report, as the leader; taken over. */
 void core_host_reported(struct core *c, uint64_t node, Tb__HostReport *report);
@@ -228,6 +253,8 @@ void lead_lease_changed(struct core *c); /* serve or stop serving */
 bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+int64_t lead_now_ms(const struct core *c); /* as the leader */
+bool lead_host_stands(struct core *c, uint64_t node); /* as it has said */
 
 /* --- lead_vms.c --- */
 void lead_vms_start(struct core *c);
@@ -236,9 +263,10 @@ void lead_vms_stop(struct core *c);
 void lead_vms_changed(struct core *c);
 /* Decides and proposes, if there is reason to; when to be called again. */
 uint64_t lead_vms_flush(struct core *c, uint64_t now_ms);
-/* The board gets no lease at the moment: a decision that it has lost its VMs is on its way, or it
- * is no board of the model any more. */
-bool lead_vms_withholds(struct core *c, uint64_t node);
+/* The board's VMs get no lease at the moment: a decision that it has lost them is on its way. */
+bool lead_vms_withholds(const struct core *c, uint64_t node);
+/* It is no board of the model any more, and gets no lease at all. */
+bool lead_vms_board_gone(struct core *c, uint64_t node);
 void lead_vms_answer(struct core *c, struct query *q); /* VmQuery, ImageQuery, PeerMove */
 /* VMs that are wanted, and those that run; on a board, those placed there. */
 struct vm_counts {
@@ -302,3 +330,4 @@ void query_result(struct core *c, const Tb__PeerAnswer *answer);
 void admit_tick(struct core *c, uint64_t now_ms);
 void admit_applied(struct core *c);
 void admit_cancel(struct core *c);
+void admit_reached(struct admission *a, int error); /* the board that wants in, or not */

@@ -79,15 +79,18 @@ static int64_t newest_file_ms(const char *path, int64_t end_ms)
 
 /* A board without a clock battery starts in the past, when no certificate is valid yet, and hears
  * the time of the log only from boards whose certificates it accepts. It was last running when it
- * last wrote to its data directory. (A clock that was far ahead then would make everything look
- * expired, so a time behind the end of the own certificate is not believed.) */
+ * last wrote to its data directory, and has a certificate that was valid then. (A clock that was
+ * far ahead then would make everything look expired, so a time behind the end of the own
+ * certificate is not believed.) */
 static int64_t clock_floor(const struct front *f)
 {
 	char *raft = mem_printf("%s/raft", f->data_dir);
 	int64_t floor_ms = core_view(f->core)->clock_floor_ms;
-	int64_t end_ms = 0;
+	int64_t begin_ms = 0, end_ms = 0;
 	int64_t file_ms;
 
+	pki_not_before_ms(f->identity.cert, &begin_ms);
+	floor_ms = begin_ms > floor_ms ? begin_ms : floor_ms;
 	pki_not_after_ms(f->identity.cert, &end_ms);
 	file_ms = newest_file_ms(f->data_dir, end_ms);
 	floor_ms = file_ms > floor_ms ? file_ms : floor_ms;
@@ -211,11 +214,12 @@ static void identity_take(struct front *f)
 	contexts_take(f);
 }
 
-/* An accepted connection of the probe: nothing is served there. */
+/* An accepted connection of the probe: nothing is served there. In order, for a reset could look
+ * like a port that is closed. */
 static void probe_accepted(struct stream *s, void *arg)
 {
 	(void)arg;
-	stream_abort(s);
+	stream_close(s);
 }
 
 static void probe_closed(struct stream *s, enum stream_end end, const char *detail)
@@ -225,8 +229,7 @@ static void probe_closed(struct stream *s, enum stream_end end, const char *deta
 	(void)detail;
 }
 
-/* The port is opened much later, when nobody watches any more; whether it is free is found now. */
-static int port_probe(struct front *f, const char **ret_message)
+static int probe_open(struct front *f, struct stream_listener **ret, const char **ret_message)
 {
 	static const struct stream_events events = {.closed = probe_closed};
 	const struct stream_listen how = {.address = f->listen_address,
@@ -234,12 +237,33 @@ static int port_probe(struct front *f, const char **ret_message)
 					  .backlog = 1,
 					  .events = &events,
 					  .accepted = probe_accepted};
+
+	return stream_listen(f->group, &how, ret, ret_message);
+}
+
+/* The port is opened much later, when nobody watches any more; whether it is free is found now. */
+static int port_probe(struct front *f, const char **ret_message)
+{
 	struct stream_listener *probe;
-	int rv = stream_listen(f->group, &how, &probe, ret_message);
+	int rv = probe_open(f, &probe, ret_message);
 
 	if (rv == 0)
 		stream_listener_close(probe);
 	return rv;
+}
+
+int front_join_listen(struct front *f)
+{
+	const char *why;
+
+	return f->join_listener != NULL ? 0 : probe_open(f, &f->join_listener, &why);
+}
+
+void front_join_unlisten(struct front *f)
+{
+	if (f->join_listener != NULL)
+		stream_listener_close(f->join_listener);
+	f->join_listener = NULL;
 }
 
 static int socket_open(struct front *f, const char **ret_message)
@@ -357,6 +381,7 @@ static void stop_open(struct letter *letter)
 	stream_listener_close(f->unix_listener);
 	if (f->tls_listener != NULL)
 		stream_listener_close(f->tls_listener);
+	front_join_unlisten(f);
 	f->port = 0;
 	api_close(f->api, api_gone_by, f);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "lib/clock.h"
@@ -702,6 +703,7 @@ static void lease_open(struct letter *letter)
 	pthread_mutex_lock(&h->lock);
 	h->lease_until_ms = h->said_until_ms;
 	h->fence = h->said_fence;
+	h->said_ms = 0;
 	pthread_mutex_unlock(&h->lock);
 	lease_tell(h);
 }
@@ -711,9 +713,21 @@ void host_lease(struct host *h, uint64_t until_ms, uint64_t fence)
 	pthread_mutex_lock(&h->lock);
 	h->said_until_ms = until_ms;
 	h->said_fence = fence;
+	if (h->said_ms == 0)
+		h->said_ms = clock_boottime_ms();
 	pthread_mutex_unlock(&h->lock);
 	if (!atomic_flag_test_and_set(&h->lease_posted))
 		mailbox_answer(&h->mailbox, &h->lease_letter);
+}
+
+uint64_t host_waits_ms(struct host *h)
+{
+	uint64_t since_ms;
+
+	pthread_mutex_lock(&h->lock);
+	since_ms = h->over ? 0 : h->said_ms;
+	pthread_mutex_unlock(&h->lock);
+	return since_ms;
 }
 
 static void report_open(struct letter *letter)
@@ -791,6 +805,7 @@ static void handles_close(struct host *h)
 	uv_close((uv_handle_t *)&h->due, handle_closed);
 	uv_close((uv_handle_t *)&h->reread, handle_closed);
 	uv_close((uv_handle_t *)&h->facts, handle_closed);
+	uv_close((uv_handle_t *)&h->probe, handle_closed);
 	uv_close((uv_handle_t *)&h->entrants_due, handle_closed);
 	mailbox_close(&h->mailbox, mailbox_closed);
 }
@@ -835,6 +850,7 @@ static void stop_open(struct letter *letter)
 	h->stopping = true;
 	uv_timer_stop(&h->reread);
 	uv_timer_stop(&h->facts);
+	uv_timer_stop(&h->probe);
 	if (!host_vms_gone(h))
 		log_notice("vms-stopping", "the VMs of this board are asked to shut down");
 	host_vms_cancel(h);
@@ -848,6 +864,8 @@ static void *host_run(void *arg)
 	struct host *h = arg;
 	struct problem problem;
 
+	/* For a person who looks for the thread that hangs. */
+	(void)prctl(PR_SET_NAME, "vm-host", 0, 0, 0);
 	if (vm_cgroup_begin(h->cgroups, &problem) < 0) {
 		h->cgroups[0] = '\0';
 		log_info("vm-limits", "VMs have no limits of a cgroup: %s", problem.text);
@@ -879,6 +897,7 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	h->root = geteuid() == 0;
 	h->fence = h->said_fence = UINT64_MAX;
 	h->entrant_ms = HOST_ENTRANT_MS;
+	h->probe_ms = HOST_PROBE_MS;
 	h->model_letter.open = model_open;
 	h->identity_letter.open = identity_open;
 	h->lease_letter.open = lease_open;
@@ -896,8 +915,9 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	uv_timer_init(&h->loop, &h->due);
 	uv_timer_init(&h->loop, &h->reread);
 	uv_timer_init(&h->loop, &h->facts);
+	uv_timer_init(&h->loop, &h->probe);
 	uv_timer_init(&h->loop, &h->entrants_due);
-	h->due.data = h->reread.data = h->facts.data = h->entrants_due.data = h;
+	h->due.data = h->reread.data = h->facts.data = h->probe.data = h->entrants_due.data = h;
 	h->consoles = host_consoles_new(h);
 	return h;
 }
@@ -945,6 +965,9 @@ void host_stop(struct host *h)
 	mailbox_answer(&h->mailbox, &h->stop_letter);
 	pthread_join(h->thread, NULL);
 	h->threaded = false;
+	pthread_mutex_lock(&h->lock);
+	h->over = true;
+	pthread_mutex_unlock(&h->lock);
 }
 
 void host_free(struct host *h)

@@ -39,6 +39,9 @@ void host_model_changed(struct host *h, uint64_t applied_index);
 void host_identity_changed(struct host *h);
 /* until_ms: of the board's lease on the boot clock, 0: none. fence: see hosting_fence. */
 void host_lease(struct host *h, uint64_t until_ms, uint64_t fence);
+/* Since when (boot clock) the host's thread has not taken what host_lease told it; 0: it has, or
+ * the host is stopped. A thread that hangs takes nothing, and renews no VM. */
+uint64_t host_waits_ms(struct host *h);
 /* A new leader or a new link to it: report whole. */
 void host_report(struct host *h);
 

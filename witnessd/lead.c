@@ -2,10 +2,13 @@
  * (cluster/lease.h) and brings the raft membership in line with the boards of the model. Also
  * the lease of this board itself, whoever granted it. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/clocks.h"
 #include "cluster/drain.h"
+#include "cluster/hold.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -57,8 +60,8 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
-/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
- * one leader has seen the whole time pass. */
+/* After a restore votes and leases may be held that the model has never seen (see fleet_hold). It
+ * is over when one leader has seen the whole time pass. */
 static void lead_hold(struct core *c, uint64_t now)
 {
 	Tb__Cluster *cluster;
@@ -66,8 +69,10 @@ static void lead_hold(struct core *c, uint64_t now)
 	if (store_cluster_get(c->store, &cluster) != 0)
 		return;
 	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
-		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
-		fleet_hold(c->fleet, c->hold_until_ms);
+		uint64_t from = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10;
+
+		c->hold_until_ms = from + hold_leases_ms(cluster->hold_ms);
+		fleet_hold(c->fleet, from + cluster->hold_ms, c->hold_until_ms);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);
 }
@@ -95,6 +100,8 @@ static void lead_forget(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 }
 
+static void lead_clock_look(struct core *c);
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -107,6 +114,7 @@ void lead_start(struct core *c)
 	c->hold_until_ms = 0;
 	lead_hold(c, now);
 	lead_forget(c);
+	lead_clock_look(c);
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_host_forget(c, 0);
@@ -150,7 +158,7 @@ bool core_leading(const struct core *c)
 	return c->fleet != NULL;
 }
 
-/* --- leases --- */
+/* --- boards --- */
 
 static struct board_soft *lead_board(struct core *c, uint64_t node)
 {
@@ -167,6 +175,14 @@ static struct board_soft *lead_board(struct core *c, uint64_t node)
 	return free_slot;
 }
 
+static const struct board_soft *lead_board_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->boards[i].node == node)
+			return &c->boards[i];
+	return NULL;
+}
+
 static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
 {
 	for (unsigned i = 0; i < LIMIT_NODES; i++)
@@ -174,6 +190,65 @@ static const struct lease_member *lead_lease_of(const struct core *c, uint64_t n
 			return &c->leases.members[i];
 	return NULL;
 }
+
+/* --- the time of the cluster --- */
+
+static void lead_clocks(const struct core *c, struct clocks *ret)
+{
+	uint64_t boot = clock_boottime_ms();
+
+	*ret = (struct clocks){.newest_ms = c->newest_ms,
+			       .reckoned_ms = c->newest_ms + (int64_t)(boot - c->newest_seen_ms),
+			       .own_ms = core_clock_plausible() ? clock_realtime_ms() : 0};
+	if (c->clock_offset_ms != 0 && (int64_t)boot + c->clock_offset_ms > ret->reckoned_ms)
+		ret->reckoned_ms = (int64_t)boot + c->clock_offset_ms;
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		const struct lease_member *m = &c->leases.members[i];
+		int64_t heard = ret->own_ms;
+
+		if (m->node == 0 || !m->voter)
+			continue;
+		if (m->node != c->identity.node_id) {
+			const struct board_soft *soft = lead_board_of(c, m->node);
+			bool reached = soft != NULL && lead_reaches(c, m->node, boot);
+
+			/* One of a release that does not say is not asked. */
+			if (reached && soft->clock_offset_ms == 0)
+				continue;
+			heard = reached ? (int64_t)boot + soft->clock_offset_ms : 0;
+		}
+		ret->voters++;
+		if (core_clock_can_be(heard))
+			ret->heard_ms[ret->count++] = heard;
+	}
+}
+
+int64_t lead_now_ms(const struct core *c)
+{
+	struct clocks clocks;
+
+	lead_clocks(c, &clocks);
+	return clocks_now_ms(&clocks);
+}
+
+/* Boards whose clocks cannot be, and those of an older release, are waited for no longer than a
+ * lease: then what has passed since the last known time has to do. */
+static void lead_clock_look(struct core *c)
+{
+	bool known = core_clock_known(c);
+	struct clocks clocks;
+	int64_t majority;
+
+	lead_clocks(c, &clocks);
+	majority = clocks_majority_ms(&clocks);
+	if (!known && majority == 0 && clock_boottime_ms() < c->leases.elected_ms + LEASE_LENGTH_MS)
+		return;
+	core_clock_learn(c, majority > clocks.reckoned_ms ? majority : clocks.reckoned_ms);
+	if (!known)
+		proposals_kick(c);
+}
+
+/* --- leases --- */
 
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 {
@@ -184,10 +259,14 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 		board->sessions = renew->sessions;
 		board->certified_index = renew->certified_index;
 		/* 0: a release that does not say. */
-		board->skew_ms = renew->real_ms != 0 ? renew->real_ms - clock_realtime_ms() : 0;
+		board->clock_offset_ms =
+			renew->real_ms != 0 ? renew->real_ms - (int64_t)clock_boottime_ms() : 0;
 		board->rtt_ms = renew->rtt_ms;
 		board->disk_ms = renew->disk_ms;
 		board->wear_percent = renew->wear_percent;
+		if (board->host_stands != (renew->host == TB__HOST_LIFE__HOST_LIFE_STANDS))
+			lead_vms_changed(c);
+		board->host_stands = renew->host == TB__HOST_LIFE__HOST_LIFE_STANDS;
 		/* Only when they have changed. */
 		if (renew->board != NULL) {
 			if (board->facts != NULL)
@@ -195,7 +274,16 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 			board->facts = (Tb__BoardFacts *)message_copy(&renew->board->base);
 		}
 	}
+	if (!core_clock_known(c))
+		lead_clock_look(c);
 	lead_lease_changed(c);
+}
+
+bool lead_host_stands(struct core *c, uint64_t node)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	return node == c->identity.node_id ? c->host_stands : board != NULL && board->host_stands;
 }
 
 static void lead_lease_over(uv_timer_t *timer)
@@ -214,8 +302,11 @@ void lead_lease_changed(struct core *c)
 	 * waits for it) and a board that joins and has made no contact yet. */
 	if (own > c->lease.until_ms && !core_reports_due(c))
 		c->lease = (struct lease){.term = c->fleet_term, .until_ms = own};
+	if (own > now && !core_reports_due(c) && !c->host_stands &&
+	    !lead_vms_withholds(c, c->identity.node_id))
+		core_host_granted(c, own, c->model_index, now);
 	/* A log that makes no cluster yet (it is being founded or restored) serves nobody. */
-	valid = now < c->lease.until_ms && c->secrets_seen;
+	valid = lease_valid(&c->lease, now) && c->secrets_seen;
 	atomic_store(&c->view.lease_until_ms, valid ? c->lease.until_ms : 0);
 	core_host_tell(c);
 	if (valid)
@@ -239,12 +330,18 @@ void lead_lease_changed(struct core *c)
 
 /* --- membership: raft follows the model --- */
 
+/* Another change of the members, or of who leads, was first: it is tried again. */
+static bool lead_gave_way(int status)
+{
+	return status == -EAGAIN || status == -ECANCELED || status == -EBUSY;
+}
+
 static void lead_member_done(void *arg, int status)
 {
 	struct core *c = arg;
 
 	c->membership_busy = false;
-	if (status != 0 && status != -EAGAIN && status != -ECANCELED)
+	if (status != 0 && !lead_gave_way(status))
 		log_warning("membership",
 			    "a change of the raft membership failed: %s; trying again",
 			    strerror(-status));
@@ -252,96 +349,151 @@ static void lead_member_done(void *arg, int status)
 		lead_members(c);
 }
 
-struct role_change {
-	struct core *c;
-	uint64_t node;
-};
+static void lead_voter_named(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct core *c = arg;
+
+	(void)error;
+	(void)results;
+	(void)count;
+	c->membership_busy = false;
+}
+
+/* The model is told that a board votes, if need be by the next leader. */
+static void lead_name_voter(struct core *c, uint64_t node)
+{
+	Tb__Command *command = proposal_command(mem_strdup("membership"));
+
+	command->op_case = TB__COMMAND__OP_NODE_SET;
+	command->node_set = mem_alloc(sizeof(Tb__NodeSet));
+	tb__node_set__init(command->node_set);
+	command->node_set->id = node;
+	command->node_set->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	c->membership_busy = true;
+	proposal_one(c, command, lead_voter_named, c);
+}
+
+static void lead_membership(struct core *c);
 
 static void lead_promoted(void *arg, int status)
 {
-	struct role_change *change = arg;
-	struct core *c = change->c;
-	Tb__Command **commands;
+	struct core *c = arg;
+	uint64_t node = c->promoting;
+	Tb__Node *row;
 
-	lead_member_done(c, status);
-	if (status == 0 && !c->stopping) {
-		commands = mem_array(1, sizeof(*commands));
-		commands[0] = mem_alloc(sizeof(**commands));
-		tb__command__init(commands[0]);
-		commands[0]->actor = mem_strdup("membership");
-		commands[0]->op_case = TB__COMMAND__OP_NODE_SET;
-		commands[0]->node_set = mem_alloc(sizeof(Tb__NodeSet));
-		tb__node_set__init(commands[0]->node_set);
-		commands[0]->node_set->id = change->node;
-		commands[0]->node_set->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
-		proposal_add(c, NULL, commands, 1, NULL, NULL);
-	}
-	free(change);
+	c->promoting = 0;
+	c->membership_busy = false;
+	if (c->fleet != NULL)
+		lead_members(c);
+	if (status == 0 && c->fleet != NULL && !c->stopping)
+		lead_membership(c); /* the model is told */
+	if (status == 0 || lead_gave_way(status) || store_node_get(c->store, node, &row) != 0)
+		return;
+	c->promote_again_ms = clock_boottime_ms() + CORE_PROMOTE_AGAIN_MS;
+	log_warning(
+		"membership",
+		"board %s cannot vote yet, it is not reached at %s or does not catch up; trying "
+		"again (is that its address? If it will not come, witnessctl cluster remove %s)",
+		row->name, row->address, row->name);
+	tb__node__free_unpacked(row, NULL);
 }
 
+/* What is to be done, 0: nothing. */
 struct membership {
 	struct core *c;
 	struct engine_member members[LIMIT_NODES];
 	unsigned count;
 	bool known[LIMIT_NODES]; /* the member is a board of the model */
+	uint64_t leaves;
+	uint64_t add;
+	char address[sizeof(((struct engine_member *)0)->address)]; /* of `add` */
+	uint64_t voter; /* the model does not say so yet */
+	uint64_t spare; /* to be promoted: the first one .. */
+	uint64_t next; /* .. and the first after the one that was tried last */
 };
 
-static int membership_mark(void *arg, const Tb__Node *node)
+static void membership_spare(struct membership *m, const Tb__Node *node)
 {
-	struct membership *m = arg;
-
-	for (unsigned i = 0; i < m->count; i++)
-		m->known[i] |= m->members[i].id == node->id;
-	return 0;
+	if (m->spare == 0)
+		m->spare = node->id;
+	if (m->next == 0 && node->id > m->c->promoted)
+		m->next = node->id;
 }
 
 static int membership_visit(void *arg, const Tb__Node *node)
 {
 	struct membership *m = arg;
-	struct core *c = m->c;
-	struct role_change *change;
+	bool taken = false;
 
-	if (c->membership_busy)
-		return 1;
 	for (unsigned i = 0; i < m->count; i++) {
+		taken |= strcmp(m->members[i].address, node->address) == 0;
 		if (m->members[i].id != node->id)
 			continue;
-		if (m->members[i].role != ENGINE_SPARE)
-			return 0;
-		change = mem_zalloc(sizeof(*change));
-		change->c = c;
-		change->node = node->id;
-		c->membership_busy = true;
-		engine_promote(c->engine, node->id, lead_promoted, change);
+		m->known[i] = true;
+		if (m->members[i].role == ENGINE_SPARE)
+			membership_spare(m, node);
+		else if (node->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
+			m->voter = node->id;
 		return 0;
 	}
-	if (m->count < LIMIT_NODES) {
-		c->membership_busy = true;
-		engine_add(c->engine, node->id, node->address, lead_member_done, c);
-	}
+	/* A taken address will be free when its board has left, or never is: raft has one of each.
+	 */
+	if (m->add != 0 || m->count == LIMIT_NODES || taken)
+		return 0;
+	m->add = node->id;
+	snprintf(m->address, sizeof(m->address), "%s", node->address);
 	return 0;
 }
 
-/* Who has left goes first: a board that takes another's place may have its address, too. */
+static int membership_look(struct core *c, struct membership *m)
+{
+	int rv;
+
+	m->c = c;
+	m->count = engine_members(c->engine, m->members, LIMIT_NODES);
+	rv = store_nodes(c->store, membership_visit, m);
+	for (unsigned i = 0; i < m->count && m->leaves == 0; i++)
+		if (!m->known[i])
+			m->leaves = m->members[i].id;
+	return rv;
+}
+
+static void membership_promote(struct core *c, uint64_t node)
+{
+	/* The only one has just failed. */
+	if (node == 0 || (node == c->promoted && clock_boottime_ms() < c->promote_again_ms))
+		return;
+	c->membership_busy = true;
+	c->promoting = c->promoted = node;
+	engine_promote(c->engine, node, lead_promoted, c);
+}
+
+/* Who has left goes first: a board that takes another's place may have its address, too. A
+ * promotion comes last and gives way, for raft finds out only by trying whether the board is there.
+ */
 static void lead_membership(struct core *c)
 {
-	struct membership m = {.c = c};
+	struct membership m = {0};
 
-	if (c->membership_busy)
+	if ((c->membership_busy && c->promoting == 0) || membership_look(c, &m) != 0)
 		return;
-	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
-	if (store_nodes(c->store, membership_mark, &m) != 0)
-		return;
-	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
-		if (m.known[i])
-			continue;
+	if (c->membership_busy) {
+		if (m.leaves != 0 || m.add != 0)
+			engine_promote_end(c->engine);
+	} else if (m.leaves != 0) {
 		c->membership_busy = true;
-		if (m.members[i].id == c->identity.node_id)
+		if (m.leaves == c->identity.node_id)
 			engine_transfer(c->engine, 0, lead_member_done, c);
 		else
-			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
+			engine_remove(c->engine, m.leaves, lead_member_done, c);
+	} else if (m.add != 0) {
+		c->membership_busy = true;
+		engine_add(c->engine, m.add, m.address, lead_member_done, c);
+	} else if (m.voter != 0) {
+		lead_name_voter(c, m.voter);
+	} else {
+		membership_promote(c, m.next != 0 ? m.next : m.spare);
 	}
-	store_nodes(c->store, membership_visit, &m);
 }
 
 /* --- the level --- */
@@ -403,18 +555,22 @@ bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 {
 	const struct board_soft *board = lead_board(c, node);
+	int64_t now = core_now_ms(c);
 
 	if (node == c->identity.node_id) {
 		watch_self(c, ret);
+		ret->skew_ms = ret->real_ms - now;
 		ret->rtt_ms = 0; /* of a time when it followed */
 		return true;
 	}
 	*ret = (struct board_health){0};
 	if (board != NULL) {
-		ret->skew_ms = board->skew_ms;
+		if (board->clock_offset_ms != 0)
+			ret->skew_ms = (int64_t)clock_boottime_ms() + board->clock_offset_ms - now;
 		ret->rtt_ms = board->rtt_ms;
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
+		ret->host_stands = board->host_stands;
 		ret->facts = board->facts;
 	}
 	return lead_reaches(c, node, clock_boottime_ms());
@@ -439,6 +595,14 @@ static int drain_visit(void *arg, const Tb__Node *node)
 	return 0;
 }
 
+static void lead_handed_over(void *arg, int status)
+{
+	(void)arg;
+	if (status != 0 && !lead_gave_way(status))
+		log_warning("hand-over", "the leadership was not taken over: %s; trying again",
+			    strerror(-status));
+}
+
 /* Sends the site nodes of drained boards away, and the leadership with them. */
 static void lead_drain(struct core *c)
 {
@@ -453,13 +617,12 @@ static void lead_drain(struct core *c)
 			fleet_drain(c->fleet, v.boards[i].node, v.drains[i] == TB__DRAIN__DRAIN_NOW,
 				    CORE_DRAIN_BATCH, now);
 	heir = drain_heir(v.boards, v.count, c->identity.node_id);
-	if (heir == 0 || c->membership_busy || now < c->hand_over_ms)
+	if (heir == 0 || now < c->hand_over_ms)
 		return;
 	c->hand_over_ms = now + CORE_HAND_OVER_MS;
-	c->membership_busy = true;
 	log_notice("hand-over", "this board is drained: board %llu is to lead",
 		   (unsigned long long)heir);
-	engine_transfer(c->engine, heir, lead_member_done, c);
+	engine_transfer(c->engine, heir, lead_handed_over, c);
 }
 
 /* --- the arbiter's output --- */
@@ -649,6 +812,7 @@ void lead_tick(struct core *c)
 	if (c->fleet == NULL)
 		return;
 	lead_members(c);
+	lead_clock_look(c);
 	lead_membership(c);
 	lead_drain(c);
 	lead_settle(c);
@@ -816,9 +980,10 @@ static void answer_transferred(void *arg, int status)
 	struct query *q = arg;
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
 
-	q->core->membership_busy = false;
 	if (status == 0)
 		query_finish(q, 0, &answer);
+	else if (status == -EBUSY)
+		query_refuse(q, status, "the membership is changing; try again in a moment");
 	else
 		query_refuse(q, status,
 			     "the leadership could not be handed over; is the other "
@@ -940,11 +1105,6 @@ void lead_answer(struct core *c, struct query *q)
 		answer_cluster(c, q);
 		break;
 	case TB__PEER_QUERY__WHAT_TRANSFER:
-		if (c->membership_busy) {
-			query_refuse(q, -EBUSY,
-				     "the membership is changing; try again in a moment");
-			break;
-		}
 		if (q->query->transfer->node_id == c->identity.node_id) {
 			query_finish(q, 0, &done);
 			break;
@@ -956,7 +1116,6 @@ void lead_answer(struct core *c, struct query *q)
 			break;
 		}
 		q->held = true;
-		c->membership_busy = true;
 		engine_transfer(c->engine, q->query->transfer->node_id, answer_transferred, q);
 		break;
 	case TB__PEER_QUERY__WHAT_REMOVE:

@@ -4,8 +4,8 @@
  *
  * A board whose lease is over may come back in the moment between the decision that it has lost its
  * VMs and the entry that says so. With a lease it would start them by a model that still has them
- * there. So it is granted none until the entry is applied (`withheld`). If it is not certain what
- * became of the entry, until a later one is: raft's log has an order. */
+ * there. So its VMs are granted none until the entry is applied (`withheld`). If it is not certain
+ * what became of the entry, until a later one is: raft's log has an order. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,26 +82,38 @@ struct vms_view {
 	Tb__VmReport reports[LIMIT_VMS]; /* shallow, with its durations as of now */
 };
 
+/* Its own clock has no rate of another one. */
+static uint64_t vms_end(const struct core *c, uint64_t node)
+{
+	uint64_t end_ms = lease_table_vms_end(&c->leases, node);
+
+	return node == c->identity.node_id && c->host_granted_ms > end_ms ? c->host_granted_ms
+									  : end_ms;
+}
+
 static int view_node(void *arg, const Tb__Node *row)
 {
 	struct vms_view *v = arg;
 	struct core *c = v->c;
 	size_t i = v->view.board_count;
 	bool self = row->id == c->identity.node_id;
+	bool stands = lead_host_stands(c, row->id);
 
 	if (i == LIMIT_NODES)
 		return 1;
 	v->nodes[i] = (Tb__Node *)message_copy(&row->base);
-	v->hosts[i] = core_host_report_of(c, row->id);
+	/* What it has said of its VMs is true no more. */
+	v->hosts[i] = stands ? NULL : core_host_report_of(c, row->id);
 	for (unsigned h = 0; h < LIMIT_NODES; h++)
 		if (c->hosts[h].node == row->id)
 			v->heard_ms[i] = c->hosts[h].heard_ms;
 	v->boards[i] = (struct scheduler_board){
 		.node = v->nodes[i],
-		.reachable = self ||
-			     (peer_find(c, row->id) != NULL && lead_reaches(c, row->id, v->now_ms)),
+		.reachable = !stands && (self || (peer_find(c, row->id) != NULL &&
+						  lead_reaches(c, row->id, v->now_ms))),
+		.stands = stands,
 		.reported = v->hosts[i] != NULL,
-		.end_ms = lease_table_end(&c->leases, row->id),
+		.end_ms = vms_end(c, row->id),
 	};
 	v->view.board_count++;
 	return 0;
@@ -446,7 +458,7 @@ static void vms_reach(struct core *c, uint64_t now_ms)
 }
 
 /* The model has had this board, and has it no more. */
-static bool vms_board_gone(struct core *c, uint64_t node)
+bool lead_vms_board_gone(struct core *c, uint64_t node)
 {
 	Tb__Node *row;
 	int rv = store_node_get(c->store, node, &row);
@@ -478,17 +490,17 @@ uint64_t lead_vms_flush(struct core *c, uint64_t now_ms)
 	/* A board that was removed leads until it has handed over. Its own lease is in nobody's
 	 * table: what ran here is left to the next leader, which waits a whole lease. */
 	if (core_level(c) >= LEVEL_VMS && store_count(c->store, "vm", &vms) == 0 && vms > 0 &&
-	    !vms_board_gone(c, c->identity.node_id))
+	    !lead_vms_board_gone(c, c->identity.node_id))
 		vms_decide(c, now_ms);
 	return l->on_way ? UINT64_MAX : l->due_ms;
 }
 
-bool lead_vms_withholds(struct core *c, uint64_t node)
+bool lead_vms_withholds(const struct core *c, uint64_t node)
 {
 	for (unsigned i = 0; c->vms != NULL && i < LIMIT_NODES; i++)
 		if (c->vms->withheld[i] == node)
 			return true;
-	return vms_board_gone(c, node);
+	return false;
 }
 
 /* --- answers --------------------------------------------------------------------------------- */

@@ -245,10 +245,17 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 	grant.leader_ms = now;
 	grant.length_ms = (uint32_t)lease_table_renew(&c->leases, p->node, renew->term,
 						      renew->leader_ms, now);
-	if (lead_vms_withholds(c, p->node))
+	grant.without_vms =
+		renew->host == TB__HOST_LIFE__HOST_LIFE_STANDS || lead_vms_withholds(c, p->node);
+	/* A release that does not know of a lease without VMs gets none. */
+	if (lead_vms_board_gone(c, p->node) ||
+	    (grant.without_vms && renew->host == TB__HOST_LIFE__HOST_LIFE_UNKNOWN))
 		grant.length_ms = 0;
+	if (grant.length_ms != 0 && !grant.without_vms)
+		lease_table_renew_vms(&c->leases, p->node);
 	grant.applied_index = c->model_index;
 	lead_renewed(c, p->node, renew);
+	grant.real_ms = core_clock_known(c) ? core_now_ms(c) : 0;
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;
 	frame.lease_grant = &grant;
 	peer_send(p, &frame);
@@ -341,14 +348,16 @@ static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 {
 	struct core *c = p->core;
 	uint64_t now = clock_boottime_ms();
-	bool lapsed = !lease_valid(&c->lease, now);
+	uint32_t length_ms = !core_reports_due(c) ? grant->length_ms : 0;
 
 	if (grant->sent_ms <= now)
 		watch_renewed(c, now - grant->sent_ms, now);
+	if (grant->real_ms != 0)
+		core_clock_learn(c, grant->real_ms);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
-		      grant->leader_ms, !core_reports_due(c) ? grant->length_ms : 0);
-	if (grant->length_ms != 0 && (lapsed || c->host_fence == UINT64_MAX))
-		core_host_fence(c, grant->applied_index);
+		      grant->leader_ms, length_ms);
+	if (length_ms != 0 && !grant->without_vms)
+		core_host_granted(c, grant->sent_ms + length_ms, grant->applied_index, now);
 	/* A leader without a lease of its own yet needs our echo of its clock first. */
 	if (grant->length_ms == 0 && !p->echoed) {
 		p->echoed = true;
@@ -559,6 +568,8 @@ void peer_renew(struct core *c)
 	renew.leader_ms = c->lease.term == renew.term ? c->lease.leader_ms : 0;
 	renew.applied_index = engine_applied(c->engine);
 	renew.certified_index = c->certified_index;
+	renew.host =
+		c->host_stands ? TB__HOST_LIFE__HOST_LIFE_STANDS : TB__HOST_LIFE__HOST_LIFE_TURNS;
 	watch_self(c, &health);
 	renew.real_ms = health.real_ms;
 	renew.rtt_ms = health.rtt_ms;

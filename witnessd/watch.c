@@ -49,6 +49,7 @@ void watch_self(struct core *c, struct board_health *ret)
 		.rtt_ms = c->rtt_ms[0] > c->rtt_ms[1] ? c->rtt_ms[0] : c->rtt_ms[1],
 		.disk_ms = (uint32_t)engine_disk_ms(c->engine),
 		.wear_percent = guard_wear(c),
+		.host_stands = c->host_stands,
 		.facts = guard_facts(c),
 	};
 }
@@ -135,6 +136,7 @@ static int boards_visit(void *arg, const Tb__Node *node)
 	board.rtt_ms = health.rtt_ms;
 	board.disk_ms = health.disk_ms;
 	board.wear_percent = health.wear_percent;
+	board.host_stands = health.host_stands;
 	board.facts = health.facts;
 	alarm_board_check(&c->watch->set, &board);
 	return 0;

@@ -61,9 +61,13 @@ SCRIPT = """
         exec 3>$name.in
     }
     stop() { witness-vm stop $1.sock; wait $vm; exec 3>&-; }
-    have() {  # NAME: its snapshot is there
-        [ -e /tmp/disk ] || truncate -s 1M /tmp/disk
+    fresh() {  # the disk as it was when the VM was saved; whole seconds, which any copy keeps
+        [ -e /tmp/as-saved ] || { truncate -s 1M /tmp/as-saved; touch -d "2026-01-01 00:00:00" /tmp/as-saved; }
+        cp -p /tmp/as-saved /tmp/disk
         ln -sf /tmp/disk disk
+    }
+    have() {  # NAME: its snapshot is there
+        fresh
         [ -e /sys/class/net/tap0 ] || { tunctl -t tap0 >/dev/null; ifconfig tap0 up; }
         [ ! -e /tmp/$1/state ] || return 0
         if [ $1 = four ]; then guest vsock.echo=7005 >/dev/null & fi
@@ -103,6 +107,7 @@ GOES_ON = SCRIPT + "".join(f"""
     cat {name}.log
     stop {name}
     echo "== {name} advanced"
+    fresh
     start {name} {name}-restored.json restore.advanceClock=true {advanced}
     until [ $(grep -c TICK {name}.log) -ge 3 ]; do usleep 20000; done
     cat {name}.log
@@ -225,6 +230,7 @@ SHAPES = (
     head -c 50000000 /tmp/one/memory >cut
     refused() { echo "== $*"; witness-vm run "$@" </dev/null 2>&1; echo "STATUS $?"; }
 """ + "\n".join(f"refused one-restored.json '{change}'" for change, _ in SHAPES) + """
+    refused one-restored.json generationId=$(witness-vm inspect --all /tmp/one/state | sed -n "s/^generation //p")
     refused one-restored.json restore.memory=cut
     refused one-restored.json restore.memory=/tmp/four/memory
     refused four-restored.json nics[0].mac=52:54:00:00:00:05
@@ -232,11 +238,33 @@ SHAPES = (
     refused four-restored.json disks[0].path=large
 """, limit=200, files=FILES)
 def _(result):
-    said = re.split("^== ", result.output, flags=re.MULTILINE)[-len(SHAPES) - 4:]
-    words = [word for _, word in SHAPES] + ["cut off", "belongs to another state file", "MAC address 52:54:00:00:00:04",
+    said = re.split("^== ", result.output, flags=re.MULTILINE)[-len(SHAPES) - 5:]
+    words = [word for _, word in SHAPES] + ["generationId: is the one of the snapshot", "cut off",
+                                            "belongs to another state file", "MAC address 52:54:00:00:00:04",
                                             "blk0 is of another size"]
+    expect(len(said) == len(words), f"{len(said)} refusals")
     for text, word in zip(said, words):
         expect(word in text and "STATUS 1" in text, f"not refused by {word!r}: {text}")
+
+
+@lab.check("a disk that was written since is refused, unless the spec says otherwise; its copy is taken", SCRIPT + """
+    have four
+    start four four-restored.json
+    echo blk.write=/dev/vda,4 >&3; await four.log "RESULT blk.write"
+    stop four
+    echo "== written"
+    witness-vm run four-restored.json leaseMs=1000 </dev/null 2>&1
+    echo "STATUS $?"
+    echo "== all the same"
+    witness-vm run four-restored.json 'disks[0].asSaved=true' leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
+    echo "== copy"
+    fresh
+    witness-vm run four.json --restore /tmp/four leaseMs=1000 </dev/null 2>&1 | grep -m 1 TICK
+""", files=FILES)
+def _(result):
+    result.expect_order("^== written", r"disks\[0\]: .*disk was written after the snapshot was saved", "^STATUS 1",
+                        "^== all the same", "^TICK", "^== copy", "^TICK")
+    result.expect_status(0)
 
 
 @lab.check("a state file with one word altered is refused or harmless", SCRIPT + """

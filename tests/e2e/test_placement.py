@@ -6,6 +6,7 @@ the process's end with its daemon are the real ones (hv/lease.h, VmStart.with_pa
 
 A watcher looks at the processes of all boards every few milliseconds, whatever the boards believe."""
 
+import ctypes
 import json
 import os
 import signal
@@ -146,6 +147,63 @@ def frozen(cluster):
     lost(cluster, start(cluster), "web", lambda here: here.signal(signal.SIGSTOP))
 
 
+class Hold:
+    """Stops one thread of a daemon, in its loop and not in the midst of something: the rest goes on."""
+
+    EPOLL = {"22", "232", "281"}  # numbers of epoll_wait and epoll_pwait on arm64 and x86-64
+    SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+
+    def __init__(self, pid, name):
+        tasks = f"/proc/{pid}/task"
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.tid = next(int(tid) for tid in os.listdir(tasks)
+                        if open(f"{tasks}/{tid}/comm").read().strip() == name)
+        wait_for(10, f"thread {name} does not wait in its loop", self.caught)
+
+    def trace(self, request):
+        nothing = ctypes.c_void_p(0)
+        if self.libc.ptrace(request, ctypes.c_long(self.tid), nothing, nothing) != 0:
+            raise Failure(f"ptrace {request:#x}: {os.strerror(ctypes.get_errno())}")
+
+    def caught(self):
+        self.trace(self.SEIZE)
+        self.trace(self.INTERRUPT)
+        os.waitpid(self.tid, self.WALL)
+        with open(f"/proc/{self.tid}/syscall") as file:
+            if file.read().split()[0] in self.EPOLL:
+                return True
+        self.let_go()
+        return False
+
+    def let_go(self):
+        self.trace(self.DETACH)
+
+
+def hung(cluster):
+    """Only the thread that renews the VMs hangs, on the leader and on another board: they are made good elsewhere,
+    and the board serves its sites all the while."""
+    watcher = start(cluster)
+    leader = cluster.leader(cluster.any())
+    for here in (leader, other(cluster, leader)):
+        asked = other(cluster, here)
+        if runs_on(asked, "web") != here.name:  # the second time: it may have VMs again
+            asked.ctl("vm", "move", "web", here.name, "--yes", "--wait")
+        hold = Hold(here.process.pid, "vm-host")
+        there = wait_for(40, f"web does not run elsewhere while the host of {here.name} hangs",
+                         lambda: runs_on(asked, "web") not in (None, here.name) and runs_on(asked, "web"))
+        if asked.status()["nodesReachable"] != 3 or cluster.leader(asked) is not leader:
+            raise Failure(f"{here.name} is lost as a whole: {asked.status()}")
+        if here is leader:
+            wait_for(40, "no alarm tells of the host that hangs",
+                     lambda: any(kind == "alarm.raised" and here.name in text for kind, text in events(asked)))
+        hold.let_go()
+        time.sleep(4)
+        if runs_on(asked, "web") != there or len(watcher.own()) != 1:
+            raise Failure(f"web has moved when the host of {here.name} went on")
+    wait_for(40, "the alarm does not end", lambda: "alarm.cleared" in dict(events(asked)))
+    watcher.check()
+
+
 def removed(cluster):
     """Its board dies and is taken out of the cluster at once: the VM still waits for that board's lease."""
     watcher = start(cluster)
@@ -219,4 +277,4 @@ def majority(cluster):
     watcher.check()
 
 
-main([plug, frozen, removed, persons, majority], long=[frozen, removed, persons, majority])
+main([plug, frozen, hung, removed, persons, majority], long=[frozen, hung, removed, persons, majority])

@@ -703,6 +703,7 @@ static void link_renew(struct world *w, struct board *b)
 	p->term = b->raft.term;
 	p->number = clock_of_board(w, b);
 	p->leader_ms = b->lease.term == b->raft.term ? b->lease.leader_ms : 0;
+	p->vms = !b->host_stands;
 	b->renew_ms = p->number + LEASE_RENEW_MS;
 	pipe_send(w, b->link, true, p);
 }
@@ -752,8 +753,11 @@ static void link_parcel(struct world *w, struct board *b, unsigned link, struct 
 		reply->leader_ms = now;
 		reply->length_ms = lease_table_renew(&b->leases, w->pipes[link].near, p->term,
 						     p->leader_ms, now);
-		if (vm_withholds(b, w->pipes[link].near))
+		if (vm_removed(b, w->pipes[link].near))
 			reply->length_ms = 0;
+		reply->vms = vm_renewed(b, w->pipes[link].near, p->vms);
+		if (reply->length_ms != 0 && reply->vms)
+			lease_table_renew_vms(&b->leases, w->pipes[link].near);
 		reply->applied = b->raft.applied;
 		pipe_send(w, link, false, reply);
 		break;
@@ -766,10 +770,10 @@ static void link_parcel(struct world *w, struct board *b, unsigned link, struct 
 			vm_reported(w, b, w->pipes[link].near, p);
 		break;
 	case LINK_GRANT:
-		if (link == b->link)
-			vm_granted(b, now >= b->lease.until_ms, p->length_ms, p->applied);
 		lease_granted(&b->lease, b->raft.term, p->term, p->number, p->leader_ms,
 			      p->length_ms);
+		if (link == b->link && p->length_ms != 0)
+			vm_granted(b, p->number + p->length_ms, p->vms, now, p->applied);
 		break;
 	case LINK_END:
 		if (w->pipes[link].near == b->id)

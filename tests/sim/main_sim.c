@@ -47,6 +47,7 @@ static const struct {
 	{"no-quiet", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NO_QUIET, NULL},
 	{"unknown-disks", SCHEDULER_FAULT_NONE, HOSTING_FAULT_UNKNOWN_DISKS, NULL},
 	{"no-withhold", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, &vm_fault_no_withhold},
+	{"every-grant", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, &vm_fault_every_grant},
 	{"stale-disk", SCHEDULER_FAULT_NONE, HOSTING_FAULT_NONE, &vm_fault_stale_disk},
 };
 

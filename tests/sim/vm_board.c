@@ -23,6 +23,7 @@ enum {
 
 bool vm_fault_no_withhold;
 bool vm_fault_stale_disk;
+bool vm_fault_every_grant;
 
 static char disk_id[] = "data";
 
@@ -445,6 +446,9 @@ static void host_report(struct world *w, struct board *b)
 
 	if (b->fleet == NULL && b->link == 0)
 		return; /* whoever leads next is told whole */
+	b->host_owes = b->host_hung_until_us > w->now_us;
+	if (b->host_owes)
+		return;
 	report = mem_alloc(sizeof(*report));
 	tb__host_report__init(report);
 	report->n_vms = hosting_report(b->hosting, &report->vms, clock_of_board(w, b));
@@ -466,7 +470,7 @@ static void host_settle(struct world *w, struct board *b)
 {
 	b->host_due_ms = hosting_tick(b->hosting, clock_of_board(w, b));
 	host_act(w, b);
-	if (hosting_changed(b->hosting))
+	if (hosting_changed(b->hosting) || b->host_owes)
 		host_report(w, b);
 }
 
@@ -494,6 +498,8 @@ static void host_lease(struct world *w, struct board *b)
 	uint64_t until = board_lease(w, b);
 	uint64_t now = clock_of_board(w, b);
 
+	if (until > b->host_granted_ms)
+		until = b->host_granted_ms;
 	if (until > b->lease_max_ms)
 		b->lease_max_ms = until;
 	hosting_fence(b->hosting, b->fence, now);
@@ -508,6 +514,9 @@ void vm_boot(struct world *w, struct board *b)
 	b->fence = UINT64_MAX;
 	b->host_applied = 0;
 	b->host_due_ms = UINT64_MAX;
+	b->host_hung_until_us = 0;
+	b->host_told_ms = b->host_asked_ms = b->host_granted_ms = 0;
+	b->host_stands = b->host_owes = false;
 	vm_deposed(b);
 }
 
@@ -541,6 +550,7 @@ void vm_deposed(struct board *b)
 	b->vm_on_way = 0;
 	b->vm_due_ms = UINT64_MAX;
 	b->withheld = 0;
+	b->standing = 0;
 }
 
 void vm_linked(struct world *w, struct board *b)
@@ -561,10 +571,23 @@ void vm_forget(struct board *b, unsigned host)
 	b->vm_changed = true;
 }
 
-void vm_granted(struct board *b, bool lapsed, uint64_t length_ms, uint64_t applied)
+void vm_granted(struct board *b, uint64_t until_ms, bool vms, uint64_t now_ms, uint64_t applied)
 {
-	if (length_ms != 0 && (lapsed || b->fence == UINT64_MAX))
+	if (!vms && !vm_fault_every_grant)
+		return;
+	if (now_ms >= b->host_granted_ms || b->fence == UINT64_MAX)
 		b->fence = applied;
+	if (until_ms > b->host_granted_ms)
+		b->host_granted_ms = until_ms;
+}
+
+bool vm_renewed(struct board *b, unsigned board, bool turns)
+{
+	unsigned standing = turns ? b->standing & ~(1u << board) : b->standing | 1u << board;
+
+	b->vm_changed |= standing != b->standing;
+	b->standing = standing;
+	return turns && !vm_withholds(b, board);
 }
 
 void vm_reported(struct world *w, struct board *b, unsigned host, struct parcel *p)
@@ -605,7 +628,7 @@ static unsigned who_answers(struct world *w, struct board *b)
 	for (unsigned i = 1; i <= w->boards; i++)
 		if (i != b->id && !renews(b, i, now))
 			links &= ~(1u << i);
-	return links;
+	return links & ~b->standing;
 }
 
 static void view_report(const struct board *b, struct view *v, unsigned vm, uint64_t now)
@@ -613,6 +636,8 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 	const struct vm_row *r = &b->vms[vm];
 	const Tb__HostReport *host = r->node != 0 ? b->hosts[r->node].report : NULL;
 
+	if ((b->standing >> r->node & 1) != 0)
+		return;
 	for (size_t i = 0; host != NULL && i < host->n_vms; i++) {
 		if (host->vms[i]->vm != vm || host->vms[i]->incarnation != r->incarnation)
 			continue;
@@ -621,6 +646,13 @@ static void view_report(const struct board *b, struct view *v, unsigned vm, uint
 		v->reports[vm - 1].lasts_ms += now - b->hosts[r->node].heard_ms;
 		v->vms[vm - 1].report = &v->reports[vm - 1];
 	}
+}
+
+static uint64_t vms_end(const struct board *b, unsigned node)
+{
+	uint64_t end_ms = lease_table_vms_end(&b->leases, node);
+
+	return node == b->id && b->host_granted_ms > end_ms ? b->host_granted_ms : end_ms;
 }
 
 static void view_make(struct world *w, struct board *b, unsigned answers, struct view *v)
@@ -656,7 +688,7 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 			.node = node,
 			.reachable = (answers >> i & 1) != 0,
 			.reported = b->hosts[i].report != NULL,
-			.end_ms = lease_table_end(&b->leases, i),
+			.end_ms = vms_end(b, i),
 		};
 	}
 	for (unsigned vm = 1; vm <= SIM_VMS; vm++) {
@@ -727,8 +759,12 @@ static void lead_decide(struct world *w, struct board *b)
 
 bool vm_withholds(const struct board *b, unsigned board)
 {
-	return ((b->withheld >> board & 1) != 0 && !vm_fault_no_withhold) ||
-	       (b->removed >> board & 1) != 0;
+	return (b->withheld >> board & 1) != 0 && !vm_fault_no_withhold;
+}
+
+bool vm_removed(const struct board *b, unsigned board)
+{
+	return (b->removed >> board & 1) != 0;
 }
 
 static void lead_vms(struct world *w, struct board *b)
@@ -751,11 +787,38 @@ static void lead_vms(struct world *w, struct board *b)
 		lead_decide(w, b);
 }
 
+/* The core: does the host take what it is told? If this board leads, its own lease is for its VMs
+ * like a grant. */
+static void core_host(struct world *w, struct board *b, bool hangs)
+{
+	uint64_t now = clock_of_board(w, b);
+	uint64_t own;
+
+	if (!hangs)
+		b->host_told_ms = 0;
+	else if (b->host_told_ms == 0)
+		b->host_told_ms = now;
+	b->host_stands = lease_stands(b->host_told_ms, b->host_asked_ms, now);
+	b->host_asked_ms = now;
+	if (b->fleet == NULL)
+		return;
+	own = lease_table_self_until(&b->leases, now);
+	if (own > now)
+		vm_granted(b, own, vm_renewed(b, b->id, !b->host_stands), now, b->raft.applied);
+}
+
 void vm_tick(struct world *w, struct board *b)
 {
-	host_model(w, b);
-	host_lease(w, b);
-	host_settle(w, b);
+	bool hangs = b->host_hung_until_us > w->now_us;
+
+	core_host(w, b, hangs);
+	if (hangs) {
+		b->host_due_ms = UINT64_MAX;
+	} else {
+		host_model(w, b);
+		host_lease(w, b);
+		host_settle(w, b);
+	}
 	if (b->fleet != NULL)
 		lead_vms(w, b);
 }
@@ -882,6 +945,8 @@ void vm_moment(struct world *w, const struct moment *m)
 		moment_kernel(w, b, m);
 	else if (b->frozen_until_us > w->now_us)
 		world_at(w, b->frozen_until_us, *m);
+	else if (b->alive && b->host_hung_until_us > w->now_us)
+		world_at(w, b->host_hung_until_us, *m);
 	else
 		moment_daemon(w, b, m);
 }

@@ -90,6 +90,13 @@ static void freeze(struct world *w, struct board *b, bool all)
 		b->paused_until_us = until_us;
 }
 
+/* The thread of the host hangs, and the rest of the daemon does not know at once. */
+static void hang(struct world *w, struct board *b)
+{
+	world_note(w, "board %u: its host hangs", b->id);
+	b->host_hung_until_us = w->now_us + 100000 + world_below(w, 12000000);
+}
+
 static void paths(struct world *w)
 {
 	struct board *a = any_board(w);
@@ -206,7 +213,7 @@ static void combined(struct world *w)
 
 void vm_fault(struct world *w)
 {
-	switch (world_below(w, 14)) {
+	switch (world_below(w, 15)) {
 	case 0:
 		crash(w, any_board(w), false);
 		break;
@@ -237,6 +244,9 @@ void vm_fault(struct world *w)
 		break;
 	case 10:
 		vm_card(w, any_host(w));
+		break;
+	case 11:
+		hang(w, any_host(w));
 		break;
 	default:
 		person(w);

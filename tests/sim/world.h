@@ -160,6 +160,7 @@ struct parcel {
 	struct buf bytes; /* owned */
 	Tb__HostReport *report; /* owned */
 	uint64_t applied; /* LINK_GRANT */
+	bool vms; /* LINK_RENEW: the host turns; LINK_GRANT: it is for VMs, too */
 };
 
 /* An end is open until its owner closes it or its owner dies. */
@@ -289,6 +290,12 @@ struct board {
 	uint64_t fence;
 	uint64_t host_applied; /* of what the hosting was told */
 	uint64_t host_due_ms;
+	uint64_t host_hung_until_us; /* its thread hangs, and the core does not */
+	uint64_t host_told_ms; /* the first that it has not taken; 0: it has taken all */
+	uint64_t host_asked_ms;
+	bool host_stands; /* as the core says */
+	bool host_owes; /* a report */
+	uint64_t host_granted_ms; /* the lease of its VMs */
 	struct vm_process processes[SIM_PROCESSES];
 	uint64_t lease_max_ms; /* the longest that this board ever had */
 	uint64_t paused_until_us; /* the whole board stands still, its processes too */
@@ -301,6 +308,7 @@ struct board {
 	unsigned vm_links; /* set of boards that answered then */
 	uint64_t vm_due_ms;
 	unsigned withheld; /* set of boards */
+	unsigned standing; /* and of those whose hosts stand still, as they say */
 	uint64_t members_us; /* true time: boards that were removed leave the table; 0: none does */
 	uint64_t wake; /* generation of the timer that counts */
 };
@@ -528,6 +536,7 @@ void agent_heal(struct world *w, struct node *n);
 /* Seeded mistakes of what is only modelled here. */
 extern bool vm_fault_no_withhold;
 extern bool vm_fault_stale_disk;
+extern bool vm_fault_every_grant;
 void vm_boot(struct world *w, struct board *b);
 /* kept: the kernel lives on, and the processes with it, each until its deadline. */
 void vm_crash(struct world *w, struct board *b, bool kept);
@@ -537,7 +546,9 @@ void vm_deposed(struct board *b);
 void vm_linked(struct world *w, struct board *b); /* to a leader */
 void vm_link_lost(struct board *b); /* its own */
 void vm_forget(struct board *b, unsigned host); /* as the leader: that link is gone */
-void vm_granted(struct board *b, bool lapsed, uint64_t length_ms, uint64_t applied);
+void vm_granted(struct board *b, uint64_t until_ms, bool vms, uint64_t now_ms, uint64_t applied);
+/* As the leader: is what it grants to the board with this renewal for its VMs, too? */
+bool vm_renewed(struct board *b, unsigned board, bool turns);
 void vm_reported(struct world *w, struct board *b, unsigned host, struct parcel *p);
 /* The lease as it is now; actions and reports; as the leader, decisions. */
 void vm_tick(struct world *w, struct board *b);
@@ -545,6 +556,7 @@ uint64_t vm_due_ms(const struct board *b); /* UINT64_MAX: nothing */
 void vm_moment(struct world *w, const struct moment *m);
 /* As the leader: is this board to get no lease? */
 bool vm_withholds(const struct board *b, unsigned board);
+bool vm_removed(const struct board *b, unsigned board);
 /* The file with the VM's data, by the model of `b`, on `card`; NULL: it is not there. */
 struct vm_file *vm_file_find(const struct board *b, struct board *card, unsigned vm);
 unsigned vm_links_up(const struct world *w, const struct board *b); /* board.c: set of boards */

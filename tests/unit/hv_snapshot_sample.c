@@ -126,6 +126,9 @@ Tb__VmSnapshot *snapshot_sample(void)
 	s->n_devices = 2;
 	s->devices = mem_array(2, sizeof(s->devices[0]));
 	s->devices[0] = device("blk0", 2);
+	s->devices[0]->disk = NEW(Tb__DiskMark, tb__disk_mark__init);
+	s->devices[0]->disk->seconds = 1700000000;
+	s->devices[0]->disk->nanoseconds = 999999999;
 	s->devices[1] = device("rng0", 4);
 	return s;
 }

@@ -96,6 +96,8 @@ static void test_boards(void **state)
 		{{"b", true, 0, 0, 500, 0}, "disk-slow"},
 		{{"b", true, 0, 0, 0, 80}, "card-worn"},
 		{{"b", true, 99999, 999, 999, 110}, "board-late card-worn clock disk-slow"},
+		{{"b", true, 0, 0, 0, 0, true}, "host-stands"},
+		{{"b", false, 0, 0, 0, 0, true}, ""},
 		{{"b", false, 99999, 999, 999, 110}, ""}, /* away: nothing is known */
 	};
 	struct alarm_set set = {0};

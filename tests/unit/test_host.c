@@ -112,7 +112,8 @@ static int vm_main(void)
 
 static int probe_main(void)
 {
-	puts("{\"canHost\":true,\"summary\":\"fine\"}");
+	puts(access("no-kvm", F_OK) == 0 ? "{\"canHost\":false,\"summary\":\"no kvm\"}"
+					 : "{\"canHost\":true,\"summary\":\"fine\"}");
 	return 0;
 }
 
@@ -123,6 +124,7 @@ static char model_path[128];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Tb__HostReport *newest; /* under the lock */
 static unsigned proposals; /* of NodeHostSet that fit */
+static unsigned refusals; /* of those of a board that cannot host */
 
 const struct core_view *core_view(const struct core *c)
 {
@@ -139,15 +141,18 @@ const char *core_model_path(const struct core *c)
 void core_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg)
 {
-	(void)c, (void)home, (void)done, (void)arg;
+	(void)c, (void)home;
 	pthread_mutex_lock(&lock);
 	if (count == 1 && commands[0]->op_case == TB__COMMAND__OP_NODE_HOST_SET &&
-	    commands[0]->node_host_set->id == 1 && commands[0]->node_host_set->host->hosts)
-		proposals++;
+	    commands[0]->node_host_set->id == 1) {
+		proposals += commands[0]->node_host_set->host->hosts;
+		refusals += !commands[0]->node_host_set->host->hosts;
+	}
 	pthread_mutex_unlock(&lock);
 	for (size_t i = 0; i < count; i++)
 		tb__command__free_unpacked(commands[i], NULL);
 	free(commands);
+	done(arg, 0, NULL, 0);
 }
 
 void core_host_report(struct core *c, Tb__HostReport *report)
@@ -453,6 +458,31 @@ static void upload(const char *sha256, const void *bytes, size_t len)
 }
 
 /* Without the fence nothing starts; without the image it says so; then it runs. */
+static bool said_of_host(const unsigned *count)
+{
+	bool said;
+
+	pthread_mutex_lock(&lock);
+	said = *count > 0;
+	pthread_mutex_unlock(&lock);
+	return said;
+}
+
+/* What it needs comes late: it is asked again, and the cluster hears of it. */
+static void story_probe(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	while (!said_of_host(&refusals) && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_true(said_of_host(&refusals));
+	assert_false(said_of_host(&proposals));
+	assert_int_equal(rmdir("no-kvm"), 0);
+	while (!said_of_host(&proposals) && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_true(said_of_host(&proposals));
+}
+
 static void story_start(void)
 {
 	static const char kernel[] = "what a kernel is made of";
@@ -506,6 +536,24 @@ static void story_crash(void)
 	host_console_close(lab.console);
 }
 
+/* A letter that holds its thread up. */
+static sem_t hold_begun, hold_over;
+
+static void hold_open(struct letter *letter)
+{
+	free(letter);
+	sem_post(&hold_begun);
+	sem_wait(&hold_over);
+}
+
+static void hold_open_at(struct mailbox *mailbox)
+{
+	struct letter *letter = mem_zalloc(sizeof(*letter));
+
+	letter->open = hold_open;
+	assert_int_equal(mailbox_answer(mailbox, letter), 0);
+}
+
 /* The lease is not renewed: the process is gone at its end, and comes back with the next one. */
 static void story_lease(void)
 {
@@ -516,6 +564,33 @@ static void story_lease(void)
 		pause_ms(20);
 	assert_int_equal(vm_pid(5), 0);
 	await(5, 1, IS(RUNNING), "");
+}
+
+/* What it is told it takes; while its thread is held up, it does not. */
+static void story_hung(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+	uint64_t told = clock_boottime_ms();
+	uint64_t first, second;
+
+	while (host_waits_ms(lab.host) != 0 && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_int_equal(host_waits_ms(lab.host), 0);
+	sem_init(&hold_begun, 0, 0);
+	sem_init(&hold_over, 0, 0);
+	hold_open_at(&lab.host->mailbox);
+	sem_wait(&hold_begun);
+	lease_give();
+	first = host_waits_ms(lab.host);
+	pause_ms(20);
+	lease_give();
+	second = host_waits_ms(lab.host);
+	sem_post(&hold_over);
+	assert_in_range(first, told, clock_boottime_ms());
+	assert_int_equal(second, first);
+	while (host_waits_ms(lab.host) != 0 && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_int_equal(host_waits_ms(lab.host), 0);
 }
 
 static void story_release(void)
@@ -692,10 +767,12 @@ static void test_story(void **state)
 {
 	(void)state;
 	cluster_put();
+	story_probe();
 	story_start();
 	story_console();
 	story_crash();
 	story_lease();
+	story_hung();
 	story_release();
 	story_missing();
 	story_silent();
@@ -714,6 +791,8 @@ static int setup(void **state)
 	snprintf(lab.root, sizeof(lab.root), "%s/host-XXXXXX",
 		 getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(lab.root));
+	assert_int_equal(chdir(lab.root), 0);
+	assert_int_equal(mkdir("no-kvm", 0700), 0);
 	snprintf(lab.data, sizeof(lab.data), "%s/data", lab.root);
 	snprintf(lab.run, sizeof(lab.run), "%s/run", lab.root);
 	snprintf(model_path, sizeof(model_path), "%s/model.db", lab.run);
@@ -733,6 +812,7 @@ static int setup(void **state)
 		fail_msg("%s", why);
 	lab.host->kvm = "/dev/null";
 	lab.host->entrant_ms = 200;
+	lab.host->probe_ms = 200;
 	config.data_dir = config.run_dir = config.vm_program = NULL;
 	config_free(&config);
 	return 0;

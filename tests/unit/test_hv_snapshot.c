@@ -454,6 +454,7 @@ static void memory_fill(uint8_t *m)
 
 static void files_are_equal(enum ram_backing backing, enum ram_backing back)
 {
+	const struct image_turn nobody = {0};
 	struct ram from, to;
 	struct fault fault = {0};
 	int fd = memfd_create("memory", MFD_CLOEXEC);
@@ -474,7 +475,7 @@ static void files_are_equal(enum ram_backing backing, enum ram_backing back)
 		assert_int_equal(ram_map_file(fd, MEMORY, &to, &fault), 0);
 	} else {
 		assert_int_equal(ram_create(MEMORY, back, &to, &fault), 0);
-		assert_int_equal(memory_file_read(fd, &to, &fault), 0);
+		assert_int_equal(memory_file_read(fd, &to, &nobody, &fault), 0);
 	}
 	assert_memory_equal(from.host, to.host, MEMORY);
 	ram_destroy(&from);
@@ -488,6 +489,51 @@ static void test_memory_round_trip(void **state)
 	files_are_equal(RAM_ANONYMOUS, RAM_ANONYMOUS);
 	files_are_equal(RAM_MEMFD, RAM_MEMFD);
 	files_are_equal(RAM_MEMFD, RAM_SHARED_FILE);
+}
+
+struct turns {
+	unsigned count, last;
+};
+
+static bool turn_take(void *arg)
+{
+	struct turns *t = arg;
+
+	return ++t->count != t->last;
+}
+
+/* Others have a turn before each MiB that is read, and pages that lie apart one together. */
+static void test_memory_turns(void **state)
+{
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+	struct turns turns = {0};
+	const struct image_turn turn = {.take = turn_take, .arg = &turns};
+	struct fault fault = {0};
+	struct ram from, to;
+
+	(void)state;
+	assert_int_equal(ram_create(MEMORY, RAM_ANONYMOUS, &from, &fault), 0);
+	assert_int_equal(ram_create(MEMORY, RAM_ANONYMOUS, &to, &fault), 0);
+	memory_fill(from.host);
+	assert_int_equal(memory_file_write(fd, &from, id, &fault), 0);
+	assert_int_equal(memory_file_read(fd, &to, &turn, &fault), 0);
+	assert_int_equal(turns.count, 4);
+	memset(from.host, 7, MEMORY);
+	assert_int_equal(memory_file_write(fd, &from, id, &fault), 0);
+	turns.count = 0;
+	assert_int_equal(memory_file_read(fd, &to, &turn, &fault), 0);
+	assert_int_equal(turns.count, MEMORY / IMAGE_PIECE);
+	assert_memory_equal(from.host, to.host, MEMORY);
+	/* Who ends it says why. */
+	memset(to.host, 0, MEMORY);
+	turns = (struct turns){.last = 3};
+	assert_int_equal(memory_file_read(fd, &to, &turn, &fault), -ECANCELED);
+	assert_string_equal(fault.text, "");
+	assert_int_equal(to.host[2 * IMAGE_PIECE - 1], 7);
+	assert_int_equal(to.host[2 * IMAGE_PIECE], 0);
+	ram_destroy(&from);
+	ram_destroy(&to);
+	close(fd);
 }
 
 /* Memory of a memfd that was never touched gets no pages by being saved. */
@@ -560,6 +606,10 @@ static void test_vmgenid(void **state)
 	assert_memory_equal(page, a, VMGENID_SIZE);
 	assert_int_equal(vmgenid_choose("0011", a, &fault), -EINVAL);
 	assert_non_null(strstr(fault.text, "32 hex digits"));
+	memset(&fault, 0, sizeof(fault));
+	assert_int_equal(vmgenid_check(a, b, &fault), 0);
+	assert_int_equal(vmgenid_check(a, page, &fault), -EXDEV);
+	assert_non_null(strstr(fault.text, "generationId: is the one of the snapshot"));
 }
 
 int main(void)
@@ -573,7 +623,7 @@ int main(void)
 		cmocka_unit_test(test_refusals),	 cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_clock_extremes),	 cmocka_unit_test(test_memory_round_trip),
 		cmocka_unit_test(test_memory_untouched), cmocka_unit_test(test_memory_refused),
-		cmocka_unit_test(test_vmgenid),
+		cmocka_unit_test(test_memory_turns),	 cmocka_unit_test(test_vmgenid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,12 +95,39 @@ static void test_restore(void **state)
 
 	(void)state;
 	assert_int_equal(spec_make("{\"name\":\"a\",\"backing\":\"shared\","
+				   "\"disks\":[{\"path\":\"d\",\"asSaved\":true}],"
 				   "\"restore\":{\"state\":\"s\",\"memory\":\"m\"}}",
 				   "/f", true, &s, &fault),
 			 0);
+	assert_true(s->disks[0]->as_saved);
 	assert_string_equal(s->restore->state, "/f/s");
 	assert_string_equal(s->restore->memory, "/f/m");
 	assert_string_equal(s->command_line, "");
+	spec_free(s);
+}
+
+/* The machine stays, its guest is another; what is said of the run is said after. */
+static void test_restore_from_folder(void **state)
+{
+	static const char text[] =
+		"{" SMALL ",\"initrd\":\"i\",\"commandLine\":\"quiet\",\"memoryMib\":64,"
+		"\"generationId\":\"00112233445566778899aabbccddeeff\"}";
+	struct fault fault = {0};
+	Tb__VmSpec *s;
+
+	(void)state;
+	assert_int_equal(spec_parse(text, strlen(text), "/f", &s, &fault), 0);
+	assert_int_equal(spec_restore(s, "snap", &fault), 0);
+	assert_int_equal(spec_override(s, "restore.paused=true", &fault), 0);
+	assert_int_equal(spec_finish(s, true, &fault), 0);
+	assert_string_equal(s->kernel, "");
+	assert_string_equal(s->initrd, "");
+	assert_string_equal(s->command_line, "");
+	assert_string_equal(s->generation_id, "");
+	assert_string_equal(s->restore->state, "snap/state");
+	assert_string_equal(s->restore->memory, "snap/memory");
+	assert_true(s->restore->paused);
+	assert_int_equal(s->memory_mib, 64);
 	spec_free(s);
 }
 
@@ -169,6 +196,9 @@ static void test_refused(void **state)
 		 "{\"path\":\"d\"},{\"path\":\"e\"},{\"path\":\"f\"},{\"path\":\"g\"},"
 		 "{\"path\":\"h\"},{\"path\":\"i\"}]}",
 		 "disks: 9; at most 8"},
+		{"{" SMALL ",\"disks\":[{\"path\":\"a\",\"asSaved\":true}]}",
+		 "disks[0].asSaved: says what a disk holds at a restore; leave it out, or give "
+		 "restore"},
 		{"{" SMALL ",\"nics\":[{}]}",
 		 "nics[0].tap: must be given, the name of a tap interface"},
 		{"{" SMALL ",\"nics\":[{\"tap\":\"0123456789012345\"}]}",
@@ -316,10 +346,15 @@ static void test_derived_addresses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),  cmocka_unit_test(test_whole_spec),
-		cmocka_unit_test(test_restore),	  cmocka_unit_test(test_supervised_needs_no_paths),
-		cmocka_unit_test(test_refused),	  cmocka_unit_test(test_numbers_without_words),
-		cmocka_unit_test(test_overrides), cmocka_unit_test(test_derived_addresses),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_whole_spec),
+		cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_restore_from_folder),
+		cmocka_unit_test(test_supervised_needs_no_paths),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_numbers_without_words),
+		cmocka_unit_test(test_overrides),
+		cmocka_unit_test(test_derived_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -350,6 +350,11 @@ static void queue_index(Tb__VmSnapshot *s)
 	s->devices[1]->queues[0]->next_used = 65536;
 }
 
+static void disk_at_no_time(Tb__VmSnapshot *s)
+{
+	s->devices[0]->disk->nanoseconds++;
+}
+
 static void generation_short(Tb__VmSnapshot *s)
 {
 	s->generation_id.len = 15;
@@ -417,6 +422,7 @@ static void test_bounds(void **state)
 		{queue_size, "queue"},
 		{queue_odd_size, "queue"},
 		{queue_index, "queue"},
+		{disk_at_no_time, "last write of a disk"},
 		{generation_short, "generationId"},
 		{memory_id_short, "memoryId"},
 		{stolen_short, "stolenTime"},

@@ -107,6 +107,59 @@ static void test_end(void **state)
 	assert_int_equal(lease_table_end(&t, 3), end);
 }
 
+/* Not every grant is for the VMs of a board: their end stays where it was. */
+static void test_vms(void **state)
+{
+	struct lease_table t;
+	uint64_t end;
+
+	(void)state;
+	lease_table_start(&t, 1, 2, 1000);
+	lease_table_members(&t, three, all_vote, 3, 1000);
+	assert_int_equal(lease_table_vms_end(&t, 2), 1000 + STRETCHED);
+	lease_table_renew(&t, 2, 2, 5000, 5000);
+	lease_table_renew_vms(&t, 2);
+	end = lease_table_vms_end(&t, 2);
+	assert_int_equal(end, lease_table_end(&t, 2));
+	assert_int_not_equal(lease_table_renew(&t, 2, 2, 5500, 5500), 0);
+	assert_int_equal(lease_table_vms_end(&t, 2), end);
+	assert_true(lease_table_end(&t, 2) > end);
+	lease_table_members(&t, three, all_vote, 3, 5600);
+	assert_int_equal(lease_table_vms_end(&t, 2), end);
+	lease_table_renew_vms(&t, 2);
+	assert_int_equal(lease_table_vms_end(&t, 2), lease_table_end(&t, 2));
+	/* Who is removed is counted on to its last, and so is who comes back. */
+	assert_int_not_equal(lease_table_renew(&t, 2, 2, 6000, 6000), 0);
+	end = lease_table_end(&t, 2);
+	lease_table_members(&t, three, all_vote, 1, 6100);
+	assert_int_equal(lease_table_vms_end(&t, 2), end);
+	assert_int_equal(lease_table_vms_end(&t, 0), end);
+	lease_table_members(&t, three, all_vote, 3, 6200);
+	assert_int_equal(lease_table_vms_end(&t, 2), end);
+}
+
+static void test_stands(void **state)
+{
+	static const struct {
+		uint64_t told_ms, asked_ms, now_ms;
+		bool stands;
+	} cases[] = {
+		{0, 9750, 10000, false}, /* it has taken all */
+		{10000, 9750, 10000, false},
+		{10001 - LENGTH, 9750, 10000, false},
+		{10000 - LENGTH, 9750, 10000, true},
+		{1, 9750, 10000, true},
+		{1, 10001 - LENGTH, 10000, true},
+		{1, 10000 - LENGTH, 10000, false}, /* all was frozen */
+		{1, 0, 10000, false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_int_equal(lease_stands(cases[i].told_ms, cases[i].asked_ms, cases[i].now_ms),
+				 cases[i].stands);
+}
+
 /* Two leaders of three boards, each with a clock of its own, by chance: the old one, cut off from
  * the majority at some moment, and the one that this majority elects. At no instant does the old
  * leader, or a board that it has granted to, act later than the new leader waits for it. */
@@ -184,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_board),	    cmocka_unit_test(test_alone),
 		cmocka_unit_test(test_majority),    cmocka_unit_test(test_end),
+		cmocka_unit_test(test_vms),	    cmocka_unit_test(test_stands),
 		cmocka_unit_test(test_two_leaders),
 	};
 

@@ -1,10 +1,11 @@
 /* The scheduler as tables: boards and VMs in, commands and a sentence for each VM out.
  *
  * Boards: "b1:4/1000" has 4 cores and 1000 MiB; then, after commas: away (its lease may last
- * another second), lost (it is over), late (over, but it answers), drained, drained-now, silent (it
- * has not said what it can host), nohost, unreported (its host has not reported), bridge (it has
- * br0). VMs: "web 256" has 256 MiB and one vCPU; then words as in vm_word below. Ids count from 1.
- * A command: "place web.3 b2 (reason)": the VM and the incarnation that it names. */
+ * another second), lost (it is over), hung, hung-away (the same, but it answers: its host is hung),
+ * late (over, but it answers), drained, drained-now, silent (it has not said what it can host),
+ * nohost, unreported (its host has not reported), bridge (it has br0). VMs: "web 256" has 256 MiB
+ * and one vCPU; then words as in vm_word below. Ids count from 1. A command: "place web.3 b2
+ * (reason)": the VM and the incarnation that it names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -51,6 +52,10 @@ static void board_word(struct scheduler_board *b, Tb__Node *node, const char *wo
 	if (strcmp(word, "away") == 0 || strcmp(word, "lost") == 0) {
 		b->reachable = false;
 		b->end_ms = word[0] == 'a' ? NOW + 1000 : NOW;
+	} else if (strcmp(word, "hung") == 0 || strcmp(word, "hung-away") == 0) {
+		b->reachable = false;
+		b->stands = true;
+		b->end_ms = word[4] != '\0' ? NOW + 1000 : NOW;
 	} else if (strcmp(word, "late") == 0) {
 		b->end_ms = NOW;
 	} else if (strcmp(word, "drained") == 0) {
@@ -661,6 +666,16 @@ static void test_leave(void **state)
 		 "(it-is-moved)\nweb unplaced: it goes to b2: b1 is lost\ndb unplaced: it goes to "
 		 "b3: "
 		 "b1 is lost\nx stopped: it is stopped\nlost: 1\n"},
+		{"its host has hung: nothing yet", "b1:4/1000,hung-away b2:4/1000",
+		 "web 256 at=b1.3",
+		 "web unknown: b1 has hung as a host of virtual machines; it may still run there "
+		 "for 1000 ms\ndue: 1000\n"},
+		{"its host has hung for long, and nothing goes there", "b1:4/1000,hung b2:4/300",
+		 "web 256 at=b1.3\ndb 256",
+		 "place web.3 b2 (b1 has hung as a host of virtual machines)\nweb unplaced: it "
+		 "goes "
+		 "to b2: b1 has hung as a host of virtual machines\ndb unplaced: not placed: 2 "
+		 "boards, 1 lacks memory, 1 is away\nlost: 1\n"},
 		{"reachable again before it was moved: it stays", "b1:4/1000,unreported b2:4/1000",
 		 "web 256 at=b1.3", "web unknown: b1 has not said yet how it is\n"},
 		{"lost, and it waits for its board", "b1:4/1000,lost b2:4/1000",
