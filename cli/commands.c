@@ -804,7 +804,8 @@ const struct command commands[] = {
 	 .description =
 		 "ADDRESS is any board of the cluster (port 7443 if none is given). The token says "
 		 "which cluster that must be, so nobody in between can take its place. The key is "
-		 "made here and never leaves the board. It returns when the board has all data and "
+		 "made here and never leaves the board. The board at ADDRESS must reach this one "
+		 "at the address of --advertise. It returns when this one has all data and "
 		 "votes, or with the reason why not. Works only on the board itself, as root.",
 	 .options = join_options,
 	 .examples = join_examples,

@@ -39,6 +39,7 @@ enum {
 	ELECTION_MS = 800, /* with what follows it, shorter than what is left of a lease */
 	INSTALL_MS = 10000, /* a snapshot that is not installed by then is sent again */
 	CATCH_UP_MS = 60000, /* a board that is promoted gets this long per round */
+	PROMOTE_SILENT_MS = 15000, /* longer than INSTALL_MS: who takes a snapshot is silent, too */
 	RECONNECT_MS = 1000,
 	SNAPSHOT_ENTRIES = 4096, /* a snapshot at least this often .. */
 	SNAPSHOT_BYTES = 16 << 20, /* .. and when the log in memory has grown to this */
@@ -83,6 +84,8 @@ struct member_request {
 	engine_member_done done; /* NULL: the engine's own */
 	void *arg;
 	int status;
+	uint64_t begun_ms; /* loop time */
+	bool given_up; /* a promotion, by our owner */
 	union {
 		struct raft_change change;
 		struct raft_transfer transfer;
@@ -536,7 +539,7 @@ static void on_changed(struct raft_change *req, int status)
 	struct member_request *r = list_entry(req, struct member_request, change);
 
 	r->e->changing = NULL;
-	member_answer(r, membrane_errno(status));
+	member_answer(r, membrane_errno(status != 0 && r->given_up ? RAFT_CANCELED : status));
 }
 
 static void on_transferred(struct raft_transfer *req)
@@ -550,6 +553,11 @@ static void on_transferred(struct raft_transfer *req)
 	member_answer(r, done ? 0 : e->closing ? -ECANCELED : -ETIMEDOUT);
 }
 
+static bool promoting(const struct engine *e)
+{
+	return e->changing != NULL && e->changing->kind == MEMBER_PROMOTE;
+}
+
 static int member_begin(struct engine *e, struct member_request *r)
 {
 	int rv;
@@ -558,7 +566,10 @@ static int member_begin(struct engine *e, struct member_request *r)
 		return -ECANCELED;
 	if (!is_leader(e))
 		return -EAGAIN;
-	if (e->changing != NULL || e->transferring != NULL)
+	if (e->transferring != NULL)
+		return -EBUSY;
+	/* The library promotes and transfers at once: another leader promotes again. */
+	if (e->changing != NULL && (r->kind != MEMBER_TRANSFER || !promoting(e)))
 		return -EBUSY;
 	if (r->kind == MEMBER_REMOVE && r->id == e->id)
 		return -EPERM;
@@ -570,6 +581,8 @@ static int member_begin(struct engine *e, struct member_request *r)
 		return membrane_errno(rv);
 	}
 	e->changing = r;
+	r->begun_ms = uv_now(e->loop);
+	raft_set_max_catch_up_round_duration(&e->raft, CATCH_UP_MS);
 	if (r->kind == MEMBER_ADD)
 		rv = raft_add(&e->raft, &r->change, r->id, r->address, on_changed);
 	else if (r->kind == MEMBER_PROMOTE)
@@ -579,6 +592,34 @@ static int member_begin(struct engine *e, struct member_request *r)
 	if (rv != 0)
 		e->changing = NULL;
 	return membrane_errno(rv);
+}
+
+/* The library knows no other way: no round is short enough, so its next tick gives it up. */
+static void promotion_end(struct engine *e)
+{
+	raft_set_max_catch_up_round_duration(&e->raft, 0);
+}
+
+void engine_promote_end(struct engine *e)
+{
+	if (!promoting(e))
+		return;
+	e->changing->given_up = true;
+	promotion_end(e);
+}
+
+/* The library would wait for a whole round, and nothing else could be changed meanwhile. */
+static void promotion_turn(struct engine *e)
+{
+	uint64_t heard;
+
+	if (!promoting(e))
+		return;
+	heard = membrane_heard(&e->membrane, e->changing->id);
+	if (heard < e->changing->begun_ms)
+		heard = e->changing->begun_ms;
+	if (uv_now(e->loop) - heard > PROMOTE_SILENT_MS)
+		promotion_end(e);
 }
 
 static void members_begin(struct engine *e)
@@ -995,6 +1036,7 @@ static void turn(uv_prepare_t *handle)
 		answer_all(e, &e->in_log, -ECANCELED);
 		answer_all(e, &e->queued, -EAGAIN);
 	}
+	promotion_turn(e);
 	members_begin(e);
 	if (!e->closing)
 		dials_turn(e);

@@ -92,8 +92,12 @@ typedef void (*engine_member_done)(void *arg, int status);
 void engine_add(struct engine *e, uint64_t id, const char *address, engine_member_done done,
 		void *arg);
 void engine_promote(struct engine *e, uint64_t id, engine_member_done done, void *arg);
+/* Gives up a promotion that still catches up (-ECANCELED), as the engine itself does when the board
+ * has been silent for long (-ETIMEDOUT). Nothing otherwise. */
+void engine_promote_end(struct engine *e);
 void engine_remove(struct engine *e, uint64_t id, engine_member_done done, void *arg);
-/* Hands the leadership to `id`, or to any up-to-date voter if 0. */
+/* Hands the leadership to `id`, or to any up-to-date voter if 0. Also while a promotion is under
+ * way, which ends with the leadership. */
 void engine_transfer(struct engine *e, uint64_t id, engine_member_done done, void *arg);
 
 /* An incoming raft link from member `id` is connected as `fd` (a stream socket; the engine owns it

@@ -7,6 +7,7 @@
  * log started empty; the leader adds this board and makes it a voter. admit: NodeAdd committed
  * (uses the token) -> certificate signed and recorded -> JoinReply. */
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -600,7 +601,8 @@ void admit_tick(struct core *c, uint64_t now_ms)
 		c, -ETIMEDOUT,
 		c->join->admitted
 			? "admitted, but the cluster has not made this board a voter yet; it goes "
-			  "on trying: see \"witnessctl cluster status\""
+			  "on trying: see \"witnessctl cluster status\". Every board must reach "
+			  "this one at its address (witnessctl node list)"
 			: "no answer from that address");
 }
 
@@ -790,28 +792,114 @@ static void admission_may_replace(void *arg, int error, const Tb__PeerAnswer *an
 					 : "the cluster has no leader at the moment; try again");
 }
 
-/* The board whose place the token gives, 0: none. */
-static uint64_t admission_replaces(struct core *c, const char *token_id)
+/* The token as this board's model has it. NULL: it is not known here, not yet, or that is not its
+ * secret; apply refuses it. */
+static Tb__Token *admission_token(struct core *c, const struct token_parts *parts)
 {
 	Tb__Token *token;
-	uint64_t replaces;
 
-	if (store_token_get(c->store, token_id, &token) != 0)
-		return 0; /* not known here, or not yet: apply refuses what was not looked for */
-	replaces = token->replaces;
+	if (store_token_get(c->store, parts->id, &token) != 0)
+		return NULL;
+	if (token->secret_sha256.len == sizeof(parts->secret_sha256) &&
+	    CRYPTO_memcmp(token->secret_sha256.data, parts->secret_sha256,
+			  sizeof(parts->secret_sha256)) == 0)
+		return token;
 	tb__token__free_unpacked(token, NULL);
-	return replaces;
+	return NULL;
+}
+
+struct address_search {
+	const char *address;
+	uint64_t leaves; /* a board that makes room */
+	char *name; /* of the board that has it */
+};
+
+static int address_visit(void *arg, const Tb__Node *node)
+{
+	struct address_search *search = arg;
+
+	if (node->id == search->leaves || strcmp(node->address, search->address) != 0)
+		return 0;
+	search->name = mem_strdup(node->name);
+	return 1;
+}
+
+/* Two boards at one address cannot both be members of the log. */
+static bool admission_address_taken(struct admission *a)
+{
+	struct address_search search = {.address = a->request->address, .leaves = a->dead};
+	char *text;
+
+	store_nodes(a->core->store, address_visit, &search);
+	if (search.name == NULL)
+		return false;
+	text = mem_printf("board %s has the address %s; give the new board its own with "
+			  "--advertise, or remove the old one with witnessctl cluster remove %s",
+			  search.name, search.address, search.name);
+	admission_finish(a, TB__REFUSAL__REFUSAL_EXISTS, text);
+	free(text);
+	free(search.name);
+	return true;
+}
+
+/* Token and addresses are good. */
+static void admission_go_on(struct admission *a)
+{
+	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
+	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
+
+	if (a->dead == 0) {
+		admission_propose(a);
+		return;
+	}
+	/* The token may be an hour old: is the board still dead, and are the others here? */
+	replace.node_id = a->dead;
+	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
+	query.replace = &replace;
+	core_query(a->core, &a->core->mailbox, &query, admission_may_replace, a);
+}
+
+void admit_reached(struct admission *a, int error)
+{
+	char *text;
+
+	if (error == 0) {
+		admission_go_on(a);
+		return;
+	}
+	if (error == -ECANCELED) {
+		admission_finish(a, TB__REFUSAL__REFUSAL_CONFLICT, "the board is stopping");
+		return;
+	}
+	text = mem_printf(
+		"board %s cannot connect to %s; give the new board with --advertise an "
+		"address (HOST:PORT) at which the others reach it, and let them through its "
+		"firewall",
+		a->core->identity.node_name, a->request->address);
+	admission_finish(a, TB__REFUSAL__REFUSAL_INVALID, text);
+	free(text);
+}
+
+/* A member that nobody reaches could only be removed again. */
+static void admission_reach(struct admission *a)
+{
+	struct core *c = a->core;
+	struct dial *d = mem_zalloc(sizeof(*d));
+
+	d->id = core_next_id(c);
+	d->admission = a;
+	list_append(&c->dials, &d->link);
+	c->listeners.reach_dial(c->listeners.arg, d->id, a->request->address);
 }
 
 static void admission_open(struct letter *letter)
 {
 	struct admission *a = list_entry(letter, struct admission, letter);
 	struct core *c = a->core;
-	struct token_parts token;
+	struct token_parts parts;
+	Tb__Token *token;
 	char text[512] = "";
 	struct identity names = {0};
-	Tb__PeerQuery query = TB__PEER_QUERY__INIT;
-	Tb__PeerReplace replace = TB__PEER_REPLACE__INIT;
 
 	if (c->identity.node_id == 0 || c->store == NULL) {
 		admission_finish(a, TB__REFUSAL__REFUSAL_NOT_INITIALISED,
@@ -824,7 +912,7 @@ static void admission_open(struct letter *letter)
 				 "cluster; upgrade it first");
 		return;
 	}
-	if (token_parse(a->request->token, &token) != 0) {
+	if (token_parse(a->request->token, &parts) != 0) {
 		admission_finish(a, TB__REFUSAL__REFUSAL_TOKEN_UNKNOWN, "that is not a token");
 		return;
 	}
@@ -837,15 +925,19 @@ static void admission_open(struct letter *letter)
 			text[0] != '\0' ? text : "name or address of the board is missing");
 		return;
 	}
-	a->dead = replace.node_id = admission_replaces(c, token.id);
-	if (replace.node_id == 0) {
+	token = admission_token(c, &parts);
+	if (token == NULL) {
 		admission_propose(a);
 		return;
 	}
-	/* The token may be an hour old: is the board still dead, and are the others here? */
-	query.what_case = TB__PEER_QUERY__WHAT_REPLACE;
-	query.replace = &replace;
-	core_query(c, &c->mailbox, &query, admission_may_replace, a);
+	a->dead = token->replaces;
+	tb__token__free_unpacked(token, NULL);
+	if (admission_address_taken(a))
+		return;
+	if (a->request->listening)
+		admission_reach(a);
+	else
+		admission_go_on(a); /* an older release opens its port when it is admitted */
 }
 
 void core_admit(struct core *c, struct mailbox *home, const Tb__JoinRequest *request,

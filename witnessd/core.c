@@ -132,7 +132,9 @@ static void core_dialed(struct core *c, uint64_t id, int fd)
 		if (d->id != id)
 			continue;
 		list_remove(&d->link);
-		if (d->raft != NULL)
+		if (d->admission != NULL)
+			admit_reached(d->admission, fd);
+		else if (d->raft != NULL)
 			engine_dialed(d->raft, fd);
 		else if (c->engine != NULL && !c->stopping && !c->retiring)
 			peer_dialed(c, fd);
@@ -747,7 +749,9 @@ static int core_open(struct core *c)
 	int rv;
 
 	core_clock_warn();
-
+	/* A directory on tmpfs may outlive the daemon: what a model of before says, also of a
+	 * cluster that this board has left, is nothing. */
+	store_remove(c->model_path);
 	rv = identity_load(c->data_dir, &c->identity, &message);
 	if (rv == -ENOENT) {
 		core_set_state(
@@ -815,6 +819,8 @@ void core_let_go(struct core *c)
 		struct dial *d = list_entry(at, struct dial, link);
 
 		list_remove(&d->link);
+		if (d->admission != NULL)
+			admit_reached(d->admission, -ECANCELED);
 		if (d->raft != NULL)
 			engine_dialed(d->raft, -ECANCELED);
 		free(d);
@@ -858,7 +864,7 @@ static void core_stop_open(struct letter *letter)
 		return;
 	c->stopping = true;
 	/* Another board leads at once instead of after an election timeout. */
-	if (c->fleet != NULL && !c->membership_busy && lead_has_others(c))
+	if (c->fleet != NULL && lead_has_others(c))
 		engine_transfer(c->engine, 0, core_transferred, c);
 	else
 		core_shut(c);

@@ -136,6 +136,8 @@ struct core_listeners {
 	 * by core_link_dialed with the same id, or an error. */
 	void (*link_dial)(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			  uint64_t expect_node);
+	/* Try whether somebody listens at an address: core_link_dialed with 0, or an error. */
+	void (*reach_dial)(void *arg, uint64_t dial_id, const char *address);
 	/* For this board's host (host.h), all NULL: there is none. Its lease on the boot clock (0:
 	 * none), and what its model must have applied before a VM starts (hosting_fence); at each
 	 * change. */

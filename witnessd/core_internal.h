@@ -30,6 +30,7 @@ enum {
 	CORE_DRAIN_BATCH = 40, /* site nodes sent away per tick: a small board takes so many */
 	CORE_LEVEL_MS = 1000,
 	CORE_HAND_OVER_MS = 3000, /* between two tries of a drained leader */
+	CORE_PROMOTE_AGAIN_MS = 15000, /* between two tries of a board that was not reached */
 	/* On their way at once: raft applies all that is committed in one go, and a board must be
 	 * back at its heartbeats before the others miss them. */
 	CORE_GRANTS_MAX = 1024,
@@ -76,6 +77,7 @@ struct dial {
 	struct list link;
 	uint64_t id;
 	struct engine_dial *raft; /* NULL: the control link to the leader */
+	struct admission *admission; /* of a board that is to be reached; NULL: a link */
 };
 
 struct core {
@@ -148,7 +150,10 @@ struct core {
 	struct lease_table leases;
 	struct board_soft boards[LIMIT_NODES]; /* what the others said with their renewals */
 	struct host_soft hosts[LIMIT_NODES];
-	bool membership_busy;
+	bool membership_busy; /* a change of the members is on its way */
+	uint64_t promoting; /* and is this board's promotion; 0: another */
+	uint64_t promoted; /* the board that was tried last */
+	uint64_t promote_again_ms; /* boot clock: when it failed it is not tried before this time */
 	uint64_t hand_over_ms; /* boot clock: not tried again before this time */
 	struct lead_vms *vms; /* NULL: not leading */
 
@@ -325,3 +330,4 @@ void query_result(struct core *c, const Tb__PeerAnswer *answer);
 void admit_tick(struct core *c, uint64_t now_ms);
 void admit_applied(struct core *c);
 void admit_cancel(struct core *c);
+void admit_reached(struct admission *a, int error); /* the board that wants in, or not */

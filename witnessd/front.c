@@ -214,11 +214,12 @@ static void identity_take(struct front *f)
 	contexts_take(f);
 }
 
-/* An accepted connection of the probe: nothing is served there. */
+/* An accepted connection of the probe: nothing is served there. In order, for a reset could look
+ * like a port that is closed. */
 static void probe_accepted(struct stream *s, void *arg)
 {
 	(void)arg;
-	stream_abort(s);
+	stream_close(s);
 }
 
 static void probe_closed(struct stream *s, enum stream_end end, const char *detail)
@@ -228,8 +229,7 @@ static void probe_closed(struct stream *s, enum stream_end end, const char *deta
 	(void)detail;
 }
 
-/* The port is opened much later, when nobody watches any more; whether it is free is found now. */
-static int port_probe(struct front *f, const char **ret_message)
+static int probe_open(struct front *f, struct stream_listener **ret, const char **ret_message)
 {
 	static const struct stream_events events = {.closed = probe_closed};
 	const struct stream_listen how = {.address = f->listen_address,
@@ -237,12 +237,33 @@ static int port_probe(struct front *f, const char **ret_message)
 					  .backlog = 1,
 					  .events = &events,
 					  .accepted = probe_accepted};
+
+	return stream_listen(f->group, &how, ret, ret_message);
+}
+
+/* The port is opened much later, when nobody watches any more; whether it is free is found now. */
+static int port_probe(struct front *f, const char **ret_message)
+{
 	struct stream_listener *probe;
-	int rv = stream_listen(f->group, &how, &probe, ret_message);
+	int rv = probe_open(f, &probe, ret_message);
 
 	if (rv == 0)
 		stream_listener_close(probe);
 	return rv;
+}
+
+int front_join_listen(struct front *f)
+{
+	const char *why;
+
+	return f->join_listener != NULL ? 0 : probe_open(f, &f->join_listener, &why);
+}
+
+void front_join_unlisten(struct front *f)
+{
+	if (f->join_listener != NULL)
+		stream_listener_close(f->join_listener);
+	f->join_listener = NULL;
 }
 
 static int socket_open(struct front *f, const char **ret_message)
@@ -360,6 +381,7 @@ static void stop_open(struct letter *letter)
 	stream_listener_close(f->unix_listener);
 	if (f->tls_listener != NULL)
 		stream_listener_close(f->tls_listener);
+	front_join_unlisten(f);
 	f->port = 0;
 	api_close(f->api, api_gone_by, f);
 }

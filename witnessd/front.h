@@ -47,5 +47,7 @@ void front_join_dial(struct front *f, uint64_t dial_id, const char *address, con
 /* Whose host links are, and whose consoles; before the core starts, once. Without one such links
  * are refused. */
 void front_host_set(struct front *f, struct host *h);
+/* Whether somebody listens there, answered by core_link_dialed with 0 or an error. Any thread. */
+void front_reach_dial(struct front *f, uint64_t dial_id, const char *address);
 /* A host link to a board, answered by host_link_dialed. Any thread. */
 void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uint64_t node);

@@ -76,6 +76,8 @@ struct front {
 	struct tls_context *host_context;
 	struct tls_context *join_context;
 
+	struct stream_listener
+		*join_listener; /* while this board asks to join: front_join_listen */
 	struct list links; /* struct link_end: streams on their way to be links */
 	struct list pumps; /* links that are made (link.h) */
 	uint64_t renew_slot; /* in which links were last looked at for a rotation of the CA */
@@ -88,6 +90,10 @@ struct front {
 	atomic_flag identity_posted;
 	bool stopping;
 };
+
+/* A board that asks to join shows that others reach its port, where nothing is served yet. */
+int front_join_listen(struct front *f);
+void front_join_unlisten(struct front *f);
 
 /* --- front_link.c --- */
 

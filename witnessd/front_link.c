@@ -437,6 +437,20 @@ static void dial_closed(struct stream *s, enum stream_end end, const char *detai
 static const struct stream_events dial_events = {
 	.ready = dial_ready, .data = silent_data, .closed = dial_closed};
 
+/* Only whether somebody is there: a board that wants to join has no certificate yet. */
+static void reach_ready(struct stream *s)
+{
+	struct link_end *e = stream_arg(s);
+
+	core_link_dialed(e->front->core, e->dial_id, 0);
+	stream_set_events(s, &silent_events, NULL);
+	end_release(e);
+	stream_abort(s);
+}
+
+static const struct stream_events reach_events = {
+	.ready = reach_ready, .data = silent_data, .closed = dial_closed};
+
 struct dial_letter {
 	struct letter letter;
 	struct front *front;
@@ -495,6 +509,31 @@ void front_link_dial(struct front *f, uint64_t dial_id, const char *address, con
 		dial_discard(d);
 }
 
+static void reach_dial_open(struct letter *letter)
+{
+	struct dial_letter *d = list_entry(letter, struct dial_letter, letter);
+	struct link_end *e = d->end;
+	struct front *f = d->front;
+
+	free(d);
+	list_append(&f->links, &e->link);
+	if (f->stopping) {
+		core_link_dialed(f->core, e->dial_id, -ESHUTDOWN);
+		end_free(e);
+		return;
+	}
+	e->stream = stream_connect(f->group, e->address, NULL, FRONT_DIAL_MS, &reach_events, e);
+}
+
+void front_reach_dial(struct front *f, uint64_t dial_id, const char *address)
+{
+	struct dial_letter *d = dial_new(f, END_DIAL, dial_id, address);
+
+	d->letter.open = reach_dial_open;
+	if (mailbox_answer(&f->mailbox, &d->letter) != 0)
+		dial_discard(d);
+}
+
 void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uint64_t node)
 {
 	front_link_dial(f, dial_id, address, ALPN_HOST, node);
@@ -505,6 +544,7 @@ void front_host_dial(struct front *f, uint64_t dial_id, const char *address, uin
 static void join_answer(struct link_end *e, int error, const char *message,
 			const Tb__JoinReply *reply)
 {
+	front_join_unlisten(e->front); /* the port is for what comes with the identity */
 	core_join_answered(e->front->core, e->dial_id, error, message, reply);
 	e->asked = true;
 }
@@ -596,6 +636,7 @@ static void join_dial_open(struct letter *letter)
 		return;
 	}
 	e->deadline_ms = uv_now(&f->loop) + FRONT_JOIN_MS;
+	e->request->listening = front_join_listen(f) == 0;
 	e->stream = stream_connect(f->group, e->address, f->join_context, FRONT_DIAL_MS,
 				   &join_events, e);
 }

@@ -2,6 +2,7 @@
  * (cluster/lease.h) and brings the raft membership in line with the boards of the model. Also
  * the lease of this board itself, whoever granted it. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -329,12 +330,18 @@ void lead_lease_changed(struct core *c)
 
 /* --- membership: raft follows the model --- */
 
+/* Another change of the members, or of who leads, was first: it is tried again. */
+static bool lead_gave_way(int status)
+{
+	return status == -EAGAIN || status == -ECANCELED || status == -EBUSY;
+}
+
 static void lead_member_done(void *arg, int status)
 {
 	struct core *c = arg;
 
 	c->membership_busy = false;
-	if (status != 0 && status != -EAGAIN && status != -ECANCELED)
+	if (status != 0 && !lead_gave_way(status))
 		log_warning("membership",
 			    "a change of the raft membership failed: %s; trying again",
 			    strerror(-status));
@@ -342,96 +349,151 @@ static void lead_member_done(void *arg, int status)
 		lead_members(c);
 }
 
-struct role_change {
-	struct core *c;
-	uint64_t node;
-};
+static void lead_voter_named(void *arg, int error, Tb__CommandResult *const *results, size_t count)
+{
+	struct core *c = arg;
+
+	(void)error;
+	(void)results;
+	(void)count;
+	c->membership_busy = false;
+}
+
+/* The model is told that a board votes, if need be by the next leader. */
+static void lead_name_voter(struct core *c, uint64_t node)
+{
+	Tb__Command *command = proposal_command(mem_strdup("membership"));
+
+	command->op_case = TB__COMMAND__OP_NODE_SET;
+	command->node_set = mem_alloc(sizeof(Tb__NodeSet));
+	tb__node_set__init(command->node_set);
+	command->node_set->id = node;
+	command->node_set->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
+	c->membership_busy = true;
+	proposal_one(c, command, lead_voter_named, c);
+}
+
+static void lead_membership(struct core *c);
 
 static void lead_promoted(void *arg, int status)
 {
-	struct role_change *change = arg;
-	struct core *c = change->c;
-	Tb__Command **commands;
+	struct core *c = arg;
+	uint64_t node = c->promoting;
+	Tb__Node *row;
 
-	lead_member_done(c, status);
-	if (status == 0 && !c->stopping) {
-		commands = mem_array(1, sizeof(*commands));
-		commands[0] = mem_alloc(sizeof(**commands));
-		tb__command__init(commands[0]);
-		commands[0]->actor = mem_strdup("membership");
-		commands[0]->op_case = TB__COMMAND__OP_NODE_SET;
-		commands[0]->node_set = mem_alloc(sizeof(Tb__NodeSet));
-		tb__node_set__init(commands[0]->node_set);
-		commands[0]->node_set->id = change->node;
-		commands[0]->node_set->role = TB__NODE_ROLE__NODE_ROLE_VOTER;
-		proposal_add(c, NULL, commands, 1, NULL, NULL);
-	}
-	free(change);
+	c->promoting = 0;
+	c->membership_busy = false;
+	if (c->fleet != NULL)
+		lead_members(c);
+	if (status == 0 && c->fleet != NULL && !c->stopping)
+		lead_membership(c); /* the model is told */
+	if (status == 0 || lead_gave_way(status) || store_node_get(c->store, node, &row) != 0)
+		return;
+	c->promote_again_ms = clock_boottime_ms() + CORE_PROMOTE_AGAIN_MS;
+	log_warning(
+		"membership",
+		"board %s cannot vote yet, it is not reached at %s or does not catch up; trying "
+		"again (is that its address? If it will not come, witnessctl cluster remove %s)",
+		row->name, row->address, row->name);
+	tb__node__free_unpacked(row, NULL);
 }
 
+/* What is to be done, 0: nothing. */
 struct membership {
 	struct core *c;
 	struct engine_member members[LIMIT_NODES];
 	unsigned count;
 	bool known[LIMIT_NODES]; /* the member is a board of the model */
+	uint64_t leaves;
+	uint64_t add;
+	char address[sizeof(((struct engine_member *)0)->address)]; /* of `add` */
+	uint64_t voter; /* the model does not say so yet */
+	uint64_t spare; /* to be promoted: the first one .. */
+	uint64_t next; /* .. and the first after the one that was tried last */
 };
 
-static int membership_mark(void *arg, const Tb__Node *node)
+static void membership_spare(struct membership *m, const Tb__Node *node)
 {
-	struct membership *m = arg;
-
-	for (unsigned i = 0; i < m->count; i++)
-		m->known[i] |= m->members[i].id == node->id;
-	return 0;
+	if (m->spare == 0)
+		m->spare = node->id;
+	if (m->next == 0 && node->id > m->c->promoted)
+		m->next = node->id;
 }
 
 static int membership_visit(void *arg, const Tb__Node *node)
 {
 	struct membership *m = arg;
-	struct core *c = m->c;
-	struct role_change *change;
+	bool taken = false;
 
-	if (c->membership_busy)
-		return 1;
 	for (unsigned i = 0; i < m->count; i++) {
+		taken |= strcmp(m->members[i].address, node->address) == 0;
 		if (m->members[i].id != node->id)
 			continue;
-		if (m->members[i].role != ENGINE_SPARE)
-			return 0;
-		change = mem_zalloc(sizeof(*change));
-		change->c = c;
-		change->node = node->id;
-		c->membership_busy = true;
-		engine_promote(c->engine, node->id, lead_promoted, change);
+		m->known[i] = true;
+		if (m->members[i].role == ENGINE_SPARE)
+			membership_spare(m, node);
+		else if (node->role == TB__NODE_ROLE__NODE_ROLE_JOINING)
+			m->voter = node->id;
 		return 0;
 	}
-	if (m->count < LIMIT_NODES) {
-		c->membership_busy = true;
-		engine_add(c->engine, node->id, node->address, lead_member_done, c);
-	}
+	/* A taken address will be free when its board has left, or never is: raft has one of each.
+	 */
+	if (m->add != 0 || m->count == LIMIT_NODES || taken)
+		return 0;
+	m->add = node->id;
+	snprintf(m->address, sizeof(m->address), "%s", node->address);
 	return 0;
 }
 
-/* Who has left goes first: a board that takes another's place may have its address, too. */
+static int membership_look(struct core *c, struct membership *m)
+{
+	int rv;
+
+	m->c = c;
+	m->count = engine_members(c->engine, m->members, LIMIT_NODES);
+	rv = store_nodes(c->store, membership_visit, m);
+	for (unsigned i = 0; i < m->count && m->leaves == 0; i++)
+		if (!m->known[i])
+			m->leaves = m->members[i].id;
+	return rv;
+}
+
+static void membership_promote(struct core *c, uint64_t node)
+{
+	/* The only one has just failed. */
+	if (node == 0 || (node == c->promoted && clock_boottime_ms() < c->promote_again_ms))
+		return;
+	c->membership_busy = true;
+	c->promoting = c->promoted = node;
+	engine_promote(c->engine, node, lead_promoted, c);
+}
+
+/* Who has left goes first: a board that takes another's place may have its address, too. A
+ * promotion comes last and gives way, for raft finds out only by trying whether the board is there.
+ */
 static void lead_membership(struct core *c)
 {
-	struct membership m = {.c = c};
+	struct membership m = {0};
 
-	if (c->membership_busy)
+	if ((c->membership_busy && c->promoting == 0) || membership_look(c, &m) != 0)
 		return;
-	m.count = engine_members(c->engine, m.members, LIMIT_NODES);
-	if (store_nodes(c->store, membership_mark, &m) != 0)
-		return;
-	for (unsigned i = 0; i < m.count && !c->membership_busy; i++) {
-		if (m.known[i])
-			continue;
+	if (c->membership_busy) {
+		if (m.leaves != 0 || m.add != 0)
+			engine_promote_end(c->engine);
+	} else if (m.leaves != 0) {
 		c->membership_busy = true;
-		if (m.members[i].id == c->identity.node_id)
+		if (m.leaves == c->identity.node_id)
 			engine_transfer(c->engine, 0, lead_member_done, c);
 		else
-			engine_remove(c->engine, m.members[i].id, lead_member_done, c);
+			engine_remove(c->engine, m.leaves, lead_member_done, c);
+	} else if (m.add != 0) {
+		c->membership_busy = true;
+		engine_add(c->engine, m.add, m.address, lead_member_done, c);
+	} else if (m.voter != 0) {
+		lead_name_voter(c, m.voter);
+	} else {
+		membership_promote(c, m.next != 0 ? m.next : m.spare);
 	}
-	store_nodes(c->store, membership_visit, &m);
 }
 
 /* --- the level --- */
@@ -533,6 +595,14 @@ static int drain_visit(void *arg, const Tb__Node *node)
 	return 0;
 }
 
+static void lead_handed_over(void *arg, int status)
+{
+	(void)arg;
+	if (status != 0 && !lead_gave_way(status))
+		log_warning("hand-over", "the leadership was not taken over: %s; trying again",
+			    strerror(-status));
+}
+
 /* Sends the site nodes of drained boards away, and the leadership with them. */
 static void lead_drain(struct core *c)
 {
@@ -547,13 +617,12 @@ static void lead_drain(struct core *c)
 			fleet_drain(c->fleet, v.boards[i].node, v.drains[i] == TB__DRAIN__DRAIN_NOW,
 				    CORE_DRAIN_BATCH, now);
 	heir = drain_heir(v.boards, v.count, c->identity.node_id);
-	if (heir == 0 || c->membership_busy || now < c->hand_over_ms)
+	if (heir == 0 || now < c->hand_over_ms)
 		return;
 	c->hand_over_ms = now + CORE_HAND_OVER_MS;
-	c->membership_busy = true;
 	log_notice("hand-over", "this board is drained: board %llu is to lead",
 		   (unsigned long long)heir);
-	engine_transfer(c->engine, heir, lead_member_done, c);
+	engine_transfer(c->engine, heir, lead_handed_over, c);
 }
 
 /* --- the arbiter's output --- */
@@ -911,9 +980,10 @@ static void answer_transferred(void *arg, int status)
 	struct query *q = arg;
 	Tb__PeerAnswer answer = TB__PEER_ANSWER__INIT;
 
-	q->core->membership_busy = false;
 	if (status == 0)
 		query_finish(q, 0, &answer);
+	else if (status == -EBUSY)
+		query_refuse(q, status, "the membership is changing; try again in a moment");
 	else
 		query_refuse(q, status,
 			     "the leadership could not be handed over; is the other "
@@ -1035,11 +1105,6 @@ void lead_answer(struct core *c, struct query *q)
 		answer_cluster(c, q);
 		break;
 	case TB__PEER_QUERY__WHAT_TRANSFER:
-		if (c->membership_busy) {
-			query_refuse(q, -EBUSY,
-				     "the membership is changing; try again in a moment");
-			break;
-		}
 		if (q->query->transfer->node_id == c->identity.node_id) {
 			query_finish(q, 0, &done);
 			break;
@@ -1051,7 +1116,6 @@ void lead_answer(struct core *c, struct query *q)
 			break;
 		}
 		q->held = true;
-		c->membership_busy = true;
 		engine_transfer(c->engine, q->query->transfer->node_id, answer_transferred, q);
 		break;
 	case TB__PEER_QUERY__WHAT_REMOVE:

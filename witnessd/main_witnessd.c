@@ -324,6 +324,11 @@ static void on_join_dial(void *arg, uint64_t dial_id, const char *address, const
 	front_join_dial(((struct daemon *)arg)->front, dial_id, address, pin, request);
 }
 
+static void on_reach_dial(void *arg, uint64_t dial_id, const char *address)
+{
+	front_reach_dial(((struct daemon *)arg)->front, dial_id, address);
+}
+
 static void on_link_dial(void *arg, uint64_t dial_id, const char *address, const char *alpn,
 			 uint64_t expect_node)
 {
@@ -378,6 +383,7 @@ static int daemon_start(struct daemon *d, const struct config *config, const cha
 		.address_tickle = on_address_tickle,
 		.join_dial = on_join_dial,
 		.link_dial = on_link_dial,
+		.reach_dial = on_reach_dial,
 		.host_lease = on_host_lease,
 		.host_waits = on_host_waits,
 		.host_report = on_host_report,
@@ -424,11 +430,13 @@ static void daemon_stop(struct daemon *d)
 	/* While this board is still one of the cluster: the addresses move at once. */
 	holder_retire(d->holder);
 	core_stop(d->core);
-	/* Before the door and the host, whose numbers it shows. */
+	/* It speaks to the doors, the front and the core. If the kernel keeps its thread waiting,
+	 * no process could end before that comes back, however it went. */
+	holder_stop(d->holder);
+	/* Before the door, the host and the holder, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
-	/* It speaks to the door and the core. */
-	holder_stop(d->holder);
+	holder_free(d->holder);
 	if (d->door != NULL)
 		qnet_door_stop(d->door);
 	host_free(d->host);

@@ -3,6 +3,7 @@
 
 import os
 import select
+import shutil
 import socket
 import sys
 import threading
@@ -15,6 +16,10 @@ from boards import Failure, main, wait_for
 def voters(board):
     return sorted(node["name"] for node in board.json("node", "list")["items"]
                   if node.get("role") == "voter")
+
+
+def nodes(board):
+    return {node["name"]: node.get("role", "joining") for node in board.json("node", "list")["items"]}
 
 
 def grow_one_to_five(cluster):
@@ -46,6 +51,23 @@ def facts_of_all(cluster):
         raise Failure(f"node show says: {shown}")
 
 
+def begins_anew(cluster):
+    """The run directory outlives a daemon that is killed: what is no board any more believes nothing of it."""
+    board = cluster.make(1).board(1)
+    if not os.path.exists(os.path.join(board.run, "model.db")):
+        raise Failure("no model is in the run directory")
+    board.kill()
+    shutil.rmtree(board.data)
+    board.start()
+    left = [name for name in os.listdir(board.run) if name.startswith("model.db")]
+    if board.local()["state"] != "new" or left:
+        raise Failure(f"{board.local()}, and there is {left}")
+    board.ctl("cluster", "init", "--name", "other")
+    names = [event["type"] for event in board.json("event", "list")["items"]]
+    if names.count("cluster.created") != 1:
+        raise Failure(f"events of another cluster: {names}")
+
+
 def remove_the_leader(cluster):
     cluster.make(3)
     cluster.board(1).ctl("site", "create", "before")
@@ -72,8 +94,8 @@ def refused_joins(cluster):
     board = cluster.board(2).start()
     address = cluster.board(1).address
 
-    def refused(token, words, where=address):
-        done = board.ctl("cluster", "join", where, "--token", token, check=False)
+    def refused(token, words, where=address, options=()):
+        done = board.ctl("cluster", "join", where, "--token", token, *options, check=False)
         if done.returncode == 0:
             raise Failure(f"joined with a token that is {words}")
         if not any(word in done.stderr for word in words):
@@ -98,12 +120,50 @@ def refused_joins(cluster):
     first.ctl("token", "revoke", revoked["token"]["id"])
     refused(revoked["secret"], ["revoked"])
     refused(good, ["reach", "connect", "refused"], where="127.0.0.1:9")
+    refused(good, ["cannot connect to 127.0.0.1:1;"], options=("--advertise", "127.0.0.1:1"))
     once = first.json("token", "create", "--role", "node", "--ttl", "1h", "--uses", "1")["secret"]
     board.ctl("cluster", "join", address, "--token", once)
     third = cluster.board(3).start()
     done = third.ctl("cluster", "join", address, "--token", once, check=False)
     if done.returncode == 0 or "used" not in done.stderr:
         raise Failure(f"a used token: {done.stderr.strip()}")
+
+
+def a_ghost_hinders_nobody(cluster):
+    """A board that is admitted but never reached: others join, the leadership moves, a leader can be drained."""
+    cluster.make(2)
+    first = cluster.board(1)
+    with socket.create_server((f"{cluster.net}.99", 0)) as nobody:  # connections are made, nothing is said
+        host, port = nobody.getsockname()
+        ghost = cluster.board(3).start()
+        asked = threading.Thread(target=ghost.ctl, args=("cluster", "join", first.address, "--token", cluster.token(first),
+                                                         "--advertise", f"{host}:{port}"), kwargs={"check": False})
+        asked.start()
+        try:
+            wait_for(20, "the ghost is not admitted", lambda: nodes(first).get("board3") == "joining")
+            time.sleep(2)  # the leader tries to reach it
+            cluster.join(4)
+            leader = cluster.leader()
+            leader.ctl("cluster", "transfer")
+            wait_for(20, "the leadership was not handed over", lambda: cluster.leader() is not leader)
+            leader = cluster.leader()
+            leader.ctl("node", "drain", leader.name)
+            wait_for(20, "a drained leader leads on", lambda: cluster.leader() is not leader)
+            leader.ctl("node", "undrain", leader.name)
+            stranger = cluster.board(5).start()
+            done = stranger.ctl("cluster", "join", first.address, "--token", cluster.token(first),
+                                "--advertise", cluster.board(4).address, check=False)
+            if done.returncode == 0 or "board4" not in done.stderr or "--advertise" not in done.stderr:
+                raise Failure(f"an address that is in use: {done.stderr.strip()}")
+            if nodes(first).get("board3") != "joining":
+                raise Failure(f"the ghost has become something else: {nodes(first)}")
+            first.ctl("cluster", "remove", "board3", "--yes")
+            cluster.join(5)
+        finally:
+            ghost.kill()
+            asked.join()
+    if voters(first) != ["board1", "board2", "board4", "board5"]:
+        raise Failure(f"the voters are {voters(first)}")
 
 
 def join_under_load(cluster):
@@ -207,4 +267,5 @@ def a_flood_at_the_door(cluster):
 
 
 if __name__ == "__main__":
-    main([grow_one_to_five, remove_the_leader, refused_joins, join_under_load, a_flood_at_the_door])
+    main([grow_one_to_five, begins_anew, remove_the_leader, refused_joins, a_ghost_hinders_nobody, join_under_load,
+          a_flood_at_the_door])

@@ -285,6 +285,57 @@ static void test_removed(void **state)
 	assert_int_equal(engine_members(next->engine, members, 4), 3);
 }
 
+static void on_promoted(void *arg, int status)
+{
+	*(int *)arg = status;
+}
+
+static bool is_promoted(struct fixture *f, void *arg)
+{
+	(void)f;
+	return *(int *)arg != 1;
+}
+
+/* A member that never answers: its promotion hinders no transfer and gives way when it is told to.
+ */
+static void test_ghost(void **state)
+{
+	struct fixture *f = *state;
+	struct board *b;
+	int status = 1;
+	uint64_t began;
+
+	boards_cluster(f, 3);
+	b = &f->boards[0];
+	engine_add(b->engine, 9, "nowhere", on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	engine_promote(b->engine, 9, on_promoted, &status);
+	boards_run_ms(f, 300);
+	engine_add(b->engine, 8, "anywhere", on_member_done, f);
+	assert_int_equal(boards_wait_member(f), -EBUSY);
+	engine_transfer(b->engine, 2, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+	assert_true(boards_run_until(f, is_promoted, &status));
+	assert_int_equal(status, -ECANCELED);
+	b = boards_wait_leader(f);
+	assert_int_equal(b->id, 2);
+	status = 1;
+	engine_promote(b->engine, 9, on_promoted, &status);
+	boards_run_ms(f, 300);
+	engine_promote_end(b->engine);
+	assert_true(boards_run_until(f, is_promoted, &status));
+	assert_int_equal(status, -ECANCELED);
+	/* Left alone, it ends long before the library's minute. */
+	status = 1;
+	began = uv_hrtime();
+	engine_promote(b->engine, 9, on_promoted, &status);
+	assert_true(boards_run_until(f, is_promoted, &status));
+	assert_int_equal(status, -ETIMEDOUT);
+	assert_true(uv_hrtime() - began > 12ULL * 1000000000);
+	engine_remove(b->engine, 9, on_member_done, f);
+	assert_int_equal(boards_wait_member(f), 0);
+}
+
 static bool has_other_leader(struct fixture *f, void *arg)
 {
 	struct board *leader = boards_leader(f);
@@ -642,6 +693,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_install_leader_lost, boards_setup,
 						boards_teardown),
 		cmocka_unit_test_setup_teardown(test_removed, boards_setup, boards_teardown),
+		cmocka_unit_test_setup_teardown(test_ghost, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_change_undone, boards_setup, boards_teardown),
 		cmocka_unit_test_setup_teardown(test_change_undone_restart, boards_setup,
 						boards_teardown),
