@@ -60,6 +60,7 @@ enum {
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
 	TLS_AGAIN_MS = 1000,
+	READ_AGAIN_MS = 1000,
 	LOG_BURST = 20, /* lines about clients at once, and */
 	LOG_LINE_MS = 200, /* one more after each of these */
 };
@@ -146,6 +147,8 @@ struct qnet_loop {
 	struct list *rtt; /* next of conns whose round trip is looked at; NULL: the first */
 	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
 	size_t sweep_left; /* to be looked up */
+	bool news; /* of the model, that are not followed up yet */
+	uint64_t read_again_ms; /* the model could not be read: not tried before this time */
 	struct hash by_id;
 	struct deadlines deadlines;
 	struct qnet_out out; /* events collected for the core; its wire is reused */
@@ -394,26 +397,41 @@ static int certificate_revoked(struct qnet_loop *d, const char *serial, uint64_t
 	return tls_cas_hold(&d->believed, issuer) ? d->up.revoked(d->up.arg, serial) : 1;
 }
 
-/* What has become of an open session's grounds since it was let in; NULL: all is well. */
-static const char *session_outdated(struct qnet_loop *d, struct conn *c)
+/* By the site's policy of now; NULL: all is well. */
+static const char *session_outdated(struct qnet_session *s, const struct qnet_site *policy)
+{
+	/* A client that was told so when it said who it is may be about to start TLS. */
+	if (policy->tls == QNET_TLS_REQUIRED && !s->tls &&
+	    (s->state >= QNET_SECURED || s->policy.tls != QNET_TLS_REQUIRED))
+		return "the site's policy demands TLS now";
+	if (policy->certificate && s->tls && s->serial == NULL)
+		return "the site's policy demands a client certificate now";
+	s->policy.fast = policy->fast;
+	s->policy.heartbeat_min_ms = policy->heartbeat_min_ms;
+	s->policy.heartbeat_max_ms = policy->heartbeat_max_ms;
+	return NULL;
+}
+
+/* What has become of an open session's grounds since it was let in. 0: *ret_why is NULL if all is
+ * well; negative: cannot be read at the moment, and what was right remains right. */
+static int session_look(struct qnet_loop *d, struct conn *c, const char **ret_why)
 {
 	struct qnet_session *s = &c->session;
 	struct qnet_site policy;
+	int rv = s->serial != NULL ? certificate_revoked(d, s->serial, c->issuer) : 0;
 
-	if (s->serial != NULL && certificate_revoked(d, s->serial, c->issuer) != 0)
-		return "its certificate was revoked, or is of a CA that is believed no more";
-	if (s->site == NULL || site_policy(d, s->site, &policy) != 0)
-		return NULL; /* cannot be read at the moment: what was right remains right */
-	/* A client that was told so when it said who it is may be about to start TLS. */
-	if (policy.tls == QNET_TLS_REQUIRED && !s->tls &&
-	    (s->state >= QNET_SECURED || s->policy.tls != QNET_TLS_REQUIRED))
-		return "the site's policy demands TLS now";
-	if (policy.certificate && s->tls && s->serial == NULL)
-		return "the site's policy demands a client certificate now";
-	s->policy.fast = policy.fast;
-	s->policy.heartbeat_min_ms = policy.heartbeat_min_ms;
-	s->policy.heartbeat_max_ms = policy.heartbeat_max_ms;
-	return NULL;
+	if (rv < 0)
+		return rv;
+	*ret_why = NULL;
+	if (rv > 0) {
+		*ret_why = "its certificate was revoked, or is of a CA that is believed no more";
+		return 0;
+	}
+	rv = s->site != NULL ? site_policy(d, s->site, &policy) : -ENOENT;
+	if (rv != 0)
+		return rv != -ENOENT ? rv : 0; /* a site that is gone is the leader's to end */
+	*ret_why = session_outdated(s, &policy);
+	return 0;
 }
 
 /* Connections that are there keep the context that they were made with. What cannot be done now is
@@ -479,26 +497,55 @@ static void tls_retry(struct qnet_loop *d)
 		d->sweep_left = d->by_id.count;
 }
 
+/* Nothing of the news is lost if the model cannot be read now. */
+static void read_later(struct qnet_loop *d)
+{
+	d->read_again_ms = now_ms(d) + READ_AGAIN_MS;
+}
+
+static void news_step(struct qnet_loop *d)
+{
+	int concerns;
+
+	if (!d->news || now_ms(d) < d->read_again_ms)
+		return;
+	concerns = d->up.concerns(d->up.arg);
+	if (concerns < 0) {
+		read_later(d);
+		return;
+	}
+	d->news = false;
+	if (concerns == 0)
+		return;
+	load_tls(d);
+	/* Once round from where it is, not from the start: changes may come faster than it. */
+	d->sweep_left = d->by_id.count;
+}
+
 /* A change that may concern open sessions is followed up some sessions per tick, since each costs
  * look-ups in the model and there may be ten thousand. */
 static void sweep_step(struct qnet_loop *d)
 {
 	uint64_t end = uv_hrtime() + SWEEP_BUDGET_US * UINT64_C(1000);
 
-	while (d->sweep_left != 0 && uv_hrtime() < end) {
+	while (d->sweep_left != 0 && now_ms(d) >= d->read_again_ms && uv_hrtime() < end) {
+		const char *why = NULL;
 		struct conn *c;
-		const char *why;
 
-		d->sweep_left--;
 		if (d->sweep == &d->conns)
 			d->sweep = d->conns.next;
 		if (d->sweep == &d->conns)
 			return; /* nobody is left */
 		c = list_entry(d->sweep, struct conn, link);
 		d->sweep = d->sweep->next;
+		d->sweep_left--;
 		if (c->session.state == QNET_CLOSED || c->session.state == QNET_NEW)
 			continue;
-		why = session_outdated(d, c);
+		if (session_look(d, c, &why) < 0) {
+			/* Round once more, to this one again: the others do not wait for it. */
+			d->sweep_left = d->by_id.count;
+			read_later(d);
+		}
 		if (why == NULL)
 			continue;
 		log_client(d, c, "client-closed", why);
@@ -657,6 +704,7 @@ static void door_tick(uv_timer_t *timer)
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	resume_paced(d);
 	tls_retry(d);
+	news_step(d);
 	sweep_step(d);
 	rtt_step(d);
 	lobby_look(d);
@@ -1064,17 +1112,14 @@ static void do_report(struct qnet_loop *d)
 
 static void do_model(struct qnet_loop *d)
 {
-	bool concerns = d->up.concerns(d->up.arg);
-
 	d->model_letter = false;
-	if (d->tls[0] == NULL || concerns)
+	d->news = true;
+	news_step(d);
+	if (d->tls[0] == NULL && d->tls_again_ms == 0)
 		load_tls(d);
 	/* This board may have no battery clock, and a certificate be newer than its last start. */
 	for (unsigned ask = 0; d->tls[0] != NULL && ask < 2; ask++)
 		tls_context_set_clock_floor(d->tls[ask], atomic_load(&d->up.view->clock_floor_ms));
-	/* Once round from where it is, not from the start: changes may come faster than it. */
-	if (concerns)
-		d->sweep_left = d->by_id.count;
 }
 
 /* Its clients are told by a reset that the address goes. Those in the lobby have said nothing yet.

@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from agents import holder, site_of_agents
+from agents import Agent, holder, site_of_agents
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
@@ -450,6 +450,7 @@ def rotate_the_ca(cluster):
     held = holder(agents)
     files = client_files(first, "ann")
     token = first.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
+    of_before = {"node": cluster.token(first), "agent": first.json("site", "enroll", "shop", "--agent")["secret"]}
     failures = []
     stop = threading.Event()
 
@@ -492,9 +493,13 @@ def rotate_the_ca(cluster):
         raise Failure(f"{len(failures)} calls failed, first: {failures[0]}")
     if "rotate-ca --finish" not in first.ctl("status").stdout:
         raise Failure("status does not tell that the old CA is still believed")
-    # A board that joins now, and a token of now, know the new CA alone.
-    fresh = cluster.board(4).start()
-    fresh.ctl("cluster", "join", first.address, "--token", cluster.token(first))
+    # A board that joins now, and a token of now, know the new CA alone; a token of before is led to it.
+    for number, secret in ((4, of_before["node"]), (5, cluster.token(first))):
+        cluster.board(number).start().ctl("cluster", "join", first.address, "--token", secret)
+    late = Agent(cluster, "shop", 3).enroll(of_before["agent"], first).start()
+    wait_for(10, "an agent that was enrolled with a token of before is not let in",
+             lambda: late.status()["connected"] != "no")
+    late.kill()
     new = client_files(first, "bob")
     time.sleep(3)
     done = first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False)
@@ -538,7 +543,7 @@ def rotate_the_ca(cluster):
         board.stop()
         board.start()
     wait_for(30, "the boards do not find each other again",
-             lambda: (first.status() or {}).get("nodesReachable") == 4)
+             lambda: (first.status() or {}).get("nodesReachable") == 5)
 
 
 class SiteFiles:

@@ -813,6 +813,52 @@ static void test_join_imposter(void **state)
 	board_close(&a);
 }
 
+/* While two CAs are believed, a token of either leads to the board, which shows a certificate of
+ * the new one and what leads from it to the old one. */
+static void test_join_rotated(void **state)
+{
+	struct authority next;
+	struct board a;
+	struct board b;
+	struct identity id = {0};
+	const char *why = "";
+	char *bridge, *leaf;
+
+	(void)state;
+	authority_make(&next);
+	assert_int_equal(
+		pki_bridge(ca.cert.pem, ca.key, next.cert.pem, clock_realtime_ms(), &bridge), 0);
+	board_open(&a);
+	board_open(&b);
+	board_identity(&a, 1, PKI_NODE, &next, &next);
+	assert_int_equal(identity_load(a.dir, &id, &why), 0);
+	leaf = id.cert;
+	id.cert = mem_printf("%s%s%s", leaf, bridge, ca.cert.pem);
+	assert_int_equal(identity_save(a.dir, &id, &why), 0);
+	board_serve(&a);
+	join(&b, a.address, ca.sha256);
+	assert_int_equal(b.core.join_error, 0);
+	join(&b, a.address, next.sha256);
+	assert_int_equal(b.core.join_error, 0);
+	join(&b, a.address, other_ca.sha256);
+	assert_int_equal(b.core.join_error, -EACCES);
+	/* The old CA is shown, with nothing that leads to it. */
+	free(id.cert);
+	id.cert = mem_printf("%s%s", leaf, ca.cert.pem);
+	assert_int_equal(identity_save(a.dir, &id, &why), 0);
+	front_identity_changed(a.front);
+	usleep(100000);
+	join(&b, a.address, ca.sha256);
+	assert_int_equal(b.core.join_error, -EACCES);
+	assert_int_equal(a.core.admissions, 2);
+	board_close(&b);
+	board_close(&a);
+	identity_free(&id);
+	authority_free(&next);
+	free(bridge);
+	free(leaf);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -845,6 +891,7 @@ int main(void)
 		cmocka_unit_test(test_clock_was_ahead),
 		cmocka_unit_test(test_join),
 		cmocka_unit_test(test_join_imposter),
+		cmocka_unit_test(test_join_rotated),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
