@@ -77,6 +77,7 @@ struct conn {
 	struct qnet_loop *loop;
 	struct stream *stream;
 	struct place *place;
+	struct lobby_origin *origin; /* while entering */
 	struct list entering; /* in loop->entering until attached, or on_the_way_ms have passed */
 	uint64_t entered_ms;
 	struct deadline deadline;
@@ -240,6 +241,7 @@ static void conn_arrived(struct conn *c)
 		return;
 	list_remove(&c->entering);
 	c->loop->entering_count--;
+	lobby_arrived(&c->loop->lobby, c->origin);
 }
 
 static void conn_moved(struct conn *c, enum qnet_state before)
@@ -599,7 +601,7 @@ static void abort_all(struct qnet_loop *d)
 	}
 }
 
-static void lobby_clear(struct qnet_loop *d);
+static void guests_clear(struct qnet_loop *d);
 
 static void close_listener(struct qnet_loop *d)
 {
@@ -622,7 +624,7 @@ static void stop_serving(struct qnet_loop *d)
 		log_notice("sites-closed",
 			   "no lease: site sessions are closed, connects are refused");
 	}
-	lobby_clear(d);
+	guests_clear(d);
 	abort_all(d);
 }
 
@@ -859,13 +861,14 @@ static const struct stream_events site_events = {
 
 /* --- the lobby --- */
 
-static void conn_new(struct qnet_loop *d, int fd, struct place *place)
+static void conn_new(struct qnet_loop *d, int fd, struct place *place, struct lobby_origin *origin)
 {
 	struct conn *c = pool_get(&d->conn_pool);
 	char local[ADDRESS_TEXT];
 
 	c->loop = d;
 	c->place = place;
+	c->origin = origin;
 	c->stream = stream_adopt(d->streams, fd, &site_events, c);
 	qnet_session_init(&c->session, d->next_id, stream_peer_address(c->stream), now_ms(d));
 	stream_local_address(c->stream, local);
@@ -929,8 +932,10 @@ static void lobby_open(struct qnet_loop *d)
 		struct guest *g = list_entry(first, struct guest, lobby);
 
 		if (!guest_gone(g)) {
-			conn_new(d, g->fd, g->place);
+			conn_new(d, g->fd, g->place, first->origin);
 			g->fd = -1;
+		} else {
+			lobby_arrived(&d->lobby, first->origin);
 		}
 		guest_free(d, g);
 	}
@@ -961,12 +966,14 @@ static void lobby_look(struct qnet_loop *d)
 	d->counters.waiting = d->lobby.count;
 }
 
-static void lobby_clear(struct qnet_loop *d)
+static void guests_clear(struct qnet_loop *d)
 {
-	struct lobby_guest *first;
+	struct list leaving;
 
-	while ((first = lobby_next(&d->lobby)) != NULL)
-		guest_free(d, list_entry(first, struct guest, lobby));
+	list_init(&leaving);
+	lobby_clear(&d->lobby, &leaving);
+	list_for_each_safe (at, &leaving)
+		guest_free(d, list_entry(at, struct guest, lobby.link));
 }
 
 static void load_tls(struct qnet_loop *d);
@@ -986,7 +993,7 @@ static void do_take(struct qnet_loop *d, int fd, struct place *place)
 		guest_free(d, g);
 		return;
 	}
-	lobby_enter(&d->lobby, &g->lobby, now_ms(d));
+	lobby_enter(&d->lobby, &g->lobby, admission_origin(place), now_ms(d));
 	lobby_open(d);
 }
 
@@ -1142,7 +1149,7 @@ static void do_admit(struct qnet_loop *d, bool on)
 	d->shut = !on;
 	if (d->shut) {
 		close_listener(d);
-		lobby_clear(d);
+		guests_clear(d);
 	} else if (may_act(d)) {
 		start_serving(d);
 	}
@@ -1168,7 +1175,7 @@ static void do_stop(struct qnet_loop *d)
 	d->listener = NULL;
 	d->stopping = true;
 	d->serving = false;
-	lobby_clear(d);
+	guests_clear(d);
 	abort_all(d);
 	uv_close((uv_handle_t *)&d->tick, handle_closed);
 	uv_close((uv_handle_t *)&d->flush, handle_closed);
@@ -1337,6 +1344,7 @@ void qnet_loop_free(struct qnet_loop *d)
 	tls_context_free(d->tls[1]);
 	free(d->tls_chain);
 	hash_free(&d->by_id);
+	lobby_free(&d->lobby);
 	qnet_out_free(&d->out);
 	pool_free(&d->conn_pool);
 	pool_free(&d->guest_pool);
@@ -1381,7 +1389,7 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	list_init(&d->paused);
 	list_init(&d->entering);
 	d->on_the_way_ms = ON_THE_WAY_MS;
-	lobby_init(&d->lobby, boot);
+	lobby_init(&d->lobby, boot, d->config.window);
 	deadlines_init(&d->deadlines, d->seen_ms);
 	rv = uv_loop_init(&d->loop);
 	assert(rv == 0);

@@ -30,8 +30,8 @@ static void test_hold(void **state)
 {
 	const uint32_t qdevice = arbiter_own_timeout_ms(10000, TB__HANDOVER__HANDOVER_SAFE);
 	const uint32_t lease = candidate_own_timeout_ms(LEASE_MAX_MS);
-	/* Of leases the model knows nothing: an agent may have been enrolled since, with the token or
-	 * the certificate of an operator. */
+	/* Of leases the model knows nothing: an agent may have been enrolled since, with the token
+	 * or the certificate of an operator. */
 	const struct {
 		uint32_t handover_ms, votes, leases;
 	} cases[] = {

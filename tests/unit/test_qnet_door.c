@@ -1138,6 +1138,37 @@ static void test_lobby(void **state)
 	board_free(b);
 }
 
+/* Silent connections of one address wait for their own, and another comes in at once. */
+static void test_lobby_of_one_address(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 4});
+	const struct sockaddr_in from = {.sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(0x7f000002)};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct client c;
+	int silent[5];
+
+	(void)state;
+	board_serve(b);
+	to.sin_port = htons((uint16_t)qnet_door_port(b->door));
+	for (unsigned i = 0; i < 5; i++) {
+		silent[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(bind(silent[i], (const void *)&from, sizeof(from)), 0);
+		assert_int_equal(connect(silent[i], (void *)&to, sizeof(to)), 0);
+	}
+	board_await(b, 3, 2);
+	c = client_new(b);
+	board_await(b, 4, 2);
+	client_open(b, &c);
+	board_pass(b, 600);
+	board_await(b, 6, 0);
+	client_free(&c);
+	for (unsigned i = 0; i < 5; i++)
+		close(silent[i]);
+	board_free(b);
+}
+
 /* Handshakes that fail are a sign that too many are let in: those on their way count for longer. */
 static void test_lobby_slows_down(void **state)
 {
@@ -1319,6 +1350,7 @@ int main(void)
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_limit_of_pending),
 		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_of_one_address),
 		cmocka_unit_test(test_lobby_slows_down),
 		cmocka_unit_test(test_lobby_without_lease),
 		cmocka_unit_test(test_loops),
