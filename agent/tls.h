@@ -38,5 +38,3 @@ int tls_key_new(struct tls_identity *id, const char *common_name, char **ret_key
 		char **ret_request);
 /* When the first certificate of a PEM text was made and ends, in ms since 1970; -EINVAL. */
 int tls_pem_life(const char *pem, int64_t *ret_issued_ms, int64_t *ret_not_after_ms);
-/* SHA-256 of the first certificate of a PEM text in lower-case hex; -EINVAL. */
-int tls_pem_sha256(const char *pem, char hex[65]);

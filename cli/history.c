@@ -126,9 +126,9 @@ static int restore_send(struct invocation *inv, const char *data, size_t len)
 	if (rv == EXIT_OK && api_output(inv) != OUTPUT_JSON) {
 		printf("cluster \"%s\" is made anew on this board (history %" PRIu32
 		       ", id %s)\n\nVotes are given again when none of before can be held any "
-		       "more, "
-		       "in some %" PRIu32 " s. For each\nfurther board: empty its data directory, "
-		       "and join it with a new token.\n",
+		       "more, in some %" PRIu32 " s;\nleases of witness-agents in two minutes. For "
+		       "each further board: empty its\ndata directory, and join it with a new "
+		       "token.\n",
 		       cluster->name, cluster->history, cluster->id, cluster->hold_ms / 1000 + 4);
 		tb__cluster__free_unpacked(cluster, NULL);
 	}

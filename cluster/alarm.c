@@ -206,8 +206,8 @@ void alarm_board_check(struct alarm_set *set, const struct alarm_board *b)
 	if (b->skew_ms > ALARM_SKEW_MS || b->skew_ms < -ALARM_SKEW_MS)
 		alarm_found(set, "clock", b->name,
 			    "the clock of board %s is %" PRId64
-			    " s %s that of the leader: certificates may be refused; is its time "
-			    "service running?",
+			    " s %s the time of the cluster: certificates may be refused; is its "
+			    "time service running?",
 			    b->name, (b->skew_ms < 0 ? -b->skew_ms : b->skew_ms) / 1000,
 			    b->skew_ms < 0 ? "behind" : "ahead of");
 	if ((uint64_t)b->rtt_ms * ALARM_LATE_PART >= LEASE_LENGTH_MS)

@@ -14,7 +14,7 @@
 enum {
 	ALARM_ALONE_MS = 300000, /* a site with a node missing for so long */
 	ALARM_LATE_PART = 4, /* a round trip above 1/4 of the interval that it must fit in */
-	ALARM_SKEW_MS = 30000, /* of a board's clock against the leader's */
+	ALARM_SKEW_MS = 30000, /* of a board's clock against the cluster's time */
 	ALARM_DISK_MS = 500, /* a write of the log; elections begin after 800 ms */
 	ALARM_WEAR_PERCENT = 80, /* of the card's life */
 	ALARM_HOT = 80, /* degrees Celsius; a Raspberry Pi begins to slow down */

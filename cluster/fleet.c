@@ -57,9 +57,10 @@ struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t
 	return f;
 }
 
-void fleet_hold(struct fleet *f, uint64_t until_ms)
+void fleet_hold(struct fleet *f, uint64_t votes_until_ms, uint64_t leases_until_ms)
 {
-	f->hold_until_ms = until_ms;
+	f->hold_votes_until_ms = votes_until_ms;
+	f->hold_leases_until_ms = leases_until_ms;
 }
 
 static void door_drop(struct fleet *f, struct door *d)

@@ -33,9 +33,9 @@ struct fleet_model {
 struct fleet *fleet_new(const struct fleet_model *model, uint64_t term, uint64_t lease_ms,
 			uint64_t now_ms);
 void fleet_free(struct fleet *f);
-/* Before this time nobody gets a vote: a grant that the model has never seen may be in force, since
- * it comes from a backup. Called right after fleet_new. */
-void fleet_hold(struct fleet *f, uint64_t until_ms);
+/* Before these times nobody gets a vote, or the lease of a site of agents: a grant that the model
+ * has never seen may be in force, since it comes from a backup. Called right after fleet_new. */
+void fleet_hold(struct fleet *f, uint64_t votes_until_ms, uint64_t leases_until_ms);
 
 /* An event of a door (a board's node id). Nonsense from a door is ignored and counted, never fatal.
  */

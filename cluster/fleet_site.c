@@ -688,13 +688,20 @@ static void site_seek_proof(struct fleet *f, struct site *s)
 	}
 }
 
+/* After a restore. A site that had a lease when the backup was taken may have one still. */
+static uint64_t site_held_until(const struct fleet *f, const struct site *s)
+{
+	return site_of_agents(s) || s->grant_lease ? f->hold_leases_until_ms
+						   : f->hold_votes_until_ms;
+}
+
 /* The next time at which something may change without an event. */
 static uint64_t site_due(const struct fleet *f, const struct site *s)
 {
 	uint64_t due = UINT64_MAX;
 
-	if (f->now_ms < f->hold_until_ms)
-		return f->hold_until_ms;
+	if (f->now_ms < site_held_until(f, s))
+		return site_held_until(f, s);
 	if (s->retry_ms > f->now_ms)
 		due = s->retry_ms;
 	if (s->again_ms > f->now_ms && s->again_ms < due)
@@ -784,7 +791,7 @@ void site_settle(struct fleet *f, struct site *s)
 	uint64_t due;
 
 	site_purge(f, s);
-	if (f->now_ms < f->hold_until_ms) {
+	if (f->now_ms < site_held_until(f, s)) {
 		s->unstable = true;
 	} else if (s->known && s->pending_epoch == 0) {
 		site_seek_proof(f, s);
@@ -871,10 +878,11 @@ static void site_reason(const struct fleet *f, const struct site *s, char *text,
 		snprintf(text, size, "no node is attached");
 		return;
 	}
-	if (f->now_ms < f->hold_until_ms) {
+	if (f->now_ms < site_held_until(f, s)) {
 		snprintf(text, size,
-			 "the cluster was restored: a vote of before may be held for %llu s more",
-			 (unsigned long long)(f->hold_until_ms - f->now_ms + 999) / 1000);
+			 "the cluster was restored: a %s of before may be held for %llu s more",
+			 site_of_agents(s) ? "lease" : "vote",
+			 (unsigned long long)(site_held_until(f, s) - f->now_ms + 999) / 1000);
 		return;
 	}
 	site_decide(f, s, &o);

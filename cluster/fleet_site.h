@@ -179,7 +179,7 @@ struct fleet {
 	struct fleet_model model;
 	uint64_t term;
 	uint64_t lease_ms;
-	uint64_t hold_until_ms; /* 0, or: no vote before */
+	uint64_t hold_votes_until_ms, hold_leases_until_ms; /* fleet_hold; 0: none */
 	uint64_t unknown_until_ms; /* S4: until then boards nobody has heard of may act */
 	uint64_t now_ms;
 	uint64_t ticket;

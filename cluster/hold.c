@@ -1,8 +1,6 @@
 /* hold.c */
 #include "cluster/hold.h"
 
-#include <string.h>
-
 #include "cluster/arbiter.h"
 #include "cluster/candidate.h"
 #include "cluster/limits.h"
@@ -19,33 +17,17 @@ static int grant_visit(void *arg, const Tb__Site *site, const Tb__Grant *grant)
 	return 0;
 }
 
-/* Revoked ones count: that may be younger than what the agent was told. */
-static int certificate_visit(void *arg, const Tb__Certificate *row)
-{
-	*(bool *)arg = strcmp(row->kind, "agent") == 0;
-	return *(bool *)arg;
-}
-
-static int token_visit(void *arg, const Tb__Token *row)
-{
-	*(bool *)arg = row->role == TB__ROLE__ROLE_AGENT;
-	return *(bool *)arg;
-}
-
-int hold_ms(struct store *s, uint32_t *ret)
+int hold_votes_ms(struct store *s, uint32_t *ret)
 {
 	const struct store_site_filter all = {0};
-	uint32_t lease = candidate_own_timeout_ms(LEASE_MAX_MS);
-	bool agents = false;
-	int rv;
 
 	*ret = arbiter_own_timeout_ms(HEARTBEAT_MS, TB__HANDOVER__HANDOVER_SAFE);
-	rv = store_sites(s, &all, grant_visit, ret, NULL);
-	if (rv == 0)
-		rv = store_certificates(s, "", 0, certificate_visit, &agents);
-	if (rv == 0 && !agents)
-		rv = store_tokens(s, token_visit, &agents);
-	if (rv == 0 && agents && lease > *ret)
-		*ret = lease;
-	return rv;
+	return store_sites(s, &all, grant_visit, ret, NULL);
+}
+
+uint32_t hold_leases_ms(uint32_t votes_ms)
+{
+	uint32_t lease = candidate_own_timeout_ms(LEASE_MAX_MS);
+
+	return lease > votes_ms ? lease : votes_ms;
 }

@@ -426,7 +426,7 @@ static int store_handle_new(const char *path, int flags, bool writer, struct sto
 }
 
 /* Also what SQLite keeps beside a database. */
-static void store_remove(const char *path)
+void store_remove(const char *path)
 {
 	static const char *const endings[] = {"", "-wal", "-shm", "-journal"};
 

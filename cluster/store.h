@@ -22,6 +22,8 @@ struct store;
  * keys; an old one is removed; ":memory:" for tests). Called once, by the writer. Negative errno
  * of the file, or -EIO. */
 int store_open(const char *path, struct store **ret);
+/* Removes the database at `path`, if there is one. Nobody has it open. */
+void store_remove(const char *path);
 /* A reader of a database that a writer of this process has opened. */
 int store_open_reader(const char *path, struct store **ret);
 void store_close(struct store *s); /* NULL is fine */

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hv/virtio/blk_sync.h"
+
 /* Tries, 10 ms apart: for a process that is seen to have the lock, and for a lock that nobody is
  * seen to have. */
 enum { TRIES = 20, TRIES_UNSEEN = 200 };
@@ -68,65 +70,83 @@ static bool process_locks(const char *pid, const struct stat *file)
 	return found;
 }
 
-static void holder_print(const char *pid, char holder[64])
+static void holder_print(const char *pid, const char *name, char holder[64])
 {
-	char path[40];
-	char name[32];
-
-	snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
-	if (!proc_read(path, name, sizeof(name))) {
-		snprintf(holder, 64, "process %.20s", pid);
-		return;
-	}
-	name[strcspn(name, "\n")] = '\0';
-	snprintf(holder, 64, "process %.20s (%s)", pid, name);
+	snprintf(holder, 64, "process %.20s%s%.20s%s", pid, name[0] != '\0' ? " (" : "", name,
+		 name[0] != '\0' ? ")" : "");
 }
 
-/* The kernel does not tell whose an open file description lock is; proc does, to root and to the
- * owner. */
-static bool holder_find(int fd, char holder[64])
+static void process_name(const char *pid, char name[32])
 {
-	bool found = false;
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/%.20s/comm", pid);
+	if (!proc_read(path, name, 32)) {
+		name[0] = '\0';
+	}
+	name[strcspn(name, "\n")] = '\0';
+}
+
+enum holder { HOLDER_UNSEEN, HOLDER_LEFT, HOLDER_SEEN };
+
+/* The kernel does not tell whose an open file description lock is; proc does, to root and to the
+ * owner. A VM and the process of its disk have it together: without the VM the other is left. */
+static enum holder holder_find(int fd, char holder[64])
+{
+	enum holder found = HOLDER_UNSEEN;
 	struct dirent *entry;
 	struct stat file;
+	char name[32];
 	DIR *dir;
 
 	snprintf(holder, 64, "another program");
 	if (fstat(fd, &file) < 0) {
-		return false;
+		return found;
 	}
 	dir = opendir("/proc");
 	if (dir == NULL) {
-		return false;
+		return found;
 	}
-	while (!found && (entry = readdir(dir)) != NULL) {
-		found = isdigit((unsigned char)entry->d_name[0]) &&
-			process_locks(entry->d_name, &file);
-		if (found) {
-			holder_print(entry->d_name, holder);
+	while (found != HOLDER_SEEN && (entry = readdir(dir)) != NULL) {
+		if (!isdigit((unsigned char)entry->d_name[0]) ||
+		    !process_locks(entry->d_name, &file)) {
+			continue;
 		}
+		process_name(entry->d_name, name);
+		holder_print(entry->d_name, name, holder);
+		found = strcmp(name, BLK_SYNC_NAME) == 0 ? HOLDER_LEFT : HOLDER_SEEN;
 	}
 	closedir(dir);
 	return found;
 }
 
-/* Behind a VM that was killed the kernel clears up its ring in its own time, and its disk's process
- * (virtio/blk_sync.h) ends by itself: their locks are waited for. */
+int disk_lock_try(int fd, bool read_only)
+{
+	struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+		return 0;
+	}
+	return errno == EACCES ? -EAGAIN : -errno;
+}
+
+/* Behind a VM that was killed the kernel clears up its ring in its own time. */
 int disk_lock(int fd, bool read_only, char holder[64])
 {
 	static const struct timespec pause = {.tv_nsec = 10000000};
-	struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 	int tries = 0;
+	int rv;
 
-	while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
-		if (errno != EAGAIN && errno != EACCES) {
-			return -errno;
-		}
+	while ((rv = disk_lock_try(fd, read_only)) == -EAGAIN) {
 		tries++;
-		if (tries % TRIES == 0 && (holder_find(fd, holder) || tries == TRIES_UNSEEN)) {
-			return -EBUSY;
+		if (tries % TRIES == 0) {
+			enum holder found = holder_find(fd, holder);
+
+			if (found != HOLDER_UNSEEN || tries == TRIES_UNSEEN) {
+				return found == HOLDER_LEFT ? -EAGAIN : -EBUSY;
+			}
 		}
 		(void)nanosleep(&pause, NULL);
 	}
-	return 0;
+	return rv;
 }

@@ -9,5 +9,9 @@
 #include <stdbool.h>
 
 /* 0 (also if this descriptor has the lock already); -EBUSY: somebody else has it, then `holder`
- * says who ("process 812 (witness-vm)") or "another program"; or what fcntl said. */
+ * says who ("process 812 (witness-vm)") or "another program"; -EAGAIN: so does its name, but it is
+ * only what is left of a VM that was killed (virtio/blk_sync.h) and ends by itself, which takes as
+ * long as its disk does: disk_lock_try. Or what fcntl said. */
 int disk_lock(int fd, bool read_only, char holder[64]);
+/* The same at once, or -EAGAIN: somebody has it. */
+int disk_lock_try(int fd, bool read_only);

@@ -74,6 +74,14 @@ static ssize_t read_at(const struct source *file, void *to, size_t len, uint64_t
 	return (ssize_t)done;
 }
 
+/* Who took the turn away says why. */
+static int read_failed(struct fault *fault, int error, const char *what)
+{
+	return error == -ECANCELED
+		       ? error
+		       : fault_set(fault, error, "cannot read the %s: %s", what, strerror(-error));
+}
+
 static int file_size(int fd, const char *what, uint64_t *ret, struct fault *fault)
 {
 	struct stat st;
@@ -187,8 +195,7 @@ static int load_plain(const struct source *file, uint64_t size, const struct ram
 	}
 	got = read_at(file, r->host + offset, size, 0);
 	if (got < 0) {
-		return fault_set(fault, (int)got, "cannot read the kernel: %s",
-				 strerror((int)-got));
+		return read_failed(fault, (int)got, "kernel");
 	}
 	*ret_len = (uint64_t)got;
 	return 0;
@@ -214,8 +221,7 @@ static int inflate_file(const struct source *file, uint8_t *to, uint64_t room, u
 
 		if (got < 0) {
 			inflateEnd(&z);
-			return fault_set(fault, (int)got, "cannot read the kernel: %s",
-					 strerror((int)-got));
+			return read_failed(fault, (int)got, "kernel");
 		}
 		if (got == 0) {
 			break;
@@ -254,8 +260,7 @@ static int load_kernel(const struct source *file, const struct ram *r, struct he
 	}
 	got = read_at(file, first, FRONT, 0);
 	if (got < 0) {
-		return fault_set(fault, (int)got, "cannot read the kernel: %s",
-				 strerror((int)-got));
+		return read_failed(fault, (int)got, "kernel");
 	}
 	packed = got >= 2 && first[0] == 0x1f && first[1] == 0x8b;
 	if (packed) {
@@ -314,9 +319,11 @@ static int load_initrd(const struct source *file, const struct ram *r, uint64_t 
 		return too_large(fault, "initrd", offset + size);
 	}
 	got = read_at(file, r->host + offset, size, 0);
-	if (got < 0 || (uint64_t)got != size) {
-		return fault_set(fault, got < 0 ? (int)got : -EIO, "cannot read the initrd: %s",
-				 got < 0 ? strerror((int)-got) : "it became shorter");
+	if (got < 0) {
+		return read_failed(fault, (int)got, "initrd");
+	}
+	if ((uint64_t)got != size) {
+		return fault_set(fault, -EIO, "cannot read the initrd: it became shorter");
 	}
 	place->initrd = LAYOUT_RAM + offset;
 	place->initrd_size = size;

@@ -32,7 +32,7 @@ static inline bool image_turn_take(const struct image_turn *turn)
 }
 
 /* Reads an arm64 Linux Image (plain, or gzip) from kernel_fd and the initrd (initrd_fd -1: none) by
- * pread into r. Anything else is refused with a sentence; -ECANCELED when a turn ended it. The
- * descriptors stay the caller's. */
+ * pread into r. Anything else is refused with a sentence; -ECANCELED and none when a turn ended it.
+ * The descriptors stay the caller's. */
 int image_load(int kernel_fd, int initrd_fd, const struct ram *r, const struct image_turn *turn,
 	       struct image_place *ret, struct fault *fault);

@@ -17,7 +17,12 @@
  * - The giver names a point in time (the same board, so the same clock). "For so long from now"
  * would be counted from when this process got to read it, and a process that was frozen meanwhile
  * would live longer than its board's lease; it is only for people.
- * - A deadline that has passed, or a length of zero, ends the process before the call returns. */
+ * - A deadline that has passed, or a length of zero, ends the process before the call returns.
+ *
+ * It is kept against a process that hangs, not against one that a guest has taken over: the timer
+ * has to be moved after the sandbox is closed, so timer_settime is on its list, and the kernel
+ * knows no "not later than". Such a process can live on, confined as it is; what is left is the
+ * SIGKILL of whoever started it (docs/decisions/0007-vm-sandbox.md). */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -78,7 +78,17 @@ void loop_remove(struct watch *watch)
 	watch->loop = NULL;
 }
 
-/* One batch; whom a watcher removes is not called any more. */
+static void call_first(struct loop *loop)
+{
+	void (*first)(void *arg) = loop->first;
+
+	if (first != NULL) {
+		loop->first = NULL;
+		first(loop->first_arg);
+	}
+}
+
+/* One batch; whom a watcher, or the first, removes is not called any more. */
 static void dispatch(struct loop *loop, const struct epoll_event *events, int count)
 {
 	struct watch *watches[BATCH];
@@ -89,6 +99,7 @@ static void dispatch(struct loop *loop, const struct epoll_event *events, int co
 	}
 	loop->pending = watches;
 	loop->pending_count = count;
+	call_first(loop);
 	for (i = 0; i < count && !__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE); i++) {
 		if (watches[i] != NULL) {
 			watches[i]->ready(watches[i], events[i].events);
@@ -100,6 +111,7 @@ static void dispatch(struct loop *loop, const struct epoll_event *events, int co
 
 void loop_first(struct loop *loop, void (*first)(void *arg), void *arg)
 {
+	assert(loop->first == NULL);
 	loop->first = first;
 	loop->first_arg = arg;
 }
@@ -124,16 +136,6 @@ static int await(struct loop *loop, struct epoll_event *events)
 	return count < 0 && errno == EINTR ? 0 : count;
 }
 
-static void call_first(struct loop *loop)
-{
-	void (*first)(void *arg) = loop->first;
-
-	if (first != NULL) {
-		loop->first = NULL;
-		first(loop->first_arg);
-	}
-}
-
 void loop_run(struct loop *loop)
 {
 	struct epoll_event events[BATCH];
@@ -146,7 +148,6 @@ void loop_run(struct loop *loop)
 		count = await(loop, events);
 		assert(count >= 0);
 		loop_lock(loop);
-		call_first(loop);
 		dispatch(loop, events, count);
 	}
 	loop_unlock(loop);

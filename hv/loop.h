@@ -43,8 +43,9 @@ int loop_add(struct loop *loop, struct watch *watch, int fd, uint32_t events);
 int loop_modify(struct watch *watch, uint32_t events);
 /* Harmless on a watch that is not watched. Not called again after this, also in the same batch. */
 void loop_remove(struct watch *watch);
-/* `first` is called once, with the lock: before the first watcher, and at the latest LOOP_FIRST_MS
- * after loop_run began to wait. Before the loop runs. */
+/* `first` is called once, with the lock: before the watchers of the next batch, and at the latest
+ * LOOP_FIRST_MS after the loop began to wait for it. On the loop's thread, with the lock, or before
+ * the loop runs; one at a time. */
 void loop_first(struct loop *loop, void (*first)(void *arg), void *arg);
 /* `quiet` is called once, without the lock, when nothing has happened for LOOP_QUIET_MS: for what
  * can wait until a start is over. Before the loop runs. */

@@ -410,6 +410,8 @@ static void event_ready(struct watch *watch, uint32_t events)
 	event = vcpus_take_event(&m->vcpus, &text);
 	switch (event) {
 	case VCPU_EVENT_NONE:
+		/* A reset that came just before has taken it, and the guest is to run. */
+		vcpus_release(&m->vcpus);
 		break;
 	case VCPU_EVENT_POWEROFF:
 		machine_stop(m, MACHINE_END_POWEROFF, text);

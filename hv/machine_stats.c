@@ -1,5 +1,6 @@
 #include "hv/machine_stats.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,16 +14,23 @@
 #include "hv/virtio/rng.h"
 #include "hv/virtio/vsock.h"
 
-/* Stolen time as the guest reads it: Arm DEN0057A, 3.3.2. */
-enum { STOLEN_SIZE = 64, STOLEN_OFFSET = 8 };
-
 void machine_stats_open(struct machine_stats *s, const struct machine *m, int statm)
 {
 	*s = (struct machine_stats){.machine = m, .vm = -1, .statm = statm};
 	(void)kvm_stats_open(m->vm, &s->vm);
 	for (unsigned i = 0; i < m->vcpus.count; i++) {
-		s->vcpu[i] = -1;
+		s->vcpu[i] = s->schedstat[i] = -1;
 		(void)kvm_stats_open(m->vcpus.vcpu[i].fd, &s->vcpu[i]);
+	}
+}
+
+void machine_stats_open_threads(struct machine_stats *s, int tasks)
+{
+	for (unsigned i = 0; i < s->machine->vcpus.count; i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "%d/schedstat", (int)s->machine->vcpus.vcpu[i].task);
+		s->schedstat[i] = openat(tasks, path, O_RDONLY | O_CLOEXEC);
 	}
 }
 
@@ -39,6 +47,7 @@ void machine_stats_close(struct machine_stats *s)
 	fd_close(s->vm);
 	for (unsigned i = 0; s->machine != NULL && i < s->machine->vcpus.count; i++) {
 		fd_close(s->vcpu[i]);
+		fd_close(s->schedstat[i]);
 	}
 	*s = (struct machine_stats){.vm = -1, .statm = -1};
 }
@@ -66,15 +75,16 @@ static void exits_list(const struct vcpus *v, const struct stats_sink *sink)
 	sink->add(sink->arg, "exits", "other", sum.other, false);
 }
 
-static void steal_list(const struct machine *m, const struct stats_sink *sink)
+static void steal_list(const struct machine_stats *s, const struct stats_sink *sink)
 {
-	for (unsigned i = 0; m->stolen != NULL && i < m->vcpus.count; i++) {
-		const void *at = m->stolen + i * STOLEN_SIZE + STOLEN_OFFSET;
+	for (unsigned i = 0; i < s->machine->vcpus.count; i++) {
 		char part[16];
+		uint64_t ns;
 
 		snprintf(part, sizeof(part), "vcpu%u", i);
-		sink->add(sink->arg, part, "steal-ns",
-			  __atomic_load_n((const uint64_t *)at, __ATOMIC_RELAXED), false);
+		if (stats_run_delay(s->schedstat[i], &ns) == 0) {
+			sink->add(sink->arg, part, "steal-ns", ns, false);
+		}
 	}
 }
 
@@ -113,7 +123,7 @@ void machine_stats_list(const struct machine_stats *s, struct stats_list *ret)
 	sink.add(sink.arg, "memory", "guest-bytes", m->ram.size, true);
 	(void)stats_memory(s->statm, &sink);
 	exits_list(&m->vcpus, &sink);
-	steal_list(m, &sink);
+	steal_list(s, &sink);
 	devices_list(m, &sink);
 	(void)stats_kvm(s->vm, "vm", &sink);
 	ret->sum_from = ret->message.n_counters;

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "hv/affinity.h"
 #include "hv/host_class.h"
 #include "hv/kvm.h"
 #include "hv/layout.h"
@@ -115,6 +116,17 @@ static Tb__HostClassParts *ask_class(int kvm)
 	return parts;
 }
 
+/* What is asked is asked where a VM would be. */
+static void keep_cores(void)
+{
+	struct fault fault = {0};
+	struct affinity cores;
+	char text[AFFINITY_TEXT];
+
+	affinity_read("", &cores);
+	(void)affinity_keep(&cores, text, &fault);
+}
+
 Tb__HostProbe *probe_host(const char *root)
 {
 	struct probe_board board;
@@ -124,6 +136,9 @@ Tb__HostProbe *probe_host(const char *root)
 	int kvm;
 
 	probe_board_read(root, &board);
+	if (root[0] == '\0') {
+		keep_cores();
+	}
 	kvm = ask_kvm(root, &facts);
 	class = kvm >= 0 ? ask_class(kvm) : NULL;
 	/* After KVM: what is left of a closed ring interrupts the next system calls. */

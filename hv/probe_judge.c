@@ -142,9 +142,10 @@ static void judge_memory(Tb__HostProbe *p, const struct probe_board *b)
 static void judge_extras(Tb__HostProbe *p, const struct probe_board *b, const struct probe_kvm *kvm)
 {
 	if (b->core_kinds > 1) {
-		find(p, WARNING, "cores",
-		     "the cores are of %u kinds: keep each VM on cores of one kind (taskset, "
-		     "cpuset), else it may fail to start or to be restored",
+		find(p, NOTE, "cores",
+		     "the cores are of %u kinds: a VM stays on those of one kind, of which it is "
+		     "allowed most (taskset or a cpuset chooses), and its snapshots go on only "
+		     "there; the class is that of the cores that a VM started here would get",
 		     b->core_kinds);
 	}
 	if (!b->user_namespaces) {

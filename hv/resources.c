@@ -12,6 +12,8 @@
 #include "hv/disk_lock.h"
 #include "hv/spec.h"
 #include "hv/tap.h"
+#include "hv/virtio/blk_sync.h"
+#include "lib/log.h"
 
 enum { BUSY_TRIES = 50 }; /* 10 ms apart */
 
@@ -268,11 +270,16 @@ static int check_same(const struct resources *r, unsigned number, struct fault *
 	return 0;
 }
 
+static const char *disk_path(const Tb__DiskSpec *disk)
+{
+	return disk->path[0] != '\0' ? disk->path : "it";
+}
+
 static int check_disk(const Tb__VmSpec *spec, const struct resources *r, unsigned number,
 		      struct fault *fault)
 {
 	const Tb__DiskSpec *disk = spec->disks[number];
-	const char *path = disk->path[0] != '\0' ? disk->path : "it";
+	const char *path = disk_path(disk);
 	char holder[64];
 	char name[24];
 	int rv;
@@ -284,6 +291,13 @@ static int check_disk(const Tb__VmSpec *spec, const struct resources *r, unsigne
 		return rv;
 	}
 	rv = disk_lock(resource_find(r, name), disk->read_only, holder);
+	if (rv == -EAGAIN) {
+		log_notice("disk",
+			   "%s: disks[%u]: %.256s is waited for: %s, which is left of a VM that "
+			   "was killed, has it until the disk has done what that VM began",
+			   spec->name, number, path, holder);
+		return 0;
+	}
 	if (rv == -EBUSY) {
 		return fault_set(fault, rv, "disks[%u]: %.256s is in use by %s", number, path,
 				 holder);
@@ -334,6 +348,35 @@ int resources_check(const Tb__VmSpec *spec, const struct resources *r, struct fa
 	}
 	for (unsigned i = 0; i < spec->n_disks && rv == 0; i++) {
 		rv = check_disk(spec, r, i, fault);
+	}
+	return rv;
+}
+
+int resources_lock(const Tb__VmSpec *spec, const struct resources *r, bool (*turn)(void *arg),
+		   void *arg, struct fault *fault)
+{
+	int turns = 0;
+	int rv = 0;
+
+	for (unsigned i = 0; i < spec->n_disks && rv == 0; i++) {
+		const Tb__DiskSpec *disk = spec->disks[i];
+
+		if (disk->no_lock) {
+			continue;
+		}
+		while ((rv = disk_lock_try(resource_find_nth(r, "disk", i), disk->read_only)) ==
+			       -EAGAIN &&
+		       turns++ < RESOURCES_TURNS) {
+			if (!turn(arg)) {
+				return -ECANCELED;
+			}
+		}
+		if (rv < 0) {
+			rv = fault_set(fault, rv,
+				       "disks[%u]: %.256s is still in use by a " BLK_SYNC_NAME
+				       ", left of a VM that was killed: the disk does not answer",
+				       i, disk_path(disk));
+		}
 	}
 	return rv;
 }

@@ -4,6 +4,7 @@
  * Names: kvm, kernel, initrd, disk0..7, nic0..3, vsock, console (both ways) or console-in and
  * console-out, state, memory, control (a listening socket). */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "hv/fault.h"
@@ -35,5 +36,15 @@ void resources_close(struct resources *r);
  * what was opened stays in *r. */
 int resources_open(const Tb__VmSpec *spec, struct resources *r, struct fault *fault);
 /* What the spec needs is there and is what it should be, nothing else came along, and the disks
- * are locked for this VM. For descriptors that were opened and for those handed over. */
+ * are locked for this VM, but for those that only the rest of a killed VM has: resources_lock. For
+ * descriptors that were opened and for those handed over. */
 int resources_check(const Tb__VmSpec *spec, const struct resources *r, struct fault *fault);
+
+enum { RESOURCES_TURNS = 3000, RESOURCES_TURN_MS = 10 };
+
+/* Locks the disks that were not free yet: a disk that does not answer keeps them as long as that
+ * lasts. Between two tries others have a turn, which takes RESOURCES_TURN_MS; false: nobody wants
+ * the VM any more. 0; -ECANCELED without a sentence; or, after RESOURCES_TURNS at the latest, an
+ * error and a sentence. Before anything is written to a disk. */
+int resources_lock(const Tb__VmSpec *spec, const struct resources *r, bool (*turn)(void *arg),
+		   void *arg, struct fault *fault);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hv/affinity.h"
 #include "hv/control.h"
 #include "hv/lease.h"
 #include "hv/machine.h"
@@ -49,16 +51,17 @@ struct server {
 	struct watch signals; /* signalfd, owned */
 	bool asked_to_end; /* a signal has pressed the button */
 	bool end_waits; /* a signal came while a snapshot was written */
-	bool in_request; /* one is being done */
+	bool resetting; /* it rests for a reset that was asked for, which is the loop's next */
 	bool loading; /* the guest's memory is being filled */
 	/* Who is answered when the machine rests; 0: nobody waits. */
 	uint64_t rest_client, rest_id;
 	/* Opened before the sandbox, until somebody takes them over; -1. */
-	int out, listener, statm;
+	int out, listener, statm, tasks;
 	/* What an answer points to until it is sent. */
 	struct fault error;
 	Tb__VmStatus status;
 	char sandbox_text[160];
+	char cores_text[AFFINITY_TEXT];
 	struct stats_list list;
 };
 
@@ -105,6 +108,7 @@ static void status_fill(struct server *s)
 	s->status.sandbox = s->sandbox_text;
 	s->status.memory_backing = (char *)(uintptr_t)backing_word(m->ram.backing);
 	s->status.resets = m->resets;
+	s->status.cores = s->cores_text;
 	if (m->blk[0] != NULL) {
 		s->status.disk_engine = (char *)(uintptr_t)blk_engine(m->blk[0]);
 	}
@@ -125,6 +129,12 @@ static void rest_answer(struct server *s)
 	}
 }
 
+static void rest_await(struct server *s, const struct control_call *call)
+{
+	s->rest_client = call->client;
+	s->rest_id = call->request->id;
+}
+
 /* Rests, then `then`. True: that was it; false: rest_answer comes. */
 static bool rest(struct server *s, const struct control_call *call, void (*then)(void *arg))
 {
@@ -136,8 +146,7 @@ static bool rest(struct server *s, const struct control_call *call, void (*then)
 	if (m->state != MACHINE_PAUSING) {
 		return true;
 	}
-	s->rest_client = call->client;
-	s->rest_id = call->request->id;
+	rest_await(s, call);
 	return false;
 }
 
@@ -157,18 +166,41 @@ static int do_resume(struct server *s)
 	return 0;
 }
 
+/* Who took a turn away has ended the machine, and says why. */
+static int fault_ended(const struct server *s, int error, struct fault *fault)
+{
+	return error == -ECANCELED ? fault_set(fault, error, "%s", s->machine->end_text) : error;
+}
+
+static void reset_now(void *arg)
+{
+	struct server *s = arg;
+	struct machine *m = s->machine;
+	struct fault fault = {0};
+	int rv;
+
+	loop_unlock(&m->loop);
+	rv = machine_reset(m, &fault);
+	if (rv == -ECANCELED) {
+		(void)fault_ended(s, rv, &fault);
+	} else if (rv < 0) {
+		/* Half reset it must not run. */
+		machine_stop(m, MACHINE_END_ERROR, fault.text);
+	}
+	loop_lock(&m->loop);
+	s->resetting = false;
+	s->error = fault;
+	rest_answer(s);
+}
+
+/* Not in here, where the parent may be in a request: kernel and initrd may take longer to read than
+ * the lease is long, and who reads them hears its renewals (loading_turn). */
 static void reset_rested(void *arg)
 {
 	struct server *s = arg;
 
-	s->error.text[0] = '\0';
-	loop_unlock(&s->machine->loop);
-	/* Half reset it must not run. */
-	if (machine_reset(s->machine, &s->error) < 0) {
-		machine_stop(s->machine, MACHINE_END_ERROR, s->error.text);
-	}
-	loop_lock(&s->machine->loop);
-	rest_answer(s);
+	s->resetting = true;
+	loop_first(&s->machine->loop, reset_now, s);
 }
 
 static bool do_reset(struct server *s, const struct control_call *call)
@@ -177,7 +209,9 @@ static bool do_reset(struct server *s, const struct control_call *call)
 	if (!machine_can_reset(s->machine, &s->error)) {
 		return true;
 	}
-	return rest(s, call, reset_rested);
+	(void)rest(s, call, reset_rested);
+	rest_await(s, call);
+	return false;
 }
 
 static int do_button(struct server *s)
@@ -336,7 +370,7 @@ static bool goes_with_rest(Tb__VmRequest__WhatCase what)
 /* The machine is at something that takes its time. */
 static bool is_busy(struct server *s)
 {
-	if (s->loading) {
+	if (s->loading || s->resetting) {
 		(void)fault_set(&s->error, -EBUSY, "the VM is starting; try again");
 		return true;
 	}
@@ -352,8 +386,9 @@ static bool is_busy(struct server *s)
 	return false;
 }
 
-static bool request_switch(struct server *s, const struct control_call *call, Tb__VmReply *reply)
+static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
 {
+	struct server *s = arg;
 	const Tb__VmRequest *q = call->request;
 	bool done = true;
 
@@ -403,17 +438,6 @@ static bool request_switch(struct server *s, const struct control_call *call, Tb
 	return done;
 }
 
-static bool request_do(void *arg, const struct control_call *call, Tb__VmReply *reply)
-{
-	struct server *s = arg;
-	bool done;
-
-	s->in_request = true;
-	done = request_switch(s, call, reply);
-	s->in_request = false;
-	return done;
-}
-
 /* A kernel and an initrd, or a snapshot's memory, may take longer to read than the lease is long:
  * its renewals are heard between the pieces. False: the VM is to end. */
 static bool loading_turn(void *arg)
@@ -421,7 +445,7 @@ static bool loading_turn(void *arg)
 	struct server *s = arg;
 	struct machine *m = s->machine;
 
-	if (s->control == NULL || s->in_request) {
+	if (s->control == NULL) {
 		return true;
 	}
 	loop_lock(&m->loop);
@@ -431,6 +455,20 @@ static bool loading_turn(void *arg)
 	s->error.text[0] = '\0';
 	loop_unlock(&m->loop);
 	return m->end == MACHINE_END_NONE;
+}
+
+static void signals_ready(struct watch *watch, uint32_t events);
+
+/* The same while a disk is waited for, and signals. */
+static bool lock_turn(void *arg)
+{
+	struct server *s = arg;
+	struct pollfd fd = {.fd = s->signals.fd, .events = POLLIN};
+
+	if (poll(&fd, 1, RESOURCES_TURN_MS) > 0) {
+		signals_ready(&s->signals, EPOLLIN);
+	}
+	return loading_turn(s) && s->machine->end == MACHINE_END_NONE;
 }
 
 static void parent_gone(void *arg)
@@ -570,7 +608,7 @@ static int control_open(struct server *s, struct fault *fault)
 }
 
 /* Whatever needs a path. */
-static int outside(struct server *s, struct fault *fault)
+static int outside(struct server *s, struct affinity *cores, struct fault *fault)
 {
 	Tb__VmSpec *spec = s->config->spec;
 	int rv = signals_take(s, fault);
@@ -581,8 +619,10 @@ static int outside(struct server *s, struct fault *fault)
 					? TB__MEMORY_BACKING__MEMORY_BACKING_MEMFD
 					: TB__MEMORY_BACKING__MEMORY_BACKING_ANONYMOUS;
 	}
+	affinity_read("", cores);
 	s->out = terminal_reopen(s->config->console_out);
 	s->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	s->tasks = open("/proc/self/task", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	/* Devices complain while others wait for the lock. */
 	err = terminal_reopen(STDERR_FILENO);
 	if (err >= 0) {
@@ -691,6 +731,14 @@ static int seal(struct server *s, struct fault *fault)
 	return rv;
 }
 
+/* A whole disk's time, if it hangs: after the doors are made, so that the lease is renewed. */
+static int lock_disks(struct server *s, struct fault *fault)
+{
+	int rv = resources_lock(s->spec, s->config->resources, lock_turn, s, fault);
+
+	return fault_ended(s, rv, fault);
+}
+
 /* From here on bytes from outside are parsed: kernel, initrd, snapshot. */
 static int load_guest(struct server *s, struct fault *fault)
 {
@@ -699,13 +747,32 @@ static int load_guest(struct server *s, struct fault *fault)
 					  : snapshot_load(s->machine, resource_find(r, "state"),
 							  resource_find(r, "memory"), fault);
 
-	return rv == -ECANCELED ? fault_set(fault, rv, "%s", s->machine->end_text) : rv;
+	return fault_ended(s, rv, fault);
+}
+
+static void fd_close(int fd)
+{
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+
+static int keep_cores(struct server *s, const struct affinity *cores, struct fault *fault)
+{
+	int rv = affinity_keep(cores, s->cores_text, fault);
+
+	if (s->cores_text[0] != '\0') {
+		log_notice("cores", "%s: kept to cores of one kind: %s", s->spec->name,
+			   s->cores_text);
+	}
+	return rv;
 }
 
 static int start(struct server *s, struct fault *fault)
 {
 	struct machine_console console = {.output = console_output, .arg = s};
-	int rv = outside(s, fault);
+	struct affinity cores;
+	int rv = outside(s, &cores, fault);
 
 	if (s->config->keys) {
 		terminal_size(s->config->console_in, &console.columns, &console.rows);
@@ -722,6 +789,7 @@ static int start(struct server *s, struct fault *fault)
 		 */
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	}
+	rv = rv < 0 ? rv : keep_cores(s, &cores, fault);
 	rv = rv < 0 ? rv
 		    : machine_create(s->spec, s->config->resources, console, &s->machine, fault);
 	if (rv < 0) {
@@ -730,8 +798,15 @@ static int start(struct server *s, struct fault *fault)
 	machine_stats_open(&s->stats, s->machine, s->statm);
 	s->statm = -1;
 	rv = make_doors(s, fault);
+	rv = rv < 0 ? rv : lock_disks(s, fault);
 	rv = rv < 0 ? rv : vcpus_start(&s->machine->vcpus, fault);
-	rv = rv < 0 ? rv : seal(s, fault);
+	if (rv < 0) {
+		return rv;
+	}
+	machine_stats_open_threads(&s->stats, s->tasks);
+	fd_close(s->tasks);
+	s->tasks = -1;
+	rv = seal(s, fault);
 	rv = rv < 0 ? rv : load_guest(s, fault);
 	if (rv == 0 && (s->spec->restore == NULL || !s->spec->restore->paused)) {
 		machine_start(s->machine);
@@ -756,13 +831,6 @@ static void tell_parent(struct server *s, const char *error)
 	control_tell_parent(s->control, &reply);
 }
 
-static void fd_close(int fd)
-{
-	if (fd >= 0) {
-		close(fd);
-	}
-}
-
 /* The start backwards. */
 static void finish(struct server *s)
 {
@@ -780,6 +848,7 @@ static void finish(struct server *s)
 	machine_destroy(s->machine);
 	fd_close(s->signals.fd);
 	fd_close(s->statm);
+	fd_close(s->tasks);
 	fd_close(s->listener);
 	fd_close(s->out);
 }
@@ -836,6 +905,7 @@ int serve(const struct serve_config *config, struct fault *fault)
 		.out = -1,
 		.listener = -1,
 		.statm = -1,
+		.tasks = -1,
 	};
 	int status;
 

@@ -145,3 +145,20 @@ int stats_memory(int statm, const struct stats_sink *sink)
 	sink->add(sink->arg, "memory", "shared-bytes", shared * page, true);
 	return 0;
 }
+
+int stats_run_delay(int schedstat, uint64_t *ret_ns)
+{
+	unsigned long long delay;
+	char text[128];
+	ssize_t len = pread(schedstat, text, sizeof(text) - 1, 0);
+
+	if (len < 0) {
+		return -errno;
+	}
+	text[len] = '\0';
+	if (sscanf(text, "%*u %llu", &delay) != 1) {
+		return -EBADMSG;
+	}
+	*ret_ns = delay;
+	return 0;
+}

@@ -34,3 +34,8 @@ int stats_kvm(int fd, const char *part, const struct stats_sink *sink);
 /* Memory of this process from an open /proc/self/statm (proc(5)): what of it is resident now, guest
  * and all, and what of that is shared with others (a memfd, a snapshot's file). */
 int stats_memory(int statm, const struct stats_sink *sink);
+/* How long a thread of this process was ready to run and had no core, in all, from an open
+ * /proc/self/task/ID/schedstat (proc(5), Documentation/scheduler/sched-stats.rst). What KVM tells
+ * the guest as stolen time is the same number; where it does the guest can write. 0 and *ret_ns;
+ * negative errno or -EBADMSG. */
+int stats_run_delay(int schedstat, uint64_t *ret_ns);

@@ -384,6 +384,7 @@ static void *vcpu_main(void *arg)
 {
 	struct vcpu *c = arg;
 
+	c->task = gettid();
 	while (gate_pass(c->all)) {
 		if (!run(c)) {
 			gate_await(c->all);
@@ -409,6 +410,11 @@ int vcpus_start(struct vcpus *v, struct fault *fault)
 		return fault_set(fault, -rv, "cannot make a thread for each vCPU: %s",
 				 strerror(rv));
 	}
+	pthread_mutex_lock(&v->gate_lock);
+	while (v->parked < v->threads) {
+		pthread_cond_wait(&v->gate_changed, &v->gate_lock);
+	}
+	pthread_mutex_unlock(&v->gate_lock);
 	return 0;
 }
 

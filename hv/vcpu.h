@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "hv/bus.h"
 #include "hv/fault.h"
@@ -34,6 +35,7 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run; /* shared page */
 	pthread_t thread;
+	pid_t task; /* the kernel's number of it; known when vcpus_start has returned */
 	struct vcpus *all;
 	const struct bus_device *busy; /* it waits until this one's write is done; or NULL */
 	struct vcpu_counters counters; /* written by its own thread only */
@@ -76,7 +78,7 @@ bool vcpus_have_stolen_time(const struct vcpus *v);
 void vcpus_tree(const struct vcpus *v, unsigned gic_version, struct tree *t);
 /* Registers of the boot protocol (Documentation/arm64/booting.rst). */
 int vcpus_set_entry(struct vcpus *v, uint64_t pc, uint64_t x0);
-/* Makes the threads; they wait at the gate. Before the sandbox. */
+/* Makes the threads; they wait at the gate when this returns. Before the sandbox is sealed. */
 int vcpus_start(struct vcpus *v, struct fault *fault);
 /* All threads are at the gate when this returns. Not from a vCPU thread; without the device lock,
  * which a vCPU may be waiting for. */

@@ -245,6 +245,9 @@ static void status_print(const Tb__VmStatus *s, FILE *out)
 	duration_print(s->running_ms, text);
 	fprintf(out, "running   %s\n", text);
 	fprintf(out, "vcpus     %u\n", s->vcpus);
+	if (s->cores[0] != '\0') {
+		fprintf(out, "cores     %s\n", s->cores);
+	}
 	fprintf(out, "memory    %u MiB, %s\n", s->memory_mib, s->memory_backing);
 	fprintf(out, "gic       %s\n",
 		json_enum_word(&tb__gic_version__descriptor, (int)s->gic, word));

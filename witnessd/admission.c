@@ -193,6 +193,11 @@ bool admission_is_member(const struct place *p)
 	return p->origin->member;
 }
 
+const struct ip *admission_origin(const struct place *p)
+{
+	return &p->origin->key;
+}
+
 static void place_settle(struct place *p)
 {
 	p->origin->pending -= p->pending;

@@ -44,6 +44,8 @@ int admission_enter(struct admission *a, const struct sockaddr *peer, struct pla
 		    char ret_why[ADMISSION_WHY]);
 /* It has one of the places that are kept for a member. */
 bool admission_is_member(const struct place *p);
+/* The address that it counts for (ip_origin); it lives as long as the place. */
+const struct ip *admission_origin(const struct place *p);
 /* It is attached: no longer pending. May be called again. */
 void admission_attached(struct place *p);
 void admission_leave(struct place *p);

@@ -160,7 +160,7 @@ int admit_certificate(const struct admit_signer *signer, const char *csr, uint64
 		.common_name = name,
 		.uri = uri,
 		.use = PKI_NODE,
-		.now_ms = now_ms,
+		.now_ms = core_valid_from_ms(now_ms),
 		.not_after_ms = now_ms + signer->life_ms,
 	};
 

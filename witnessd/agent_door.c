@@ -23,6 +23,17 @@ enum {
 	SWEEP_STEP = 400, /* sessions looked up per tick after a change of the model */
 	RTT_STEP = 20, /* sessions measured per tick */
 	EVENT_BATCH = 1024,
+	/* The one that serves, one that its restarted agent makes, and as many that died on a bad
+	 * way: otherwise one certificate could take every place. */
+	NODE_SESSIONS_MAX = 4,
+	WHY_TEXT = 256,
+};
+
+/* A node of a site, whoever shows a certificate of it. */
+struct agent_node {
+	struct hash_node link;
+	struct list conns; /* not closed, oldest first; never empty */
+	unsigned count;
 };
 
 struct conn {
@@ -32,6 +43,8 @@ struct conn {
 	struct deadline deadline;
 	struct hash_node by_id;
 	struct list link; /* in door->conns */
+	struct list of_node; /* in node->conns */
+	struct agent_node *node; /* NULL once closed */
 	uint64_t issuer; /* of its certificate (tls_peer) */
 };
 
@@ -63,6 +76,7 @@ struct agent_door {
 	unsigned sweep_left; /* to be looked up */
 	struct list *rtt; /* of conns: whose round trip is looked at next; the head: the first */
 	struct hash by_id;
+	struct hash nodes; /* struct agent_node */
 	struct deadlines deadlines;
 	struct agent_out out; /* events for the core are collected here; its wire is reused */
 	struct counters counters;
@@ -105,6 +119,63 @@ static void flush_turn(uv_prepare_t *prepare)
 	events_flush(prepare->data);
 }
 
+/* --- the connections of a node --- */
+
+struct node_key {
+	const char *site;
+	uint32_t node;
+};
+
+static int node_match(const struct hash_node *link, const void *key)
+{
+	const struct agent_node *n = list_entry(link, struct agent_node, link);
+	const struct conn *c = list_entry(n->conns.next, struct conn, of_node);
+	const struct node_key *k = key;
+
+	return c->session.node == k->node && strcmp(c->session.site, k->site) == 0;
+}
+
+static uint64_t node_hash(const struct node_key *k)
+{
+	return hash_string(k->site) ^ hash_u64(k->node);
+}
+
+static struct agent_node *node_find(const struct agent_door *d, const struct node_key *k)
+{
+	struct hash_node *found = hash_find(&d->nodes, node_hash(k), node_match, k);
+
+	return found != NULL ? list_entry(found, struct agent_node, link) : NULL;
+}
+
+static void node_enter(struct agent_door *d, struct conn *c)
+{
+	const struct node_key key = {c->session.site, c->session.node};
+	struct agent_node *n = node_find(d, &key);
+
+	if (n == NULL) {
+		n = mem_zalloc(sizeof(*n));
+		list_init(&n->conns);
+		hash_insert(&d->nodes, &n->link, node_hash(&key));
+	}
+	list_append(&n->conns, &c->of_node);
+	n->count++;
+	c->node = n;
+}
+
+static void node_leave(struct agent_door *d, struct conn *c)
+{
+	struct agent_node *n = c->node;
+
+	if (n == NULL)
+		return;
+	c->node = NULL;
+	list_remove(&c->of_node);
+	if (--n->count != 0)
+		return;
+	hash_remove(&d->nodes, &n->link);
+	free(n);
+}
+
 /* --- one connection --- */
 
 static void conn_close_session(struct conn *c, Tb__DoorClosed__Reason reason)
@@ -115,6 +186,7 @@ static void conn_close_session(struct conn *c, Tb__DoorClosed__Reason reason)
 		d->counters.sessions--;
 	agent_session_close(&c->session, reason, now_ms(d), &d->out);
 	deadlines_remove(&c->deadline);
+	node_leave(d, c);
 }
 
 static void conn_abort(struct conn *c, Tb__DoorClosed__Reason reason)
@@ -323,12 +395,42 @@ static void nobody_closed(struct stream *s, enum stream_end end, const char *det
 static const struct stream_events nobody_events = {.data = nobody_data, .closed = nobody_closed};
 
 /* Why no more agents are taken. */
-static const char *limit_text(const struct agent_door *d, char text[128])
+static const char *limit_text(const struct agent_door *d, char text[WHY_TEXT])
 {
-	snprintf(text, 128,
+	snprintf(text, WHY_TEXT,
 		 "%u agents are attached already: no more are taken (sites.sessions-max, and the "
 		 "limit of open files)",
 		 d->sessions_max);
+	return text;
+}
+
+/* One more of this node? The oldest that never said who it is makes room. Those that did are the
+ * arbiter's to close: it knows which of them the agent has left. */
+static bool node_has_room(struct agent_door *d, const char *site, uint32_t node)
+{
+	const struct node_key key = {site, node};
+	struct agent_node *n = node_find(d, &key);
+
+	if (n == NULL || n->count < NODE_SESSIONS_MAX)
+		return true;
+	list_for_each (at, &n->conns) {
+		struct conn *c = list_entry(at, struct conn, of_node);
+
+		if (c->session.state != AGENT_NEW)
+			continue;
+		log_agent(c, "agent-closed", "it never said who it is, and others came after it");
+		conn_abort(c, TB__DOOR_CLOSED__REASON__BY_DOOR);
+		return true;
+	}
+	return false;
+}
+
+static const char *node_limit_text(const char *site, uint32_t node, char text[WHY_TEXT])
+{
+	snprintf(text, WHY_TEXT,
+		 "node %u of site %s has %u connections already; is its certificate "
+		 "on two machines?",
+		 node, site, NODE_SESSIONS_MAX);
 	return text;
 }
 
@@ -362,7 +464,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	char *site = NULL;
 	uint32_t node = 0;
 	char local[ADDRESS_TEXT];
-	char limit[128];
+	char limit[WHY_TEXT];
 	struct conn *c;
 
 	tls_session_peer(stream_tls(s), &peer);
@@ -373,6 +475,8 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 		why = "this board is drained";
 	if (why == NULL && (d->closing || !may_act(d)))
 		why = "this board has no lease";
+	if (why == NULL && !node_has_room(d, site, node))
+		why = node_limit_text(site, node, limit);
 	if (why != NULL) {
 		turn_away(d, s, why);
 		free(site);
@@ -389,6 +493,7 @@ void agent_door_adopt(struct agent_door *d, struct stream *s)
 	free(site);
 	hash_insert(&d->by_id, &c->by_id, hash_u64(c->session.id));
 	list_append(&d->conns, &c->link);
+	node_enter(d, c);
 	d->conn_count++;
 	d->counters.accepted++;
 	deadlines_set(&d->deadlines, &c->deadline, c->session.deadline_ms);
@@ -604,6 +709,7 @@ void agent_door_free(struct agent_door *d)
 		return;
 	assert(list_empty(&d->conns));
 	hash_free(&d->by_id);
+	hash_free(&d->nodes);
 	agent_out_free(&d->out);
 	free(d);
 }

@@ -457,13 +457,7 @@ void api_store_failed(struct api_call *call)
 
 int64_t api_now_ms(const struct api *a)
 {
-	int64_t floor_ms = a->config.backend->view(a->config.core)->clock_floor_ms;
-	int64_t now_ms = clock_realtime_ms();
-
-	/* As the core's own: a clock that cannot be right is not asked. */
-	if (now_ms < CORE_CLOCK_FIRST_MS || now_ms >= CORE_CLOCK_LAST_MS)
-		return floor_ms;
-	return now_ms > floor_ms ? now_ms : floor_ms;
+	return core_view_now_ms(a->config.backend->view(a->config.core));
 }
 
 char *api_node_name(struct api *a)

@@ -238,7 +238,7 @@ static int enrolment_sign(struct api_call *call, struct enrolment *e)
 			       .request_len = e->request.len,
 			       .common_name = e->site->name,
 			       .use = PKI_QNET_CLIENT,
-			       .now_ms = now_ms,
+			       .now_ms = core_valid_from_ms(now_ms),
 			       .not_after_ms = now_ms + SITE_DAYS * 24LL * 3600 * 1000};
 	const char *message = "";
 	int rv = pki_sign(&how, &e->cert, &message);
@@ -342,7 +342,7 @@ static int agent_sign(struct api_call *call, struct enrolment *e, uint32_t node)
 			       .common_name = e->site->name,
 			       .uri = uri,
 			       .use = PKI_CLIENT,
-			       .now_ms = now_ms,
+			       .now_ms = core_valid_from_ms(now_ms),
 			       .not_after_ms = now_ms + agent_life_ms(call)};
 	const char *message = "";
 	int rv = pki_sign(&how, &e->cert, &message);

@@ -107,7 +107,8 @@ static void boards_write(const Tb__PeerAnswer *answer, bool open, struct buf *ou
 	static const struct {
 		const char *name, *help;
 	} gauges[] = {
-		{"tiebreak_node_clock_skew_seconds", "Of a board's clock against the leader's."},
+		{"tiebreak_node_clock_skew_seconds",
+		 "Of a board's clock against the cluster's time."},
 		{"tiebreak_node_round_trip_seconds", "Longest renewal of a lease lately."},
 		{"tiebreak_node_log_write_seconds", "Longest write of the log lately."},
 		{"tiebreak_node_wear_ratio", "Used life of a board's card, 0 if it does not say."},

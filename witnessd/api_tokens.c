@@ -414,6 +414,7 @@ static int certificate_sign(struct api_call *call, const Tb__CertificateRequest 
 		return -EIO;
 	}
 	how.not_after_ms = how.now_ms + (int64_t)life_ms;
+	how.now_ms = core_valid_from_ms(how.now_ms);
 	snprintf(uri, sizeof(uri), "tiebreak:client/%s",
 		 json_enum_word(&tb__role__descriptor, (int)request->role, word));
 	how.uri = uri;
@@ -534,7 +535,7 @@ static int site_ca_make(const Tb__Secrets *secrets, int64_t now_ms, Tb__SiteCaRo
 
 static int rotation_begin(struct api_call *call, bool sites, Tb__Command *command)
 {
-	int64_t now_ms = api_now_ms(call->api);
+	int64_t now_ms = core_valid_from_ms(api_now_ms(call->api));
 	Tb__Secrets *secrets;
 	int rv = store_secrets_get(api_store(call->api), &secrets);
 

@@ -22,7 +22,7 @@
 #include "lib/mem.h"
 #include "witnessd/admit.h"
 
-enum { CERTIFY_MS = 1000, CERTIFY_RETRY_MS = 10000 };
+enum { CERTIFY_MS = 1000, CERTIFY_RETRY_MS = 10000, CERTIFY_EARLY_MS = 24 * 3600 * 1000 };
 
 /* The CA that signs, then the others that are believed. */
 static char *certify_believed(const Tb__Secrets *s)
@@ -171,6 +171,16 @@ static void certify_tell(struct core *c, const char *serial)
 	proposal_one(c, command, NULL, NULL);
 }
 
+/* It was signed while the time of the log was ahead: who goes by a right clock cannot use it yet.
+ */
+static bool certify_early(const char *cert)
+{
+	int64_t begin_ms;
+
+	return core_clock_plausible() && pki_not_before_ms(cert, &begin_ms) == 0 &&
+	       begin_ms > clock_realtime_ms() + CERTIFY_EARLY_MS;
+}
+
 enum certify_step { CERTIFY_NOTHING, CERTIFY_RENEW, CERTIFY_TELL };
 
 /* What is on the disk is compared with the model. */
@@ -188,7 +198,7 @@ static enum certify_step certify_next(struct core *c, const Tb__Cluster *cluster
 	if (store_certificate_get(c->store, serial, &own) != 0)
 		return CERTIFY_RENEW;
 	if (renewal_is_due(own->issued_ms, own->not_after_ms, core_now_ms(c)) ||
-	    (overlap && strcmp(own->ca_sha256, sha256) != 0))
+	    certify_early(c->identity.cert) || (overlap && strcmp(own->ca_sha256, sha256) != 0))
 		step = CERTIFY_RENEW;
 	else if (overlap && !own->saved && core_level(c) >= LEVEL_CERTIFICATES)
 		step = CERTIFY_TELL;
@@ -207,7 +217,7 @@ static void certify_look(struct core *c, const Tb__Cluster *cluster, const Tb__S
 	if (certify_settle(c, secrets) != 0)
 		return;
 	c->certified_index = cluster->ca_rotation_index;
-	if (c->certifying || clock_boottime_ms() < c->certify_again_ms || !core_clock_plausible())
+	if (c->certifying || clock_boottime_ms() < c->certify_again_ms || !core_clock_known(c))
 		return;
 	switch (certify_next(c, cluster, secrets, serial)) {
 	case CERTIFY_RENEW:

@@ -23,26 +23,31 @@ uint64_t core_next_id(struct core *c)
 	return ++c->next_id;
 }
 
-bool core_clock_plausible(void)
-{
-	int64_t now = clock_realtime_ms();
-
-	return now >= CORE_CLOCK_FIRST_MS && now < CORE_CLOCK_LAST_MS;
-}
-
 int64_t core_now_ms(const struct core *c)
 {
-	int64_t now = clock_realtime_ms();
+	return c->fleet != NULL ? lead_now_ms(c)
+				: core_clock_from(c->clock_offset_ms, c->newest_ms);
+}
 
-	return now > c->newest_ms && core_clock_plausible() ? now : c->newest_ms;
+void core_clock_learn(struct core *c, int64_t now_ms)
+{
+	c->clock_offset_ms = now_ms - (int64_t)clock_boottime_ms();
+	atomic_store(&c->view.clock_offset_ms, core_now_ms(c) - (int64_t)clock_boottime_ms());
+}
+
+bool core_clock_known(const struct core *c)
+{
+	return c->clock_offset_ms != 0;
 }
 
 static int core_newest_visit(void *arg, const Tb__Event *event)
 {
 	struct core *c = arg;
 
-	if (event->time_ms > c->newest_ms)
+	if (event->time_ms > c->newest_ms) {
 		c->newest_ms = event->time_ms;
+		c->newest_seen_ms = clock_boottime_ms();
+	}
 	return 1;
 }
 
@@ -744,7 +749,9 @@ static int core_open(struct core *c)
 	int rv;
 
 	core_clock_warn();
-
+	/* A directory on tmpfs may outlive the daemon: what a model of before says, also of a
+	 * cluster that this board has left, is nothing. */
+	store_remove(c->model_path);
 	rv = identity_load(c->data_dir, &c->identity, &message);
 	if (rv == -ENOENT) {
 		core_set_state(

@@ -36,6 +36,8 @@ struct core_view {
 	_Atomic int state; /* enum core_state */
 	/* Newest time that the log has seen: certificates are checked at max(now, this) (S6). */
 	_Atomic int64_t clock_floor_ms;
+	/* The time of the cluster (cluster/clocks.h) less the own boot clock; 0: not known yet. */
+	_Atomic int64_t clock_offset_ms;
 	_Atomic bool drained; /* this board takes no new site nodes */
 };
 /* STARTING: it has an identity and reads its log. */
@@ -49,6 +51,12 @@ enum core_state {
 };
 
 const struct core_view *core_view(const struct core *c);
+/* The time of the cluster: what is signed and what ends is measured by it. While it is not known,
+ * by the own clock, and never before the newest time of the log. */
+int64_t core_view_now_ms(const struct core_view *v);
+/* What is signed at that time is valid from then, or from the own clock's time if that is earlier:
+ * should the log be ahead, it is of use to those whose clock is right. */
+int64_t core_valid_from_ms(int64_t now_ms);
 /* Path of the model database, for readers of their own. "" while CORE_NEW. */
 const char *core_model_path(const struct core *c);
 

@@ -13,6 +13,7 @@
 #include "cluster/apply.h"
 #include "cluster/engine.h"
 #include "cluster/fleet.h"
+#include "cluster/lag.h"
 #include "cluster/lease.h"
 #include "cluster/store.h"
 #include "lib/list.h"
@@ -48,9 +49,10 @@ struct board_soft {
 	uint64_t applied_index;
 	uint32_t sessions;
 	uint64_t certified_index;
-	int64_t skew_ms; /* of its clock against ours */
+	int64_t clock_offset_ms; /* its clock less our boot clock; 0: it has not said */
 	uint32_t rtt_ms, disk_ms, wear_percent;
 	bool host_stands;
+	struct lag lag;
 	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
@@ -64,7 +66,7 @@ struct host_soft {
 /* What a board says of itself, or of another one as the leader. */
 struct board_health {
 	int64_t real_ms;
-	int64_t skew_ms;
+	int64_t skew_ms; /* against the time of the cluster */
 	uint32_t rtt_ms;
 	uint32_t disk_ms;
 	uint32_t wear_percent;
@@ -109,6 +111,10 @@ struct core {
 	struct store *store;
 	struct engine *engine;
 	int64_t newest_ms; /* newest time carried by a command: the floor of our clock (S6) */
+	uint64_t newest_seen_ms; /* boot clock: it was in the model */
+	/* The last known time of the cluster less the boot clock; 0: not known. A follower has it
+	 * from its leader, a leader from the clocks of a majority. */
+	int64_t clock_offset_ms;
 	/* The last entry in the model, as store_applied says: what is raft's own does not count. */
 	uint64_t model_index;
 	bool model_dirty; /* since the last flush */
@@ -177,7 +183,7 @@ struct core {
 	bool admitting; /* the door of site nodes takes new ones */
 	uint64_t level_ms; /* as the leader: the levels are looked at again */
 	uint64_t rotate_ms; /* as the leader: the rotation is looked at again */
-	uint64_t hold_until_ms; /* as the leader: votes are given again, 0: they are */
+	uint64_t hold_until_ms; /* as the leader: all is given again, 0: it is */
 };
 
 uint64_t core_next_id(struct core *c);
@@ -194,8 +200,16 @@ bool core_reports_due(const struct core *c);
 /* Orders of the leader for the own doors; taken over. Those for a door that still owes a report are
  * dropped: the leader makes them again when it has it. */
 void core_door_orders(struct core *c, Tb__DoorOrder **orders, size_t count);
-int64_t core_now_ms(const struct core *c); /* real time if plausible, never below newest_ms */
-bool core_clock_plausible(void);
+/* The time of the cluster, never below newest_ms. */
+int64_t core_now_ms(const struct core *c);
+/* By what is known of the time (clock_offset_ms), at least `floor_ms`. */
+int64_t core_clock_from(int64_t offset_ms, int64_t floor_ms);
+bool core_clock_can_be(int64_t ms); /* CORE_CLOCK_FIRST_MS */
+bool core_clock_plausible(void); /* the own one */
+/* The time of the cluster is known, and the doors may know it. */
+void core_clock_learn(struct core *c, int64_t now_ms);
+/* False: who leads has not heard the clocks of a majority yet, though it may soon. */
+bool core_clock_known(const struct core *c);
 void core_wipe_raft(struct core *c);
 /* Asks the front for a link. */
 uint64_t core_dial(struct core *c, uint64_t node, const char *address, const char *alpn,
@@ -241,7 +255,9 @@ void lead_lease_changed(struct core *c); /* serve or stop serving */
 bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
+int64_t lead_now_ms(const struct core *c); /* as the leader */
 bool lead_host_stands(struct core *c, uint64_t node); /* as it has said */
+uint64_t lead_lag_ms(struct core *c, uint64_t node); /* lag_ms of its model */
 
 /* --- lead_vms.c --- */
 void lead_vms_start(struct core *c);

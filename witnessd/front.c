@@ -79,15 +79,18 @@ static int64_t newest_file_ms(const char *path, int64_t end_ms)
 
 /* A board without a clock battery starts in the past, when no certificate is valid yet, and hears
  * the time of the log only from boards whose certificates it accepts. It was last running when it
- * last wrote to its data directory. (A clock that was far ahead then would make everything look
- * expired, so a time behind the end of the own certificate is not believed.) */
+ * last wrote to its data directory, and has a certificate that was valid then. (A clock that was
+ * far ahead then would make everything look expired, so a time behind the end of the own
+ * certificate is not believed.) */
 static int64_t clock_floor(const struct front *f)
 {
 	char *raft = mem_printf("%s/raft", f->data_dir);
 	int64_t floor_ms = core_view(f->core)->clock_floor_ms;
-	int64_t end_ms = 0;
+	int64_t begin_ms = 0, end_ms = 0;
 	int64_t file_ms;
 
+	pki_not_before_ms(f->identity.cert, &begin_ms);
+	floor_ms = begin_ms > floor_ms ? begin_ms : floor_ms;
 	pki_not_after_ms(f->identity.cert, &end_ms);
 	file_ms = newest_file_ms(f->data_dir, end_ms);
 	floor_ms = file_ms > floor_ms ? file_ms : floor_ms;

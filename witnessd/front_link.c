@@ -553,14 +553,14 @@ static void join_ready(struct stream *s)
 {
 	struct link_end *e = stream_arg(s);
 	struct buf out = {0};
-	char root[65];
+	int rv = tls_session_peer_leads_to(stream_tls(s), e->pin);
 	char *text;
 
-	if (tls_session_peer_root_sha256(stream_tls(s), root) != 0) {
+	if (rv == -EACCES) {
 		text = mem_printf("%s does not show a board's certificate with its CA; is it a "
 				  "board?",
 				  e->address);
-	} else if (strcasecmp(root, e->pin) != 0) {
+	} else if (rv != 0) {
 		text = mem_printf(
 			"this token belongs to another cluster than the board at %s; take "
 			"a token of that cluster, or the address of one of its boards",

@@ -127,7 +127,7 @@ static int restoration_final(struct restoration *r, struct store *old, const cha
 	if (rv == 0)
 		rv = store_counter_get(old, "node", &last_node);
 	if (rv == 0)
-		rv = hold_ms(old, &final->hold_ms);
+		rv = hold_votes_ms(old, &final->hold_ms);
 	r->core->identity.node_id = last_node + 1;
 	return rv == 0 ? restoration_keys(r, final, ret_message) : rv;
 }

@@ -943,10 +943,12 @@ void holder_retire(struct holder *h)
 
 void holder_stop(struct holder *h)
 {
-	if (h == NULL)
-		return;
 	holder_post(h, mem_zalloc(sizeof(struct holder_letter)), JOB_STOP);
 	pthread_join(h->thread, NULL);
+}
+
+void holder_free(struct holder *h)
+{
 	if (uv_loop_close(&h->loop) != 0)
 		assert(!"a handle was left open");
 	uv_sem_destroy(&h->retired);

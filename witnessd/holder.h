@@ -10,7 +10,10 @@
  * The lease is kept three times over. This thread removes every address when the lease ends, and
  * when it finds that it did not look for that long. An address has a life in the kernel that ends
  * with the lease and is prolonged with it, so that it goes also if this process stands still or was
- * killed. And what a daemon that was killed has left is removed before the next one serves. */
+ * killed. And what a daemon that was killed has left is removed before the next one serves.
+ *
+ * All three need the kernel's lock of network settings (RTNL), the life in the kernel, too: while
+ * somebody keeps that lock an address stays, whatever its lease (decisions/0012). */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,8 +48,10 @@ void holder_begin(struct holder *h, const struct holder_upcalls *upcalls);
 /* The board ends in order: lets everything go, and says so in a last report, before this returns
  * (a second at most). */
 void holder_retire(struct holder *h);
-/* Ends the thread, frees. NULL is fine. */
+/* Ends the thread: no upcall comes any more. Waits for as long as the kernel keeps it. */
 void holder_stop(struct holder *h);
+/* After holder_stop, when nobody reads its numbers any more. */
+void holder_free(struct holder *h);
 
 /* Any thread, each returns at once. */
 /* All that the board is to have; copied. `letter` grows with each; an order of serial 0 takes the

@@ -805,6 +805,7 @@ static void handles_close(struct host *h)
 	uv_close((uv_handle_t *)&h->due, handle_closed);
 	uv_close((uv_handle_t *)&h->reread, handle_closed);
 	uv_close((uv_handle_t *)&h->facts, handle_closed);
+	uv_close((uv_handle_t *)&h->probe, handle_closed);
 	uv_close((uv_handle_t *)&h->entrants_due, handle_closed);
 	mailbox_close(&h->mailbox, mailbox_closed);
 }
@@ -849,6 +850,7 @@ static void stop_open(struct letter *letter)
 	h->stopping = true;
 	uv_timer_stop(&h->reread);
 	uv_timer_stop(&h->facts);
+	uv_timer_stop(&h->probe);
 	if (!host_vms_gone(h))
 		log_notice("vms-stopping", "the VMs of this board are asked to shut down");
 	host_vms_cancel(h);
@@ -895,6 +897,7 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	h->root = geteuid() == 0;
 	h->fence = h->said_fence = UINT64_MAX;
 	h->entrant_ms = HOST_ENTRANT_MS;
+	h->probe_ms = HOST_PROBE_MS;
 	h->model_letter.open = model_open;
 	h->identity_letter.open = identity_open;
 	h->lease_letter.open = lease_open;
@@ -912,8 +915,9 @@ static struct host *host_new(const struct config *config, struct core *core, str
 	uv_timer_init(&h->loop, &h->due);
 	uv_timer_init(&h->loop, &h->reread);
 	uv_timer_init(&h->loop, &h->facts);
+	uv_timer_init(&h->loop, &h->probe);
 	uv_timer_init(&h->loop, &h->entrants_due);
-	h->due.data = h->reread.data = h->facts.data = h->entrants_due.data = h;
+	h->due.data = h->reread.data = h->facts.data = h->probe.data = h->entrants_due.data = h;
 	h->consoles = host_consoles_new(h);
 	return h;
 }

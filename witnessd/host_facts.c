@@ -1,6 +1,7 @@
 /* host_facts.c: what this board can give to VMs: NodeHost, committed so that every board can do
- * the arithmetic. Asked once at the start (`witness-vm probe`), but for the bridges, which a
- * person makes at any time. */
+ * the arithmetic. Asked at the start (`witness-vm probe`), and every minute again while this board
+ * cannot host: it may be too busy at its boot to answer in time, or /dev/kvm come late. But for the
+ * bridges, which a person makes at any time. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,8 +96,21 @@ static void bridges_take(Tb__NodeHost *facts)
 		facts->n_bridges > 0 ? mem_dup(names, facts->n_bridges * sizeof(names[0])) : NULL;
 }
 
+static void facts_log(const Tb__NodeHost *facts, const Tb__NodeHost *before)
+{
+	if (before != NULL && before->hosts == facts->hosts &&
+	    strcmp(before->why_not, facts->why_not) == 0)
+		return;
+	if (facts->hosts)
+		log_notice("hosts", "this board runs VMs: %u cores, %u MiB for them", facts->vcpus,
+			   facts->memory_mib);
+	else
+		log_notice("hosts-not", "this board runs no VMs: %s", facts->why_not);
+}
+
 static void facts_make(struct host *h, const struct probe_job *p)
 {
+	Tb__NodeHost *before = h->facts_now;
 	Tb__NodeHost *facts = mem_alloc(sizeof(*facts));
 
 	tb__node_host__init(facts);
@@ -106,11 +120,14 @@ static void facts_make(struct host *h, const struct probe_job *p)
 	facts->memory_mib = memory_for_vms(h->reserve_mib);
 	bridges_take(facts);
 	h->facts_now = facts;
-	if (facts->hosts)
-		log_notice("hosts", "this board runs VMs: %u cores, %u MiB for them", facts->vcpus,
-			   facts->memory_mib);
-	else
-		log_notice("hosts-not", "this board runs no VMs: %s", facts->why_not);
+	facts_log(facts, before);
+	if (before != NULL)
+		tb__node_host__free_unpacked(before, NULL);
+}
+
+static void on_probe(uv_timer_t *timer)
+{
+	host_facts_begin(timer->data);
 }
 
 static void probe_done(struct host_job *job)
@@ -121,6 +138,8 @@ static void probe_done(struct host_job *job)
 	facts_make(h, p);
 	free(p->program);
 	free(p);
+	if (!h->facts_now->hosts && !h->stopping)
+		uv_timer_start(&h->probe, on_probe, h->probe_ms, 0);
 	host_facts_compare(h);
 	host_maybe_stopped(h);
 }
@@ -169,14 +188,12 @@ static Tb__Command *facts_command(const struct host *h)
 {
 	Tb__Command *command = mem_alloc(sizeof(*command));
 	Tb__NodeHostSet *set = mem_alloc(sizeof(*set));
-	int64_t floor_ms = atomic_load(&core_view(h->core)->clock_floor_ms);
-	int64_t now_ms = clock_realtime_ms();
 
 	tb__command__init(command);
 	command->id.len = 16;
 	command->id.data = mem_alloc(16);
 	rng_fill(command->id.data, 16);
-	command->time_ms = now_ms > floor_ms && now_ms < CORE_CLOCK_LAST_MS ? now_ms : floor_ms;
+	command->time_ms = core_view_now_ms(core_view(h->core));
 	command->actor = mem_strdup("host");
 	command->op_case = TB__COMMAND__OP_NODE_HOST_SET;
 	command->node_host_set = set;

@@ -22,6 +22,7 @@
 
 enum {
 	HOST_FACTS_MS = 10000, /* bridges are looked for again, and what is left over */
+	HOST_PROBE_MS = 60000, /* a board that cannot host is asked again */
 	HOST_MODEL_MS = 50, /* a busy log makes the model be read no more often */
 	HOST_STOP_MS = 20000, /* from the power buttons to force, when the daemon stops */
 	HOST_ENTRANT_MS = 10000, /* a link that has not said by then what it is for is closed */
@@ -45,6 +46,8 @@ struct host {
 	uv_timer_t due; /* of the decider */
 	uv_timer_t reread; /* the model, a moment after it has changed */
 	uv_timer_t facts;
+	uv_timer_t probe; /* asked again whether this board can host */
+	uint64_t probe_ms; /* HOST_PROBE_MS; less in tests */
 	struct core *core;
 	struct front *front;
 	char *vms_dir, *program;

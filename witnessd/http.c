@@ -18,6 +18,7 @@
 
 #include "lib/clock.h"
 #include "lib/hash.h"
+#include "lib/ip.h"
 #include "lib/list.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -34,9 +35,9 @@ enum {
 
 enum connection_state { IDLE, HEAD, BODY, ANSWER, CLOSING };
 
-struct origin { /* an address and its connections */
+struct origin { /* one client as limits count it, and its connections */
 	struct hash_node node;
-	char host[64];
+	struct ip key;
 	unsigned count;
 };
 
@@ -103,25 +104,24 @@ static struct exchange *exchange_of(const struct http_request *request)
 
 static int origin_matches(const struct hash_node *node, const void *key)
 {
-	return strcmp(list_entry(node, struct origin, node)->host, key) == 0;
+	return ip_equal(&list_entry(node, struct origin, node)->key, key);
 }
 
 static struct origin *origin_take(struct http_server *h, struct stream *s)
 {
-	char host[64];
+	struct ip key = {0};
+	uint16_t port;
 
-	snprintf(host, sizeof(host), "%s", stream_peer_address(s));
-	char *colon = strrchr(host, ':');
-	if (colon)
-		*colon = '\0';
-	uint64_t hash = hash_string(host);
-	struct hash_node *found = hash_find(&h->origins, hash, origin_matches, host);
+	(void)ip_of_text(stream_peer_address(s), &key, &port);
+	key = ip_origin(&key);
+	uint64_t hash = hash_bytes(&key, sizeof(key));
+	struct hash_node *found = hash_find(&h->origins, hash, origin_matches, &key);
 	struct origin *o;
 	if (found) {
 		o = list_entry(found, struct origin, node);
 	} else {
 		o = mem_zalloc(sizeof(*o));
-		memcpy(o->host, host, sizeof(host));
+		o->key = key;
 		hash_insert(&h->origins, &o->node, hash);
 	}
 	o->count++;

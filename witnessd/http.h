@@ -70,7 +70,7 @@ struct http_handler {
 
 struct http_limits { /* 0: the default above */
 	unsigned connections; /* over TCP; as many again over Unix sockets */
-	unsigned per_address; /* over TCP */
+	unsigned per_address; /* over TCP; the addresses of an IPv6 /64 are one */
 	/* A client that waits for something for hours, as with a console, and is gone without a
 	 * word (stream_silence_limit). */
 	unsigned silence_ms;

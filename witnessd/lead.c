@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster/clocks.h"
 #include "cluster/drain.h"
+#include "cluster/hold.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -58,8 +60,8 @@ static void lead_members(struct core *c)
 	lease_table_members(&c->leases, ids, voters, count, clock_boottime_ms());
 }
 
-/* After a restore votes may be held that the model has never seen (see fleet_hold). It is over when
- * one leader has seen the whole time pass. */
+/* After a restore votes and leases may be held that the model has never seen (see fleet_hold). It
+ * is over when one leader has seen the whole time pass. */
 static void lead_hold(struct core *c, uint64_t now)
 {
 	Tb__Cluster *cluster;
@@ -67,8 +69,10 @@ static void lead_hold(struct core *c, uint64_t now)
 	if (store_cluster_get(c->store, &cluster) != 0)
 		return;
 	if (cluster->hold_ms != 0 && c->hold_until_ms == 0) {
-		c->hold_until_ms = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10 + cluster->hold_ms;
-		fleet_hold(c->fleet, c->hold_until_ms);
+		uint64_t from = now + LEASE_LENGTH_MS + LEASE_LENGTH_MS / 10;
+
+		c->hold_until_ms = from + hold_leases_ms(cluster->hold_ms);
+		fleet_hold(c->fleet, from + cluster->hold_ms, c->hold_until_ms);
 	}
 	tb__cluster__free_unpacked(cluster, NULL);
 }
@@ -96,6 +100,8 @@ static void lead_forget(struct core *c)
 	memset(c->boards, 0, sizeof(c->boards));
 }
 
+static void lead_clock_look(struct core *c);
+
 void lead_start(struct core *c)
 {
 	struct fleet_model model = {c, lead_site, lead_auto_register};
@@ -108,6 +114,7 @@ void lead_start(struct core *c)
 	c->hold_until_ms = 0;
 	lead_hold(c, now);
 	lead_forget(c);
+	lead_clock_look(c);
 	log_notice("leading", "this board leads the cluster from term %llu",
 		   (unsigned long long)c->fleet_term);
 	core_host_forget(c, 0);
@@ -151,7 +158,7 @@ bool core_leading(const struct core *c)
 	return c->fleet != NULL;
 }
 
-/* --- leases --- */
+/* --- boards --- */
 
 static struct board_soft *lead_board(struct core *c, uint64_t node)
 {
@@ -168,6 +175,14 @@ static struct board_soft *lead_board(struct core *c, uint64_t node)
 	return free_slot;
 }
 
+static const struct board_soft *lead_board_of(const struct core *c, uint64_t node)
+{
+	for (unsigned i = 0; i < LIMIT_NODES; i++)
+		if (c->boards[i].node == node)
+			return &c->boards[i];
+	return NULL;
+}
+
 static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
 {
 	for (unsigned i = 0; i < LIMIT_NODES; i++)
@@ -176,16 +191,78 @@ static const struct lease_member *lead_lease_of(const struct core *c, uint64_t n
 	return NULL;
 }
 
+/* --- the time of the cluster --- */
+
+static void lead_clocks(const struct core *c, struct clocks *ret)
+{
+	uint64_t boot = clock_boottime_ms();
+
+	*ret = (struct clocks){.newest_ms = c->newest_ms,
+			       .reckoned_ms = c->newest_ms + (int64_t)(boot - c->newest_seen_ms),
+			       .own_ms = core_clock_plausible() ? clock_realtime_ms() : 0};
+	if (c->clock_offset_ms != 0 && (int64_t)boot + c->clock_offset_ms > ret->reckoned_ms)
+		ret->reckoned_ms = (int64_t)boot + c->clock_offset_ms;
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		const struct lease_member *m = &c->leases.members[i];
+		int64_t heard = ret->own_ms;
+
+		if (m->node == 0 || !m->voter)
+			continue;
+		if (m->node != c->identity.node_id) {
+			const struct board_soft *soft = lead_board_of(c, m->node);
+			bool reached = soft != NULL && lead_reaches(c, m->node, boot);
+
+			/* One of a release that does not say is not asked. */
+			if (reached && soft->clock_offset_ms == 0)
+				continue;
+			heard = reached ? (int64_t)boot + soft->clock_offset_ms : 0;
+		}
+		ret->voters++;
+		if (core_clock_can_be(heard))
+			ret->heard_ms[ret->count++] = heard;
+	}
+}
+
+int64_t lead_now_ms(const struct core *c)
+{
+	struct clocks clocks;
+
+	lead_clocks(c, &clocks);
+	return clocks_now_ms(&clocks);
+}
+
+/* Boards whose clocks cannot be, and those of an older release, are waited for no longer than a
+ * lease: then what has passed since the last known time has to do. */
+static void lead_clock_look(struct core *c)
+{
+	bool known = core_clock_known(c);
+	struct clocks clocks;
+	int64_t majority;
+
+	lead_clocks(c, &clocks);
+	majority = clocks_majority_ms(&clocks);
+	if (!known && majority == 0 && clock_boottime_ms() < c->leases.elected_ms + LEASE_LENGTH_MS)
+		return;
+	core_clock_learn(c, majority > clocks.reckoned_ms ? majority : clocks.reckoned_ms);
+	if (!known)
+		proposals_kick(c);
+}
+
+/* --- leases --- */
+
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 {
 	struct board_soft *board = lead_board(c, node);
 
 	if (board != NULL) {
 		board->applied_index = renew->applied_index;
+		lag_note(&board->lag, renew->applied_index, engine_applied(c->engine),
+			 clock_boottime_ms());
 		board->sessions = renew->sessions;
 		board->certified_index = renew->certified_index;
 		/* 0: a release that does not say. */
-		board->skew_ms = renew->real_ms != 0 ? renew->real_ms - clock_realtime_ms() : 0;
+		board->clock_offset_ms =
+			renew->real_ms != 0 ? renew->real_ms - (int64_t)clock_boottime_ms() : 0;
 		board->rtt_ms = renew->rtt_ms;
 		board->disk_ms = renew->disk_ms;
 		board->wear_percent = renew->wear_percent;
@@ -199,6 +276,8 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 			board->facts = (Tb__BoardFacts *)message_copy(&renew->board->base);
 		}
 	}
+	if (!core_clock_known(c))
+		lead_clock_look(c);
 	lead_lease_changed(c);
 }
 
@@ -207,6 +286,13 @@ bool lead_host_stands(struct core *c, uint64_t node)
 	const struct board_soft *board = lead_board(c, node);
 
 	return node == c->identity.node_id ? c->host_stands : board != NULL && board->host_stands;
+}
+
+uint64_t lead_lag_ms(struct core *c, uint64_t node)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	return node != c->identity.node_id && board != NULL ? lag_ms(&board->lag) : 0;
 }
 
 static void lead_lease_over(uv_timer_t *timer)
@@ -478,15 +564,18 @@ bool lead_reaches(const struct core *c, uint64_t node, uint64_t now)
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret)
 {
 	const struct board_soft *board = lead_board(c, node);
+	int64_t now = core_now_ms(c);
 
 	if (node == c->identity.node_id) {
 		watch_self(c, ret);
+		ret->skew_ms = ret->real_ms - now;
 		ret->rtt_ms = 0; /* of a time when it followed */
 		return true;
 	}
 	*ret = (struct board_health){0};
 	if (board != NULL) {
-		ret->skew_ms = board->skew_ms;
+		if (board->clock_offset_ms != 0)
+			ret->skew_ms = (int64_t)clock_boottime_ms() + board->clock_offset_ms - now;
 		ret->rtt_ms = board->rtt_ms;
 		ret->disk_ms = board->disk_ms;
 		ret->wear_percent = board->wear_percent;
@@ -732,6 +821,7 @@ void lead_tick(struct core *c)
 	if (c->fleet == NULL)
 		return;
 	lead_members(c);
+	lead_clock_look(c);
 	lead_membership(c);
 	lead_drain(c);
 	lead_settle(c);

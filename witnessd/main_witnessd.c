@@ -430,11 +430,13 @@ static void daemon_stop(struct daemon *d)
 	/* While this board is still one of the cluster: the addresses move at once. */
 	holder_retire(d->holder);
 	core_stop(d->core);
-	/* Before the door and the host, whose numbers it shows. */
+	/* It speaks to the doors, the front and the core. If the kernel keeps its thread waiting,
+	 * no process could end before that comes back, however it went. */
+	holder_stop(d->holder);
+	/* Before the door, the host and the holder, whose numbers it shows. */
 	if (d->front != NULL)
 		front_stop(d->front);
-	/* It speaks to the door and the core. */
-	holder_stop(d->holder);
+	holder_free(d->holder);
 	if (d->door != NULL)
 		qnet_door_stop(d->door);
 	host_free(d->host);

@@ -255,6 +255,7 @@ static void peer_renewal(struct peer *p, const Tb__LeaseRenew *renew)
 		lease_table_renew_vms(&c->leases, p->node);
 	grant.applied_index = c->model_index;
 	lead_renewed(c, p->node, renew);
+	grant.real_ms = core_clock_known(c) ? core_now_ms(c) : 0;
 	frame.what_case = TB__PEER_FRAME__WHAT_LEASE_GRANT;
 	frame.lease_grant = &grant;
 	peer_send(p, &frame);
@@ -351,6 +352,8 @@ static void peer_lease(struct peer *p, const Tb__LeaseGrant *grant)
 
 	if (grant->sent_ms <= now)
 		watch_renewed(c, now - grant->sent_ms, now);
+	if (grant->real_ms != 0)
+		core_clock_learn(c, grant->real_ms);
 	lease_granted(&c->lease, engine_term(c->engine), grant->term, grant->sent_ms,
 		      grant->leader_ms, length_ms);
 	if (length_ms != 0 && !grant->without_vms)

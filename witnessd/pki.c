@@ -600,15 +600,25 @@ int pki_sha256(const char *pem, char hex[65])
 	return 0;
 }
 
-int pki_not_after_ms(const char *pem, int64_t *ret)
+static int validity_read(const char *pem, const ASN1_TIME *(*end)(const X509 *), int64_t *ret)
 {
 	X509 *cert = certificate_read(pem);
 
 	if (cert == NULL)
 		return -EINVAL;
-	*ret = time_ms(X509_get0_notAfter(cert));
+	*ret = time_ms(end(cert));
 	X509_free(cert);
 	return 0;
+}
+
+int pki_not_before_ms(const char *pem, int64_t *ret)
+{
+	return validity_read(pem, X509_get0_notBefore, ret);
+}
+
+int pki_not_after_ms(const char *pem, int64_t *ret)
+{
+	return validity_read(pem, X509_get0_notAfter, ret);
 }
 
 int pki_serial(const char *pem, char serial[64])

@@ -58,5 +58,6 @@ int pki_sha256(const char *pem, char hex[65]);
 int pki_common_name(const char *pem, char **ret);
 /* Serial number of the first certificate, as pki_signed has it. */
 int pki_serial(const char *pem, char serial[64]);
-/* End of validity of the first certificate. */
+/* Begin and end of validity of the first certificate. */
+int pki_not_before_ms(const char *pem, int64_t *ret);
 int pki_not_after_ms(const char *pem, int64_t *ret);

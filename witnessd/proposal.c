@@ -234,12 +234,16 @@ static void proposal_push(struct proposal *p)
 		proposal_finish(p, 0);
 		return;
 	}
-	if (engine_state(c->engine) == ENGINE_LEADER)
-		proposal_propose(p);
-	else if (p->remote != NULL)
+	/* What is stamped before the clocks of a majority are heard may be of long ago. A log that
+	 * makes no cluster yet has nobody to hear. */
+	if (engine_state(c->engine) == ENGINE_LEADER) {
+		if (core_clock_known(c) || !c->secrets_seen)
+			proposal_propose(p);
+	} else if (p->remote != NULL) {
 		proposal_finish(p, -EAGAIN); /* its board finds the new leader itself */
-	else if (c->up != NULL)
+	} else if (c->up != NULL) {
 		proposal_forward(p);
+	}
 }
 
 static struct proposal *proposal_new(struct core *c, Tb__Command **commands, size_t count)

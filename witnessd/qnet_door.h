@@ -85,8 +85,9 @@ struct qnet_door_upcalls {
 	int (*revoked)(void *arg, const char *serial);
 	/* 0 and new secrets that the door wipes and frees; -ENOENT: none yet. */
 	int (*secrets)(void *arg, Tb__Secrets **ret);
-	/* Could the change up to now concern sessions that are open (revocation, site, policy)? */
-	bool (*concerns)(void *arg);
+	/* Could the change up to now concern sessions that are open (revocation, site, policy)? 1
+	 * or 0; negative: cannot be read, it is asked again. */
+	int (*concerns)(void *arg);
 	/* The loop is gone (also after a failed start); nothing is called any more. NULL: not
 	 * needed. */
 	void (*stopped)(void *arg);

@@ -60,6 +60,7 @@ enum {
 	EVENT_COST_MS = 60, /* what each event of a client costs of its time, and */
 	EVENT_CREDIT_MS = 4000, /* how far it may get ahead before it is read no more */
 	TLS_AGAIN_MS = 1000,
+	READ_AGAIN_MS = 1000,
 	LOG_BURST = 20, /* lines about clients at once, and */
 	LOG_LINE_MS = 200, /* one more after each of these */
 };
@@ -76,6 +77,7 @@ struct conn {
 	struct qnet_loop *loop;
 	struct stream *stream;
 	struct place *place;
+	struct lobby_origin *origin; /* while entering */
 	struct list entering; /* in loop->entering until attached, or on_the_way_ms have passed */
 	uint64_t entered_ms;
 	struct deadline deadline;
@@ -145,6 +147,8 @@ struct qnet_loop {
 	struct list *rtt; /* next of conns whose round trip is looked at; NULL: the first */
 	struct list *sweep; /* of conns: where looking them up goes on; the head: at the first */
 	size_t sweep_left; /* to be looked up */
+	bool news; /* of the model, that are not followed up yet */
+	uint64_t read_again_ms; /* the model could not be read: not tried before this time */
 	struct hash by_id;
 	struct deadlines deadlines;
 	struct qnet_out out; /* events collected for the core; its wire is reused */
@@ -237,6 +241,7 @@ static void conn_arrived(struct conn *c)
 		return;
 	list_remove(&c->entering);
 	c->loop->entering_count--;
+	lobby_arrived(&c->loop->lobby, c->origin);
 }
 
 static void conn_moved(struct conn *c, enum qnet_state before)
@@ -392,26 +397,41 @@ static int certificate_revoked(struct qnet_loop *d, const char *serial, uint64_t
 	return tls_cas_hold(&d->believed, issuer) ? d->up.revoked(d->up.arg, serial) : 1;
 }
 
-/* What has become of an open session's grounds since it was let in; NULL: all is well. */
-static const char *session_outdated(struct qnet_loop *d, struct conn *c)
+/* By the site's policy of now; NULL: all is well. */
+static const char *session_outdated(struct qnet_session *s, const struct qnet_site *policy)
+{
+	/* A client that was told so when it said who it is may be about to start TLS. */
+	if (policy->tls == QNET_TLS_REQUIRED && !s->tls &&
+	    (s->state >= QNET_SECURED || s->policy.tls != QNET_TLS_REQUIRED))
+		return "the site's policy demands TLS now";
+	if (policy->certificate && s->tls && s->serial == NULL)
+		return "the site's policy demands a client certificate now";
+	s->policy.fast = policy->fast;
+	s->policy.heartbeat_min_ms = policy->heartbeat_min_ms;
+	s->policy.heartbeat_max_ms = policy->heartbeat_max_ms;
+	return NULL;
+}
+
+/* What has become of an open session's grounds since it was let in. 0: *ret_why is NULL if all is
+ * well; negative: cannot be read at the moment, and what was right remains right. */
+static int session_look(struct qnet_loop *d, struct conn *c, const char **ret_why)
 {
 	struct qnet_session *s = &c->session;
 	struct qnet_site policy;
+	int rv = s->serial != NULL ? certificate_revoked(d, s->serial, c->issuer) : 0;
 
-	if (s->serial != NULL && certificate_revoked(d, s->serial, c->issuer) != 0)
-		return "its certificate was revoked, or is of a CA that is believed no more";
-	if (s->site == NULL || site_policy(d, s->site, &policy) != 0)
-		return NULL; /* cannot be read at the moment: what was right remains right */
-	/* A client that was told so when it said who it is may be about to start TLS. */
-	if (policy.tls == QNET_TLS_REQUIRED && !s->tls &&
-	    (s->state >= QNET_SECURED || s->policy.tls != QNET_TLS_REQUIRED))
-		return "the site's policy demands TLS now";
-	if (policy.certificate && s->tls && s->serial == NULL)
-		return "the site's policy demands a client certificate now";
-	s->policy.fast = policy.fast;
-	s->policy.heartbeat_min_ms = policy.heartbeat_min_ms;
-	s->policy.heartbeat_max_ms = policy.heartbeat_max_ms;
-	return NULL;
+	if (rv < 0)
+		return rv;
+	*ret_why = NULL;
+	if (rv > 0) {
+		*ret_why = "its certificate was revoked, or is of a CA that is believed no more";
+		return 0;
+	}
+	rv = s->site != NULL ? site_policy(d, s->site, &policy) : -ENOENT;
+	if (rv != 0)
+		return rv != -ENOENT ? rv : 0; /* a site that is gone is the leader's to end */
+	*ret_why = session_outdated(s, &policy);
+	return 0;
 }
 
 /* Connections that are there keep the context that they were made with. What cannot be done now is
@@ -477,26 +497,55 @@ static void tls_retry(struct qnet_loop *d)
 		d->sweep_left = d->by_id.count;
 }
 
+/* Nothing of the news is lost if the model cannot be read now. */
+static void read_later(struct qnet_loop *d)
+{
+	d->read_again_ms = now_ms(d) + READ_AGAIN_MS;
+}
+
+static void news_step(struct qnet_loop *d)
+{
+	int concerns;
+
+	if (!d->news || now_ms(d) < d->read_again_ms)
+		return;
+	concerns = d->up.concerns(d->up.arg);
+	if (concerns < 0) {
+		read_later(d);
+		return;
+	}
+	d->news = false;
+	if (concerns == 0)
+		return;
+	load_tls(d);
+	/* Once round from where it is, not from the start: changes may come faster than it. */
+	d->sweep_left = d->by_id.count;
+}
+
 /* A change that may concern open sessions is followed up some sessions per tick, since each costs
  * look-ups in the model and there may be ten thousand. */
 static void sweep_step(struct qnet_loop *d)
 {
 	uint64_t end = uv_hrtime() + SWEEP_BUDGET_US * UINT64_C(1000);
 
-	while (d->sweep_left != 0 && uv_hrtime() < end) {
+	while (d->sweep_left != 0 && now_ms(d) >= d->read_again_ms && uv_hrtime() < end) {
+		const char *why = NULL;
 		struct conn *c;
-		const char *why;
 
-		d->sweep_left--;
 		if (d->sweep == &d->conns)
 			d->sweep = d->conns.next;
 		if (d->sweep == &d->conns)
 			return; /* nobody is left */
 		c = list_entry(d->sweep, struct conn, link);
 		d->sweep = d->sweep->next;
+		d->sweep_left--;
 		if (c->session.state == QNET_CLOSED || c->session.state == QNET_NEW)
 			continue;
-		why = session_outdated(d, c);
+		if (session_look(d, c, &why) < 0) {
+			/* Round once more, to this one again: the others do not wait for it. */
+			d->sweep_left = d->by_id.count;
+			read_later(d);
+		}
 		if (why == NULL)
 			continue;
 		log_client(d, c, "client-closed", why);
@@ -552,7 +601,7 @@ static void abort_all(struct qnet_loop *d)
 	}
 }
 
-static void lobby_clear(struct qnet_loop *d);
+static void guests_clear(struct qnet_loop *d);
 
 static void close_listener(struct qnet_loop *d)
 {
@@ -575,7 +624,7 @@ static void stop_serving(struct qnet_loop *d)
 		log_notice("sites-closed",
 			   "no lease: site sessions are closed, connects are refused");
 	}
-	lobby_clear(d);
+	guests_clear(d);
 	abort_all(d);
 }
 
@@ -655,6 +704,7 @@ static void door_tick(uv_timer_t *timer)
 	deadlines_pass(&d->deadlines, now_ms(d), conn_overdue, d);
 	resume_paced(d);
 	tls_retry(d);
+	news_step(d);
 	sweep_step(d);
 	rtt_step(d);
 	lobby_look(d);
@@ -811,13 +861,14 @@ static const struct stream_events site_events = {
 
 /* --- the lobby --- */
 
-static void conn_new(struct qnet_loop *d, int fd, struct place *place)
+static void conn_new(struct qnet_loop *d, int fd, struct place *place, struct lobby_origin *origin)
 {
 	struct conn *c = pool_get(&d->conn_pool);
 	char local[ADDRESS_TEXT];
 
 	c->loop = d;
 	c->place = place;
+	c->origin = origin;
 	c->stream = stream_adopt(d->streams, fd, &site_events, c);
 	qnet_session_init(&c->session, d->next_id, stream_peer_address(c->stream), now_ms(d));
 	stream_local_address(c->stream, local);
@@ -881,8 +932,10 @@ static void lobby_open(struct qnet_loop *d)
 		struct guest *g = list_entry(first, struct guest, lobby);
 
 		if (!guest_gone(g)) {
-			conn_new(d, g->fd, g->place);
+			conn_new(d, g->fd, g->place, first->origin);
 			g->fd = -1;
+		} else {
+			lobby_arrived(&d->lobby, first->origin);
 		}
 		guest_free(d, g);
 	}
@@ -913,12 +966,14 @@ static void lobby_look(struct qnet_loop *d)
 	d->counters.waiting = d->lobby.count;
 }
 
-static void lobby_clear(struct qnet_loop *d)
+static void guests_clear(struct qnet_loop *d)
 {
-	struct lobby_guest *first;
+	struct list leaving;
 
-	while ((first = lobby_next(&d->lobby)) != NULL)
-		guest_free(d, list_entry(first, struct guest, lobby));
+	list_init(&leaving);
+	lobby_clear(&d->lobby, &leaving);
+	list_for_each_safe (at, &leaving)
+		guest_free(d, list_entry(at, struct guest, lobby.link));
 }
 
 static void load_tls(struct qnet_loop *d);
@@ -938,7 +993,7 @@ static void do_take(struct qnet_loop *d, int fd, struct place *place)
 		guest_free(d, g);
 		return;
 	}
-	lobby_enter(&d->lobby, &g->lobby, now_ms(d));
+	lobby_enter(&d->lobby, &g->lobby, admission_origin(place), now_ms(d));
 	lobby_open(d);
 }
 
@@ -1057,17 +1112,14 @@ static void do_report(struct qnet_loop *d)
 
 static void do_model(struct qnet_loop *d)
 {
-	bool concerns = d->up.concerns(d->up.arg);
-
 	d->model_letter = false;
-	if (d->tls[0] == NULL || concerns)
+	d->news = true;
+	news_step(d);
+	if (d->tls[0] == NULL && d->tls_again_ms == 0)
 		load_tls(d);
 	/* This board may have no battery clock, and a certificate be newer than its last start. */
 	for (unsigned ask = 0; d->tls[0] != NULL && ask < 2; ask++)
 		tls_context_set_clock_floor(d->tls[ask], atomic_load(&d->up.view->clock_floor_ms));
-	/* Once round from where it is, not from the start: changes may come faster than it. */
-	if (concerns)
-		d->sweep_left = d->by_id.count;
 }
 
 /* Its clients are told by a reset that the address goes. Those in the lobby have said nothing yet.
@@ -1097,7 +1149,7 @@ static void do_admit(struct qnet_loop *d, bool on)
 	d->shut = !on;
 	if (d->shut) {
 		close_listener(d);
-		lobby_clear(d);
+		guests_clear(d);
 	} else if (may_act(d)) {
 		start_serving(d);
 	}
@@ -1123,7 +1175,7 @@ static void do_stop(struct qnet_loop *d)
 	d->listener = NULL;
 	d->stopping = true;
 	d->serving = false;
-	lobby_clear(d);
+	guests_clear(d);
 	abort_all(d);
 	uv_close((uv_handle_t *)&d->tick, handle_closed);
 	uv_close((uv_handle_t *)&d->flush, handle_closed);
@@ -1292,6 +1344,7 @@ void qnet_loop_free(struct qnet_loop *d)
 	tls_context_free(d->tls[1]);
 	free(d->tls_chain);
 	hash_free(&d->by_id);
+	lobby_free(&d->lobby);
 	qnet_out_free(&d->out);
 	pool_free(&d->conn_pool);
 	pool_free(&d->guest_pool);
@@ -1336,7 +1389,7 @@ struct qnet_loop *qnet_loop_new(const struct qnet_loop_options *options)
 	list_init(&d->paused);
 	list_init(&d->entering);
 	d->on_the_way_ms = ON_THE_WAY_MS;
-	lobby_init(&d->lobby, boot);
+	lobby_init(&d->lobby, boot, d->config.window);
 	deadlines_init(&d->deadlines, d->seen_ms);
 	rv = uv_loop_init(&d->loop);
 	assert(rv == 0);

@@ -92,7 +92,7 @@ static int model_secrets(void *arg, Tb__Secrets **ret)
 	return rv != 0 ? model_failed(s, rv) : 0;
 }
 
-static bool model_concerns(void *arg)
+static int model_concerns(void *arg)
 {
 	static const char *const types[] = {"site.changed",	   "site.deleted",
 					    "certificate.revoked", "site-ca.rotation",
@@ -102,9 +102,7 @@ static bool model_concerns(void *arg)
 
 	if (rv == 0)
 		rv = trail_read(&s->trail, s->model, types);
-	if (rv < 0)
-		model_failed(s, rv);
-	return rv > 0;
+	return rv < 0 ? model_failed(s, rv) : rv;
 }
 
 static void surroundings_free(void *arg)

@@ -70,8 +70,6 @@ struct tls_session {
 	SSL *ssl;
 	enum session_state state;
 	bool forgotten; /* the peer's certificate */
-	bool has_root;
-	uint8_t root_sha256[32]; /* topmost certificate sent, if has_root */
 	const uint8_t *in; /* during tls_session_receive only */
 	size_t in_len;
 	struct buf *wire; /* during a call only */
@@ -667,19 +665,13 @@ static bool leads_to_root(const struct tls_session *s, X509 *root)
 	return holds;
 }
 
-static void keep_root(struct tls_session *s)
+/* Parsed certificates are the greater part of a sleeping session; on the server's side the list
+ * holds what came above the peer's own, which nobody looks at again. */
+static void drop_chain(struct tls_session *s)
 {
 	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(s->ssl);
-	int count = chain ? sk_X509_num(chain) : 0;
-	X509 *root =
-		count > 0 ? sk_X509_value(chain, count - 1) : SSL_get0_peer_certificate(s->ssl);
 
-	if (root && (s->context->verify || leads_to_root(s, root)) &&
-	    X509_digest(root, EVP_sha256(), s->root_sha256, NULL) == 1)
-		s->has_root = true;
-	/* Parsed certificates are the greater part of a sleeping session; on the server's side the
-	 * list holds what came above the peer's own, which nobody looks at again. */
-	while (s->context->server && count > 0 && sk_X509_num(chain) > 0)
+	while (s->context->server && chain && sk_X509_num(chain) > 0)
 		X509_free(sk_X509_pop(chain));
 }
 
@@ -714,7 +706,7 @@ static int session_handshake(struct tls_session *s)
 	if (rv != 1)
 		return session_outcome(s, rv);
 	s->state = SESSION_OPEN;
-	keep_root(s);
+	drop_chain(s);
 	keep_alpn(s);
 	if (s->pending.len == 0)
 		return 0;
@@ -973,10 +965,20 @@ bool tls_session_peer_matches(const struct tls_session *s, const char *host)
 	return matches;
 }
 
-int tls_session_peer_root_sha256(const struct tls_session *s, char hex[65])
+int tls_session_peer_leads_to(const struct tls_session *s, const char *sha256)
 {
-	if (!s->has_root)
-		return -ENOENT;
-	hex_encode(s->root_sha256, sizeof(s->root_sha256), hex);
-	return 0;
+	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(s->ssl);
+	uint8_t digest[32];
+	char hex[65];
+
+	for (int i = 0; chain && i < sk_X509_num(chain); i++) {
+		X509 *root = sk_X509_value(chain, i);
+
+		if (X509_digest(root, EVP_sha256(), digest, NULL) != 1)
+			continue;
+		hex_encode(digest, sizeof(digest), hex);
+		if (strcasecmp(hex, sha256) == 0)
+			return leads_to_root(s, root) ? 0 : -EACCES;
+	}
+	return -ENOENT;
 }

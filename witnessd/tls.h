@@ -90,7 +90,8 @@ bool tls_session_resumed(const struct tls_session *s);
 /* Does the peer's certificate name `host` by the rules of TLS host names (SAN before CN,
  * wildcards in the leftmost label, case ignored)? As corosync-qnetd checks cluster names. */
 bool tls_session_peer_matches(const struct tls_session *s, const char *host);
-/* SHA-256 (hex) of the topmost certificate of the chain that the peer sent, for pinning a CA before
- * it is known (join). -ENOENT if there is none, or (in a context that does not verify) if the chain
- * does not lead from the peer's own certificate, one of a server, to it. */
-int tls_session_peer_root_sha256(const struct tls_session *s, char hex[65]);
+/* As a client, for pinning a CA before it is known (join): 0 if the chain that the peer sent leads
+ * from its own certificate, one of a server, to the one with this SHA-256 (hex). -ENOENT: that one
+ * is not in it; -EACCES: it is, but the chain does not lead to it. During a rotation a chain leads
+ * to two. */
+int tls_session_peer_leads_to(const struct tls_session *s, const char *sha256);

@@ -35,9 +35,9 @@ enum {
 enum way { WAY_DISCARD, WAY_PUNCH, WAY_ZERO, WAY_NONE };
 static const int way_mode[] = {
 	/* Of a block device: whatever the blocks read as afterwards. */
-	[WAY_DISCARD] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE | FALLOC_FL_NO_HIDE_STALE,
-	[WAY_PUNCH] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-	[WAY_ZERO] = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+	[WAY_DISCARD] = BLK_MODE_DISCARD,
+	[WAY_PUNCH] = BLK_MODE_PUNCH,
+	[WAY_ZERO] = BLK_MODE_ZERO,
 };
 
 /* One chain at work: one io after another until nothing is left. */

@@ -5,6 +5,7 @@
  * io_uring_register; or in the thread preadv, pwritev2, sendto, read, write, futex, and read,
  * futex, ppoll in the loop. */
 #pragma once
+#include <linux/falloc.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -12,6 +13,12 @@
 #include "hv/virtio/blk.h"
 
 enum { BLK_HOST_DEPTH = 64 }; /* most ios with the host at once */
+
+/* How blocks are freed or made zeros: the modes of ALLOCATE, and there are no others. None makes a
+ * file longer. */
+#define BLK_MODE_PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define BLK_MODE_DISCARD (BLK_MODE_PUNCH | FALLOC_FL_NO_HIDE_STALE)
+#define BLK_MODE_ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_ALLOCATE };
 
@@ -24,7 +31,7 @@ struct blk_io {
 	const struct iovec *iov;
 	unsigned count;
 	bool stable; /* WRITE: done means on the disk */
-	int mode; /* ALLOCATE: as fallocate(2) */
+	int mode; /* ALLOCATE: BLK_MODE_ */
 	int64_t result; /* set when taken back: bytes moved, 0, or a negative errno */
 	struct blk_io *next; /* the host's while it has the io */
 };

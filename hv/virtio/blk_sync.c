@@ -8,7 +8,9 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,12 +51,49 @@ static void confine(void)
 	(void)prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-static int64_t obey(int disk, const struct order *o)
+/* The orders come from a process that a guest may have taken over: what is not a disk's is not
+ * done, above all no block behind its end, which would fill the host's file system. */
+static bool is_allowed(const struct order *o, uint64_t size)
 {
-	int rv = o->what == ORDER_FLUSH ? fdatasync(disk)
-					: fallocate(disk, o->mode, (off_t)o->offset, (off_t)o->len);
+	return o->what == ORDER_FLUSH ||
+	       (o->what == ORDER_ALLOCATE && o->offset <= size && o->len <= size - o->offset &&
+		(o->mode == BLK_MODE_DISCARD || o->mode == BLK_MODE_PUNCH ||
+		 o->mode == BLK_MODE_ZERO));
+}
+
+static int64_t obey(int disk, uint64_t size, const struct order *o)
+{
+	int rv;
+
+	if (!is_allowed(o, size)) {
+		return -EPERM;
+	}
+	rv = o->what == ORDER_FLUSH ? fdatasync(disk)
+				    : fallocate(disk, o->mode, (off_t)o->offset, (off_t)o->len);
 
 	return rv < 0 ? -errno : 0;
+}
+
+/* A device has an end of its own. */
+static uint64_t disk_size(int disk)
+{
+	struct stat st;
+
+	if (fstat(disk, &st) < 0) {
+		return 0;
+	}
+	return S_ISREG(st.st_mode) ? (uint64_t)st.st_size : UINT64_MAX;
+}
+
+/* As sandbox_seal does for the VM's process, which comes too late for this one. A limit that is
+ * lower already is as good. */
+static void limit(uint64_t size)
+{
+	const struct rlimit files = {.rlim_cur = size, .rlim_max = size}, none = {0};
+
+	(void)setrlimit(RLIMIT_FSIZE, &files);
+	(void)setrlimit(RLIMIT_CORE, &none);
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 /* All descriptors but these two. */
@@ -73,16 +112,18 @@ static void keep(int a, int b)
 
 static _Noreturn void serve(int disk, int channel)
 {
+	uint64_t size = disk_size(disk);
 	struct order order;
 	int64_t result;
 
-	(void)prctl(PR_SET_NAME, "vm-disk-sync", 0, 0, 0);
+	(void)prctl(PR_SET_NAME, BLK_SYNC_NAME, 0, 0, 0);
 	keep(disk, channel);
+	limit(size);
 	confine();
 	/* The VM's end is the channel's. */
 	while (read(channel, &order, sizeof(order)) == (ssize_t)sizeof(order) &&
 	       order.what != ORDER_END) {
-		result = obey(disk, &order);
+		result = obey(disk, size, &order);
 		if (write(channel, &result, sizeof(result)) != (ssize_t)sizeof(result)) {
 			break;
 		}

@@ -3,14 +3,18 @@
  * A thread that waits for a disk which does not answer cannot be killed, and with it its whole
  * process stays: its guest's memory, its tap, its number. Reads and writes need no waiting thread,
  * but a flush and a fallocate do. So they are waited for by a process that has nothing but the
- * disk: the VM's end does not wait for it (S2). It dies with the VM's process, as soon as the disk
- * lets it; until then it keeps the disk's lock, since what it waits for may still change the disk.
+ * disk, and does with it only what a disk's driver may ask for: the VM's end does not wait for it
+ * (S2). It dies with the VM's process, as soon as the disk lets it; until then it keeps the disk's
+ * lock, since what it waits for may still change the disk.
  */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
 struct blk_io;
+
+/* By which others know the process (hv/disk_lock.c). */
+#define BLK_SYNC_NAME "vm-disk-sync"
 
 struct blk_sync {
 	int channel; /* answers can be read here: an int64_t each, as blk_io.result; owned */

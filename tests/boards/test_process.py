@@ -3,7 +3,7 @@ nothing behind. On a board whose clock counts instructions, so that times are wh
 
 from lab import ICOUNT, Lab, command_line, expect, spec
 
-lab = Lab("process", guests=("kernel", "tiny", "bare", "talk"), modules=("tun", "loop", "vhost_vsock"),
+lab = Lab("process", guests=("kernel", "tiny", "bare", "talk"), modules=("tun", "loop", "vhost_vsock", "dm_delay"),
           packages=("dmsetup",), options=(*ICOUNT, "--cores", "1"), programs=("witness-vm", "escape", "parent"))
 
 GONE_MS = 100  # after its deadline a VM is gone within
@@ -246,6 +246,99 @@ def _(result):
                         pausing, "^renew", f"^pause .*{busy}", "^HEARD GUEST-READY", running, "^stop", "^GONE status 0x0")
     expect(result.count("^renew {.id.:.[0-9]+.}$") == 9, "each renewal is answered")
     expect(result.count("^LATER {.id.:.[0-9]+.}$") == 2, "the pause and the reset are")
+
+
+@lab.check("a reset that meets the guest's own reboot", f"""
+    {LEASED} await=BARE hold ask=reset wait=1000 let answered wait=2000 status renew=1,0,60000 stop gone
+""", files={"spec.json": BARE.replace('"off"', '"later"')})
+def _(result):
+    result.expect_status(0)
+    # One life less than a second each: it runs, and does not only say so.
+    expect(int(result.expect_line(r'^status .*"state":"running".*"resets":"?(\d+)').group(1)) >= 3, "it boots on")
+
+
+@lab.check("how long a vCPU was kept from running is the host's word", f"""
+    {LEASED} await=LIED wait=100 stats stop gone
+""", files={"spec.json": BARE.replace('"off"', '"lie"')})
+def _(result):
+    result.expect_status(0)
+    said = result.expect_line(r'"name":"vcpu0.steal-ns"(?:,"value":"(\d+)")?').group(1) or "0"
+    expect(int(said) < 10**12, f"it was kept for {said} ns")
+
+
+@lab.check("a kernel that is read slowly: the lease is renewed, at the start and at a reset, and stop is heard", f"""
+    truncate -s 40M disk
+    loop=$(losetup -f)
+    losetup $loop $PWD/disk
+    mke2fs $loop >/dev/null
+    mkdir at
+    mount $loop at
+    cp /guest/kernel at/kernel
+    umount at
+    # Each read of the read-ahead, 128 KiB: seconds for the kernel.
+    echo "0 81920 delay $loop 0 20" | dmsetup create card
+    dmsetup mknodes
+    mount -o ro /dev/mapper/card at
+    parent spec.json lease=1000 starting=100,1000 answered status stop gone
+    cold() {{ sync; echo 3 >/proc/sys/vm/drop_caches; }}
+    ( {LEASED} await=GUEST-INIT exists=cold ask=reset renew=30,100,1000 answered status stop gone; echo "PARENT $?" ) &
+    sleep 5
+    cold; touch cold
+    wait $!
+    rm cold
+    ( {LEASED} await=GUEST-INIT exists=cold ask=reset wait=200 stop gone; echo "PARENT $?" ) &
+    sleep 5
+    cold; touch cold
+    wait $!
+    umount at
+    dmsetup remove card
+    losetup -d $loop
+""", limit=400, files={"spec.json": spec(name="slow", kernel="at/kernel", initrd="/guest/tiny", memoryMib=128,
+                                         commandLine=command_line())})
+def _(result):
+    result.expect_status(0)
+    started = result.expect_line(r"^STARTED after-ms (\d+) renewed (\d+)$")
+    expect(int(started.group(1)) >= 1500 and int(started.group(2)) >= 10, started.string)
+    result.expect_order("^GONE status 0x0", "^HEARD GUEST-INIT", "^renew", "^LATER {.id.:.1.}$", '^status .*"state":"running"',
+                        "^PARENT 0", "^HEARD GUEST-INIT", "^stop", '^LAST {.id.:.1.,.error.:.stopped by request.}$',
+                        "^PARENT 0")
+
+
+@lab.check("killed in the middle of a flush: the next VM waits for the disk, renewed, or is ended meanwhile", f"""
+    truncate -s 40M card
+    loop=$(losetup -f)
+    losetup $loop $PWD/card
+    mke2fs $loop >/dev/null
+    echo "0 81920 linear $loop 0" | dmsetup create slow
+    dmsetup mknodes
+    mkdir at
+    mount /dev/mapper/slow at
+    # Whole: who writes where blocks are missing waits for the disk in the kernel, and its process with it.
+    dd if=/dev/zero of=at/disk bs=1M count=16 2>/dev/null
+    sync
+    ( {LEASED} await=GUEST-READY "say=&blk.write=/dev/vda,1000" await=SYNCED exists=hung wait=300 renew=1,0,100 gone ) 2>&1 | tee out &
+    touch out
+    until grep -q SYNCED out; do usleep 20000; done
+    dmsetup suspend --noflush --nolockfs slow
+    touch hung
+    until grep -q ^GONE out; do usleep 20000; done
+    ( sleep 1; kill -TERM $(pidof witness-vm) ) &
+    witness-vm run spec.json 2>&1
+    echo "ENDED $?"
+    ( sleep 3; dmsetup resume slow ) &
+    parent spec.json lease=600 starting=100,600 answered renew=1,0,60000 await=GUEST-READY status stop gone
+    umount at
+    dmsetup remove slow
+    losetup -d $loop
+""", limit=400, files={"spec.json": spec(name="linux", memoryMib=128, disks=[{"path": "at/disk"}])})
+def _(result):
+    result.expect_status(0)
+    result.expect_order("^GONE status 0x9", "disk: linux: disks.0.: at/disk is waited for: process .*vm-disk-sync",
+                        "^witness-vm: linux: ended by a signal$", "^ENDED 1$", "^STARTED", "^HEARD GUEST-READY",
+                        '^status .*"state":"running"', "^GONE status 0x0")
+    started = [line for line in result.lines if line.startswith("STARTED")][-1]
+    _, _, after_ms, _, renewed = started.split()
+    expect(int(after_ms) >= 2500 and int(renewed) >= 20, started)
 
 
 @lab.check("nobody waits for who does not read the log", """

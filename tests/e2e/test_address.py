@@ -4,6 +4,7 @@ corosync 3 and corosync-qdevice as clients. A watcher looks at the interfaces of
 time: no address is ever at two of them. Times are printed, never judged.
 `test_address.py BIN [--long] [NAME...]`; root. About half a minute; the long ones two more."""
 
+import ctypes
 import json
 import os
 import re
@@ -230,6 +231,32 @@ def a_site_that_needs_it(cluster):
     lab.end()
 
 
+READ = {"x86_64": "0", "aarch64": "63"}[os.uname().machine]  # the number of that system call
+
+
+class Detained:
+    """The thread of a board that was the number-th to begin, main being 0: the kernel keeps it waiting in the system
+    call by which it hears of a letter. As a debugger does it."""
+
+    ATTACH, DETACH, SYSCALL, ANY_THREAD = 16, 17, 24, 0x40000000
+
+    def __init__(self, board, number):
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.task = f"/proc/{board.pid()}/task"
+        self.thread = sorted(map(int, os.listdir(self.task)))[number]
+        self.ptrace(self.ATTACH)
+
+    def ptrace(self, what):
+        if self.libc.ptrace(what, self.thread, None, None) != 0:
+            raise Failure(f"ptrace {what}: {os.strerror(ctypes.get_errno())}")
+        if what != self.DETACH:
+            os.waitpid(self.thread, self.ANY_THREAD)
+
+    def until_letter(self):
+        while open(f"{self.task}/{self.thread}/syscall").read().split()[0] != READ:
+            self.ptrace(self.SYSCALL)
+
+
 def every_way_of_losing_it(cluster):
     """A board that stands still, one that is killed and started again at once, a drained one, one
     that is stopped, and the balance of several addresses."""
@@ -287,6 +314,21 @@ def every_way_of_losing_it(cluster):
         raise Failure(f"{board.name} ended with {board.process.returncode}: {board.last_log()}")
     heir = lab.moved(board)
     print(f"    {board.name} was stopped: {POOL[0]} at {heir.name} after {time.monotonic() - began:.1f} s", flush=True)
+    board.start()
+    wait_for(LIMIT, f"{board.name} does not come back", lambda: (board.status() or {}).get("nodesReachable") == 3)
+    # Stopped while its kernel keeps the thread that has the addresses waiting.
+    board = lab.holder()
+    lab.still = board
+    thread = Detained(board, 1)
+    board.process.terminate()
+    time.sleep(0.05)
+    thread.until_letter()
+    time.sleep(3)
+    thread.ptrace(thread.DETACH)
+    if board.process.wait(30) != 0:
+        raise Failure(f"{board.name} ended with {board.process.returncode}: {board.last_log()}")
+    lab.moved(board)
+    lab.still = None
     # Removed from the cluster: it is no member any more, but may have it until its lease is over.
     stopped, board = board, lab.holder()
     stopped.start()
@@ -342,6 +384,7 @@ def what_cannot_be(cluster):
 
 
 if __name__ == "__main__":
+    os.environ["MALLOC_PERTURB_"] = "90"  # a board that uses what it has freed is not lucky
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     main([dead_board, dead_follower, dead_board_with_ipv6, a_site_that_needs_it, every_way_of_losing_it, what_cannot_be, without_tickle],
          long=[dead_follower, dead_board_with_ipv6, a_site_that_needs_it, without_tickle, every_way_of_losing_it, what_cannot_be])

@@ -3,6 +3,7 @@
 
 import os
 import select
+import shutil
 import socket
 import sys
 import threading
@@ -48,6 +49,23 @@ def facts_of_all(cluster):
     shown = asked.ctl("node", "show", "board5").stdout
     if "Hosting: " not in shown or "Kernel:  " not in shown:
         raise Failure(f"node show says: {shown}")
+
+
+def begins_anew(cluster):
+    """The run directory outlives a daemon that is killed: what is no board any more believes nothing of it."""
+    board = cluster.make(1).board(1)
+    if not os.path.exists(os.path.join(board.run, "model.db")):
+        raise Failure("no model is in the run directory")
+    board.kill()
+    shutil.rmtree(board.data)
+    board.start()
+    left = [name for name in os.listdir(board.run) if name.startswith("model.db")]
+    if board.local()["state"] != "new" or left:
+        raise Failure(f"{board.local()}, and there is {left}")
+    board.ctl("cluster", "init", "--name", "other")
+    names = [event["type"] for event in board.json("event", "list")["items"]]
+    if names.count("cluster.created") != 1:
+        raise Failure(f"events of another cluster: {names}")
 
 
 def remove_the_leader(cluster):
@@ -249,5 +267,5 @@ def a_flood_at_the_door(cluster):
 
 
 if __name__ == "__main__":
-    main([grow_one_to_five, remove_the_leader, refused_joins, a_ghost_hinders_nobody, join_under_load,
+    main([grow_one_to_five, begins_anew, remove_the_leader, refused_joins, a_ghost_hinders_nobody, join_under_load,
           a_flood_at_the_door])

@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from agents import holder, site_of_agents
+from agents import Agent, holder, site_of_agents
 from boards import Failure, die_with_parent, main, wait_for
 from demo import SiteNodes
 from qnet_client import QnetClient
@@ -161,11 +161,6 @@ def grant_epochs(board):
             for site in board.json("site", "list")["items"]}
 
 
-def settled_cluster(board):
-    """After a restore: until votes are given again."""
-    wait_for(60, "votes are not given again", lambda: "holdMs" not in board.json("cluster", "status"))
-
-
 def write_sites(board, stop, written):
     number = 0
     while not stop.is_set():
@@ -241,7 +236,6 @@ def backup_and_restore(cluster):
         raise Failure(f"the backup is of no moment: {len(before)} before, {after} after, {len(names)} in it")
     if len([name for name in grant_epochs(fresh) if name.startswith("many-")]) != 3000:
         raise Failure("sites of the backup are missing")
-    settled_cluster(fresh)
     wait_for(60, "the sites' nodes do not come back", lambda: nodes.numbers()["nodes-attached"] == 20)
     nodes.settle(60)
     new = grant_epochs(fresh)
@@ -291,7 +285,6 @@ def recover_from_a_lost_majority(cluster):
     if done.returncode == 0 or "not the name" not in done.stderr or survivor.local().get("lease"):
         raise Failure(f"recovered with a wrong name: {done.stderr}")
     survivor.ctl("cluster", "recover", "--cluster-name", "lab")
-    settled_cluster(survivor)
     names = sorted(grant_epochs(survivor))
     if "last" not in names or len(names) != 11:
         raise Failure(f"an acknowledged write is gone: {names}")
@@ -457,6 +450,7 @@ def rotate_the_ca(cluster):
     held = holder(agents)
     files = client_files(first, "ann")
     token = first.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
+    of_before = {"node": cluster.token(first), "agent": first.json("site", "enroll", "shop", "--agent")["secret"]}
     failures = []
     stop = threading.Event()
 
@@ -499,9 +493,13 @@ def rotate_the_ca(cluster):
         raise Failure(f"{len(failures)} calls failed, first: {failures[0]}")
     if "rotate-ca --finish" not in first.ctl("status").stdout:
         raise Failure("status does not tell that the old CA is still believed")
-    # A board that joins now, and a token of now, know the new CA alone.
-    fresh = cluster.board(4).start()
-    fresh.ctl("cluster", "join", first.address, "--token", cluster.token(first))
+    # A board that joins now, and a token of now, know the new CA alone; a token of before is led to it.
+    for number, secret in ((4, of_before["node"]), (5, cluster.token(first))):
+        cluster.board(number).start().ctl("cluster", "join", first.address, "--token", secret)
+    late = Agent(cluster, "shop", 3).enroll(of_before["agent"], first).start()
+    wait_for(10, "an agent that was enrolled with a token of before is not let in",
+             lambda: late.status()["connected"] != "no")
+    late.kill()
     new = client_files(first, "bob")
     time.sleep(3)
     done = first.ctl("cluster", "rotate-ca", "--finish", "--yes", check=False)
@@ -545,7 +543,7 @@ def rotate_the_ca(cluster):
         board.stop()
         board.start()
     wait_for(30, "the boards do not find each other again",
-             lambda: (first.status() or {}).get("nodesReachable") == 4)
+             lambda: (first.status() or {}).get("nodesReachable") == 5)
 
 
 class SiteFiles:
@@ -706,6 +704,19 @@ def tenants_keep_to_themselves(cluster):
     wait_for(10, "the tenant cannot import", lambda: red("site", "import", path).returncode == 0)
     if red("site", "list", "-o", "name").stdout.split() != ["r1", "r2"]:
         raise Failure(f"the tenant sees {red('site', 'list').stdout}")
+    # Each batch of a file alone is below the quota, together they are above: looked at, not only when it is too late.
+    many = os.path.join(cluster.dir, "many.csv")
+    with open(many, "w") as file:
+        file.write("name\n" + "".join(f"r{n}\n" for n in range(1, 601)))
+    first.ctl("tenant", "set", "red", "--max-sites", "599")
+    wait_for(10, "the quota is not everywhere", lambda: "may have 599 sites, and this makes 600;" in
+             red("site", "import", many, "--dry-run").stderr)
+    done = red("site", "import", many, "--dry-run")
+    if done.returncode != 1:
+        raise Failure(f"over its quota, looked at: {done.returncode} {done.stdout} {done.stderr}")
+    first.ctl("tenant", "set", "red", "--max-sites", "600")
+    wait_for(10, "a file that fits is refused", lambda: red("site", "import", many, "--dry-run").returncode == 0)
+    first.ctl("tenant", "set", "red", "--max-sites", "2")
     done = red("site", "create", "r3")
     if done.returncode == 0 or "may have 2 sites" not in done.stderr:
         raise Failure(f"over its quota: {done.stderr}")
@@ -783,10 +794,117 @@ def alarms_before_the_day(cluster):
     nodes.end()
 
 
+class Clock:
+    """The clock of a board that can be set while it runs."""
+
+    def __init__(self, cluster, board):
+        shim = os.path.join(cluster.dir, "shim.so")
+        if not os.path.exists(shim):
+            subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-o", shim, "-"], input=SHIM.encode(), check=True)
+        self.path = os.path.join(board.dir, "shift")
+        board.prefix = ["env", f"LD_PRELOAD={shim}", f"CLOCK_SHIFT_FILE={self.path}"]
+
+    def shift(self, seconds):
+        with open(self.path + ".new", "w") as file:
+            file.write(str(seconds))
+        os.rename(self.path + ".new", self.path)
+
+
+def valid_now(path):
+    """Of a certificate: it begins before now."""
+    done = subprocess.run(["openssl", "x509", "-in", path, "-noout", "-startdate"], capture_output=True, text=True,
+                          check=True)
+    return ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2]) < time.time()
+
+
+def nothing_is_of_tomorrow(cluster):
+    """Whatever the clock of one board said: no certificate, no event and no token is of the future."""
+    boards = [board for board in cluster.boards.values() if board.running()]
+    for board in boards:
+        if not valid_now(os.path.join(board.data, "node.crt")):
+            raise Failure(f"the certificate of {board.name} is of the future")
+    late = [event for event in boards[0].json("event", "list", "-n", "200")["items"]
+            if int(event["timeMs"]) > (time.time() + 600) * 1000]
+    if late:
+        raise Failure(f"an event is of the future: {late[0]}")
+
+
+def one_clock_leaps(cluster):
+    clocks = {number: Clock(cluster, cluster.board(number)) for number in (1, 2, 3)}
+    cluster.make(3)
+    boards = list(cluster.boards.values())
+    leader = cluster.leader()
+    follower = next(board for board in boards if board is not leader)
+    files = client_files(follower, "ann")
+    token = follower.ctl("token", "create", "--role", "viewer", "--ttl", "1h", "-o", "name").stdout.strip()
+    serials = {board.name: serial(board) for board in boards}
+
+    # An hour: the leader is named, not the others.
+    clocks[leader.number].shift(3600)
+    wait_for(40, "no alarm for a leader whose clock is ahead",
+             lambda: [row["subject"] for row in follower.json("cluster", "status").get("alarms", [])
+                      if row["kind"] == "clock"] == [leader.name])
+    follower.ctl("site", "create", "hour")
+    nothing_is_of_tomorrow(cluster)
+    clocks[leader.number].shift(0)
+
+    # Three years, for seconds: of the leader, then of another board, which signs meanwhile.
+    for board in (leader, follower):
+        clocks[board.number].shift(3 * 365 * 86400)
+        for number in range(4):
+            board.ctl("site", "create", f"leap-{board.name}-{number}", check=False)
+            time.sleep(1)
+        made = board.ctl("cert", "create", f"of-{board.name}", "--role", "viewer", "--out",
+                         os.path.join(cluster.dir, "clients"), check=False)
+        clocks[board.number].shift(0)
+        if made.returncode == 0 and not valid_now(os.path.join(cluster.dir, "clients", f"of-{board.name}.crt")):
+            raise Failure(f"what {board.name} signed meanwhile is of the future")
+        time.sleep(3)
+        nothing_is_of_tomorrow(cluster)
+        wait_for(20, "the boards do not find each other",
+                 lambda: (follower.status() or {}).get("nodesReachable") == 3)
+    if {board.name: serial(board) for board in boards} != serials:
+        raise Failure("certificates were renewed")
+    for who in (files, ["--token", token]):
+        for board in boards:
+            done = ctl_remote(board, *who, "site", "list")
+            if done.returncode != 0:
+                raise Failure(f"{board.name} is of no use to those whose clock is right: {done.stderr}")
+    cluster.join(4)
+    for board in cluster.boards.values():
+        board.stop()
+    for board in cluster.boards.values():
+        board.start()
+    wait_for(30, "the boards do not find each other after a restart",
+             lambda: (follower.status() or {}).get("nodesReachable") == 4)
+    nothing_is_of_tomorrow(cluster)
+
+
+def a_lone_clock_leaps(cluster):
+    """Nobody knows better than the only board: the log is ahead afterwards, and what is made then is of use to those
+    whose clock is right."""
+    only = cluster.board(1)
+    clock = Clock(cluster, only)
+    cluster.make(1)
+    clock.shift(3 * 365 * 86400)
+    wait_for(20, "the certificate is not renewed", lambda: not valid_now(os.path.join(only.data, "node.crt")))
+    only.ctl("site", "create", "leap")
+    clock.shift(0)
+    wait_for(20, "the board keeps a certificate of the future", lambda: valid_now(os.path.join(only.data, "node.crt")))
+    files = client_files(only, "ann")
+    wait_for(10, "the board shows a certificate of the future", lambda: shown_serial(only) == serial(only))
+    token = only.ctl("token", "create", "--role", "viewer", "-o", "name").stdout.strip()
+    for who in (files, ["--token", token]):
+        done = ctl_remote(only, *who, "site", "list")
+        if done.returncode != 0:
+            raise Failure(f"the board is of no use to those whose clock is right: {done.stderr}")
+    cluster.join(2)
+
+
 if __name__ == "__main__":
     main([replace_a_dead_board, backup_and_restore, recover_from_a_lost_majority, drain_the_leader,
           drain_spares_who_needs_the_vote, certificates_renew_themselves, rotate_the_ca,
           revocation_ends_sessions, rolling_upgrade, tenants_keep_to_themselves,
-          alarms_before_the_day],
+          alarms_before_the_day, one_clock_leaps, a_lone_clock_leaps],
          long=[recover_from_a_lost_majority, drain_spares_who_needs_the_vote, certificates_renew_themselves,
-               rotate_the_ca, rolling_upgrade, alarms_before_the_day])
+               rotate_the_ca, rolling_upgrade, alarms_before_the_day, one_clock_leaps])

@@ -225,14 +225,19 @@ static void board_end(struct board *b)
 	free(b);
 }
 
-static struct stream *agent_come(struct board *b)
+static struct stream *agent_come_as(struct board *b, uint32_t node)
 {
 	struct stream *s = &b->streams[b->count++];
 
-	s->node = b->count;
+	s->node = node;
 	snprintf(s->serial, sizeof(s->serial), "serial-%u", s->node);
 	agent_door_adopt(b->door, s);
 	return s;
+}
+
+static struct stream *agent_come(struct board *b)
+{
+	return agent_come_as(b, b->count + 1);
 }
 
 /* Says hello and is welcome. */
@@ -397,6 +402,34 @@ static void test_refused(void **state)
 	board_end(b);
 }
 
+/* One certificate takes four places and no more: who never said who he is goes for the next one,
+ * who serves stays. */
+static void test_connections_of_a_node(void **state)
+{
+	struct board *b = board_begin();
+	struct stream *own[6];
+
+	(void)state;
+	own[0] = agent_come_as(b, 7);
+	agent_attach(b, own[0]);
+	for (unsigned i = 1; i < 5; i++)
+		own[i] = agent_come_as(b, 7);
+	assert_true(own[1]->aborted); /* the oldest of the silent */
+	assert_int_equal(agents_gone(b), 1);
+	assert_false(agent_come_as(b, 8)->aborted); /* another node */
+	for (unsigned i = 2; i < 5; i++)
+		agent_attach(b, own[i]);
+	assert_true(agent_come_as(b, 7)->aborted);
+	assert_int_equal(agents_gone(b), 2);
+	board_bury(b);
+	own[0]->aborted = true;
+	board_bury(b);
+	own[5] = agent_come_as(b, 7);
+	assert_false(own[5]->aborted);
+	assert_int_equal(agents_gone(b), 3);
+	board_end(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,6 +437,7 @@ int main(void)
 		cmocka_unit_test(test_looked_up_for_a_reason),
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_connections_of_a_node),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

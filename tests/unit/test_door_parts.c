@@ -27,17 +27,29 @@ struct storm {
 	uint64_t last_ms;
 };
 
-/* `crowd` come at the same moment to a door that lets `pace` in per tick. */
-static struct storm storm_run(unsigned crowd, unsigned pace)
+static struct ip source(unsigned number)
+{
+	const uint8_t bytes[] = {10, (uint8_t)(number >> 16), (uint8_t)(number >> 8),
+				 (uint8_t)number};
+
+	return ip_of_bytes(bytes, sizeof(bytes));
+}
+
+/* `crowd` come at the same moment from `sources` addresses by turns, to a door that lets `pace` in
+ * per tick. */
+static struct storm storm_run(unsigned crowd, unsigned pace, unsigned sources)
 {
 	struct lobby_guest *guests = mem_array(crowd, sizeof(*guests));
 	struct storm result = {0};
 	unsigned next = 0;
 	struct lobby l;
 
-	lobby_init(&l, 7);
-	for (unsigned i = 0; i < crowd; i++)
-		lobby_enter(&l, &guests[i], 1000);
+	lobby_init(&l, 7, 256);
+	for (unsigned i = 0; i < crowd; i++) {
+		struct ip from = source(i % sources);
+
+		lobby_enter(&l, &guests[i], &from, 1000);
+	}
 	for (uint64_t now = 1000; l.count != 0; now += LOBBY_TICK_MS) {
 		struct lobby_guest *guest;
 		struct list leaving;
@@ -45,9 +57,11 @@ static struct storm storm_run(unsigned crowd, unsigned pace)
 
 		assert_true(now <= 1000 + LOBBY_PATIENCE_MS + LOBBY_TICK_MS);
 		for (unsigned i = 0; i < pace && (guest = lobby_next(&l)) != NULL; i++) {
-			/* In the order of arrival, and never after its time. */
-			assert_true(guest >= &guests[next]);
+			/* In the order of arrival, as long as nobody has left out of it, and never
+			 * after its time. */
+			assert_true(guest >= &guests[next] || result.sent_away != 0);
 			assert_true(guest->until_ms + LOBBY_TICK_MS > now);
+			lobby_arrived(&l, guest->origin);
 			next = (unsigned)(guest - guests) + 1;
 			result.served++;
 		}
@@ -63,29 +77,90 @@ static struct storm storm_run(unsigned crowd, unsigned pace)
 		result.last_ms = now - 1000;
 	}
 	assert_int_equal(result.served + result.sent_away, crowd);
+	lobby_free(&l);
 	free(guests);
 	return result;
 }
 
 static void test_lobby(void **state)
 {
+	static const unsigned sources[] = {1, 7, 10000};
 	struct storm s;
 
 	(void)state;
-	/* A door that keeps up sends nobody away. */
-	s = storm_run(1000, 50);
-	assert_int_equal(s.sent_away, 0);
-	s = storm_run(2900, 50);
-	assert_int_equal(s.sent_away, 0);
-	/* One that does not serves as many as it can in their time, and the rest goes one by one.
-	 */
-	s = storm_run(10000, 50);
-	assert_in_range(s.served, 2500, 3100);
-	assert_in_range(s.most_at_once, 1, 10000 / 30);
-	/* One that stands still keeps nobody beyond his patience. */
-	s = storm_run(300, 0);
-	assert_int_equal(s.served, 0);
-	assert_in_range(s.last_ms, 0, LOBBY_PATIENCE_MS + LOBBY_TICK_MS);
+	for (unsigned i = 0; i < 3; i++) {
+		/* A door that keeps up sends nobody away. */
+		s = storm_run(1000, 50, sources[i]);
+		assert_int_equal(s.sent_away, 0);
+		s = storm_run(2900, 50, sources[i]);
+		assert_int_equal(s.sent_away, 0);
+		/* One that does not serves as many as it can in their time, and the rest goes one
+		 * by one. */
+		s = storm_run(10000, 50, sources[i]);
+		assert_in_range(s.served, 2500, 3100);
+		assert_in_range(s.most_at_once, 1, 10000 / 30);
+		/* One that stands still keeps nobody beyond his patience. */
+		s = storm_run(300, 0, sources[i]);
+		assert_int_equal(s.served, 0);
+		assert_in_range(s.last_ms, 0, LOBBY_PATIENCE_MS + LOBBY_TICK_MS);
+	}
+}
+
+enum { SILENT = 2000 };
+
+/* One address fills the lobby, and who is let in of it is on his way for ever: others come in as if
+ * it were not there. */
+static void test_lobby_of_one_address(void **state)
+{
+	struct lobby_guest *silent = mem_array(SILENT, sizeof(*silent));
+	struct ip crowd = source(1), other = source(2), third = source(3);
+	struct lobby_guest *let_in[6];
+	struct lobby_guest node[3];
+	struct list leaving;
+	struct lobby l;
+
+	(void)state;
+	lobby_init(&l, 7, 8);
+	for (unsigned i = 0; i < SILENT; i++)
+		lobby_enter(&l, &silent[i], &crowd, 1000);
+	/* Three quarters of the window, and no more. */
+	for (unsigned i = 0; i < 6; i++) {
+		let_in[i] = lobby_next(&l);
+		assert_ptr_equal(let_in[i], &silent[i]);
+	}
+	assert_null(lobby_next(&l));
+	/* It is told of nobody that he will not have his turn because of them. */
+	list_init(&leaving);
+	for (unsigned i = 0; i < 2 * LOBBY_MEASURE_TICKS; i++)
+		lobby_tick(&l, 1000, &leaving);
+	lobby_enter(&l, &node[0], &other, 1000);
+	lobby_tick(&l, 1000, &leaving);
+	assert_false(node[0].surplus);
+	assert_true(silent[SILENT - 1].surplus);
+	assert_ptr_equal(lobby_next(&l), &node[0]);
+	lobby_arrived(&l, node[0].origin);
+	assert_null(lobby_next(&l));
+	/* By turns, each address in order of arrival. */
+	lobby_enter(&l, &node[0], &other, 1000);
+	lobby_enter(&l, &node[1], &other, 1000);
+	lobby_arrived(&l, let_in[0]->origin);
+	lobby_enter(&l, &node[2], &third, 1000);
+	lobby_tick(&l, 1000, &leaving);
+	assert_false(node[2].surplus);
+	assert_ptr_equal(lobby_next(&l), &node[0]);
+	assert_ptr_equal(lobby_next(&l), &silent[6]);
+	assert_ptr_equal(lobby_next(&l), &node[2]);
+	assert_ptr_equal(lobby_next(&l), &node[1]);
+	assert_null(lobby_next(&l));
+	for (unsigned i = 0; i < 3; i++)
+		lobby_arrived(&l, node[i].origin);
+	for (unsigned i = 1; i < 6; i++)
+		lobby_arrived(&l, let_in[i]->origin);
+	lobby_clear(&l, &leaving);
+	assert_int_equal(l.count, 0);
+	lobby_arrived(&l, silent[6].origin);
+	lobby_free(&l);
+	free(silent);
 }
 
 /* --- places --- */
@@ -321,11 +396,9 @@ static void test_capacity(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_lobby),
-		cmocka_unit_test(test_places),
-		cmocka_unit_test(test_places_of_members),
-		cmocka_unit_test(test_joint),
-		cmocka_unit_test(test_capacity),
+		cmocka_unit_test(test_lobby),  cmocka_unit_test(test_lobby_of_one_address),
+		cmocka_unit_test(test_places), cmocka_unit_test(test_places_of_members),
+		cmocka_unit_test(test_joint),  cmocka_unit_test(test_capacity),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

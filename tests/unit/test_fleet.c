@@ -6,7 +6,7 @@
  *   delete / auto           the model loses it / unknown sites are created
  *   new                     another leader is elected
  *   at MS                   time goes on
- *   hold MS                 no vote before
+ *   hold MS MS              no vote before, no lease before
  *   D lost MS / D reset     the link to door D is lost, its lease ends at MS / it is back
  *   D.S open node=1 hb=8000 alg=ffsplit tie=lowest ring=1.5 kap=on tls=on cert=on
  *   D.S report node=1 ring=1.8 config=1,2 members=1,2 result=ack@1.8 vote=.. confirmed
@@ -717,7 +717,7 @@ static void stage_line(struct stage *st, char **words)
 	} else if (strcmp(words[0], "new") == 0) {
 		stage_lead(st);
 	} else if (strcmp(words[0], "hold") == 0) {
-		fleet_hold(st->fleet, strtoul(words[1], NULL, 10));
+		fleet_hold(st->fleet, strtoul(words[1], NULL, 10), strtoul(words[2], NULL, 10));
 	} else if (strcmp(words[0], "at") == 0) {
 		uint64_t until = strtoul(words[1], NULL, 10);
 		uint64_t due;

@@ -691,34 +691,39 @@ static void file_touch(const struct board *b, const char *name, int64_t ms)
 	free(path);
 }
 
-/* Our clock is days behind the cluster's: no certificate is valid yet. What the board wrote last
- * tells it that it is later. */
+/* Our clock is days behind that of whoever signed the other's certificate: it is not valid yet.
+ * What the board wrote last, or a certificate of its own that is no older, tells it that it is
+ * later. */
 static void test_clock_behind(void **state)
 {
+	static const struct {
+		int own_days, written_days;
+		bool linked;
+	} cases[] = {{0, 0, false}, {0, 6, true}, {5, 0, true}};
 	struct board a;
 	struct board b;
 
 	(void)state;
-	signed_ahead_ms = 5 * day_ms;
-	for (int days = 0; days <= 6; days += 6) {
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		board_open(&a);
 		board_open(&b);
+		signed_ahead_ms = 5 * day_ms;
 		board_identity(&a, 1, PKI_NODE, &ca, &ca);
+		signed_ahead_ms = cases[i].own_days * day_ms;
 		board_identity(&b, 2, PKI_NODE, &ca, &ca);
-		file_touch(&a, "node.crt", clock_realtime_ms() + days * day_ms);
-		file_touch(&b, "node.crt", clock_realtime_ms() + days * day_ms);
+		signed_ahead_ms = 0;
+		file_touch(&b, "node.crt", clock_realtime_ms() + cases[i].written_days * day_ms);
 		board_serve(&a);
 		board_serve(&b);
 		front_link_dial(b.front, 7, a.address, "tiebreak-peer/1", 1);
 		core_wait(&b.core, is_dialed);
-		if (days == 0)
-			assert_int_equal(b.core.dialed_fd, -EPROTO);
-		else
+		if (cases[i].linked)
 			assert_true(b.core.dialed_fd >= 0);
+		else
+			assert_int_equal(b.core.dialed_fd, -EPROTO);
 		board_close(&b);
 		board_close(&a);
 	}
-	signed_ahead_ms = 0;
 }
 
 /* The clock was far ahead once, when a file was written: that time is not believed, or every
@@ -808,6 +813,52 @@ static void test_join_imposter(void **state)
 	board_close(&a);
 }
 
+/* While two CAs are believed, a token of either leads to the board, which shows a certificate of
+ * the new one and what leads from it to the old one. */
+static void test_join_rotated(void **state)
+{
+	struct authority next;
+	struct board a;
+	struct board b;
+	struct identity id = {0};
+	const char *why = "";
+	char *bridge, *leaf;
+
+	(void)state;
+	authority_make(&next);
+	assert_int_equal(
+		pki_bridge(ca.cert.pem, ca.key, next.cert.pem, clock_realtime_ms(), &bridge), 0);
+	board_open(&a);
+	board_open(&b);
+	board_identity(&a, 1, PKI_NODE, &next, &next);
+	assert_int_equal(identity_load(a.dir, &id, &why), 0);
+	leaf = id.cert;
+	id.cert = mem_printf("%s%s%s", leaf, bridge, ca.cert.pem);
+	assert_int_equal(identity_save(a.dir, &id, &why), 0);
+	board_serve(&a);
+	join(&b, a.address, ca.sha256);
+	assert_int_equal(b.core.join_error, 0);
+	join(&b, a.address, next.sha256);
+	assert_int_equal(b.core.join_error, 0);
+	join(&b, a.address, other_ca.sha256);
+	assert_int_equal(b.core.join_error, -EACCES);
+	/* The old CA is shown, with nothing that leads to it. */
+	free(id.cert);
+	id.cert = mem_printf("%s%s", leaf, ca.cert.pem);
+	assert_int_equal(identity_save(a.dir, &id, &why), 0);
+	front_identity_changed(a.front);
+	usleep(100000);
+	join(&b, a.address, ca.sha256);
+	assert_int_equal(b.core.join_error, -EACCES);
+	assert_int_equal(a.core.admissions, 2);
+	board_close(&b);
+	board_close(&a);
+	identity_free(&id);
+	authority_free(&next);
+	free(bridge);
+	free(leaf);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -840,6 +891,7 @@ int main(void)
 		cmocka_unit_test(test_clock_was_ahead),
 		cmocka_unit_test(test_join),
 		cmocka_unit_test(test_join_imposter),
+		cmocka_unit_test(test_join_rotated),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

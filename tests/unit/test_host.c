@@ -112,7 +112,8 @@ static int vm_main(void)
 
 static int probe_main(void)
 {
-	puts("{\"canHost\":true,\"summary\":\"fine\"}");
+	puts(access("no-kvm", F_OK) == 0 ? "{\"canHost\":false,\"summary\":\"no kvm\"}"
+					 : "{\"canHost\":true,\"summary\":\"fine\"}");
 	return 0;
 }
 
@@ -123,6 +124,7 @@ static char model_path[128];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Tb__HostReport *newest; /* under the lock */
 static unsigned proposals; /* of NodeHostSet that fit */
+static unsigned refusals; /* of those of a board that cannot host */
 
 const struct core_view *core_view(const struct core *c)
 {
@@ -139,15 +141,18 @@ const char *core_model_path(const struct core *c)
 void core_propose(struct core *c, struct mailbox *home, Tb__Command **commands, size_t count,
 		  core_proposed done, void *arg)
 {
-	(void)c, (void)home, (void)done, (void)arg;
+	(void)c, (void)home;
 	pthread_mutex_lock(&lock);
 	if (count == 1 && commands[0]->op_case == TB__COMMAND__OP_NODE_HOST_SET &&
-	    commands[0]->node_host_set->id == 1 && commands[0]->node_host_set->host->hosts)
-		proposals++;
+	    commands[0]->node_host_set->id == 1) {
+		proposals += commands[0]->node_host_set->host->hosts;
+		refusals += !commands[0]->node_host_set->host->hosts;
+	}
 	pthread_mutex_unlock(&lock);
 	for (size_t i = 0; i < count; i++)
 		tb__command__free_unpacked(commands[i], NULL);
 	free(commands);
+	done(arg, 0, NULL, 0);
 }
 
 void core_host_report(struct core *c, Tb__HostReport *report)
@@ -453,6 +458,31 @@ static void upload(const char *sha256, const void *bytes, size_t len)
 }
 
 /* Without the fence nothing starts; without the image it says so; then it runs. */
+static bool said_of_host(const unsigned *count)
+{
+	bool said;
+
+	pthread_mutex_lock(&lock);
+	said = *count > 0;
+	pthread_mutex_unlock(&lock);
+	return said;
+}
+
+/* What it needs comes late: it is asked again, and the cluster hears of it. */
+static void story_probe(void)
+{
+	uint64_t end = clock_boottime_ms() + WAIT_MS;
+
+	while (!said_of_host(&refusals) && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_true(said_of_host(&refusals));
+	assert_false(said_of_host(&proposals));
+	assert_int_equal(rmdir("no-kvm"), 0);
+	while (!said_of_host(&proposals) && clock_boottime_ms() < end)
+		pause_ms(20);
+	assert_true(said_of_host(&proposals));
+}
+
 static void story_start(void)
 {
 	static const char kernel[] = "what a kernel is made of";
@@ -737,6 +767,7 @@ static void test_story(void **state)
 {
 	(void)state;
 	cluster_put();
+	story_probe();
 	story_start();
 	story_console();
 	story_crash();
@@ -760,6 +791,8 @@ static int setup(void **state)
 	snprintf(lab.root, sizeof(lab.root), "%s/host-XXXXXX",
 		 getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(lab.root));
+	assert_int_equal(chdir(lab.root), 0);
+	assert_int_equal(mkdir("no-kvm", 0700), 0);
 	snprintf(lab.data, sizeof(lab.data), "%s/data", lab.root);
 	snprintf(lab.run, sizeof(lab.run), "%s/run", lab.root);
 	snprintf(model_path, sizeof(model_path), "%s/model.db", lab.run);
@@ -779,6 +812,7 @@ static int setup(void **state)
 		fail_msg("%s", why);
 	lab.host->kvm = "/dev/null";
 	lab.host->entrant_ms = 200;
+	lab.host->probe_ms = 200;
 	config.data_dir = config.run_dir = config.vm_program = NULL;
 	config_free(&config);
 	return 0;

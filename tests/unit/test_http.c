@@ -4,11 +4,19 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <linux/ipv6.h> /* behind netinet/in.h */
 
 #include "lib/mem.h"
 #include "test_certs.h"
@@ -697,6 +705,75 @@ static void test_limits(void **state)
 	f->server_freed = false;
 }
 
+static void loopback_add(const char *text)
+{
+	struct in6_ifreq request = {.ifr6_prefixlen = 64, .ifr6_ifindex = 1};
+	struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+
+	assert_int_equal(inet_pton(AF_INET6, text, &request.ifr6_addr), 1);
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &lo), 0);
+	assert_int_equal(ioctl(fd, SIOCSIFADDR, &request), 0);
+	close(fd);
+}
+
+/* Two addresses of a /64 are one client, one of another is not. In a network of our own, which only
+ * root may have. */
+static void test_limits_ipv6(void **state)
+{
+	static const char *const clients[] = {"fd00::2", "fd00::3", "fd00:0:0:1::2"};
+	struct fixture *f = *state;
+	struct http_handler h = handler;
+	const struct http_limits limits = {.per_address = 1};
+	const struct stream_listen how = {.address = "[::1]:0"};
+	struct stream_listener *l;
+	const char *message;
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	bool reset[3];
+	char byte;
+	int fds[3];
+
+	if (unshare(CLONE_NEWNET) != 0) {
+		close(home);
+		skip();
+	}
+	for (unsigned i = 0; i < 3; i++)
+		loopback_add(clients[i]);
+	h.arg = f;
+	struct http_server *server = http_server_new(f->group, &h, &limits);
+	assert_int_equal(http_server_listen(server, &how, &l, &message), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct sockaddr_in6 from = {.sin6_family = AF_INET6};
+		struct sockaddr_in6 to = {.sin6_family = AF_INET6,
+					  .sin6_addr = in6addr_loopback,
+					  .sin6_port = htons((uint16_t)stream_listener_port(l))};
+
+		inet_pton(AF_INET6, clients[i], &from.sin6_addr);
+		fds[i] = socket(AF_INET6, SOCK_STREAM, 0);
+		/* The kernel may still be at giving us the address. */
+		while (bind(fds[i], (struct sockaddr *)&from, sizeof(from)) != 0) {
+			assert_int_equal(errno, EADDRNOTAVAIL);
+			usleep(1000);
+		}
+		assert_int_equal(connect(fds[i], (struct sockaddr *)&to, sizeof(to)), 0);
+		send(fds[i], RAW(GET "\r\n"), MSG_NOSIGNAL);
+		for (errno = EAGAIN; recv(fds[i], &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;)
+			turns(f, 1);
+		reset[i] = errno == ECONNRESET;
+	}
+	for (unsigned i = 0; i < 3; i++)
+		close(fds[i]);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	close(home);
+	stream_listener_close(l);
+	f->server_freed = false;
+	http_server_free(server, on_server_freed, f);
+	while (!f->server_freed)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	f->server_freed = false;
+	assert_true(!reset[0] && reset[1] && !reset[2]);
+}
+
 struct tls_client {
 	struct buf got;
 	bool closed;
@@ -840,6 +917,7 @@ int main(void)
 		TEST(test_deadlines),
 		TEST(test_silence),
 		TEST(test_limits),
+		TEST(test_limits_ipv6),
 		TEST(test_tls),
 		cmocka_unit_test(test_decode),
 	};

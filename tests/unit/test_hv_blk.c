@@ -18,12 +18,15 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "hv/disk_lock.h"
 #include "hv/virtio/blk.h"
+#include "hv/virtio/blk_host.h"
+#include "hv/virtio/blk_sync.h"
 #include "lib/log.h"
 #include "tests/unit/blk_double.h"
 #include "tests/unit/hv_driver.h"
@@ -991,9 +994,8 @@ static void test_failure_in_flight(void **state)
 	world_close(w);
 }
 
-/* Kills the process that flushes: our only child that is not a zombie. False where it cannot be
- * found. */
-static bool flusher_kill(void)
+/* The process that flushes: our only child that is not a zombie. 0 where it cannot be found. */
+static int flusher_find(void)
 {
 	char path[64], line[256];
 	FILE *file;
@@ -1002,7 +1004,7 @@ static bool flusher_kill(void)
 	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
 	file = fopen(path, "r");
 	if (file == NULL) {
-		return false;
+		return 0;
 	}
 	while (fscanf(file, "%d", &pid) == 1) {
 		last = pid;
@@ -1017,7 +1019,14 @@ static bool flusher_kill(void)
 	if (file != NULL) {
 		fclose(file);
 	}
-	return strstr(line, "vm-disk-sync") != NULL && kill(last, SIGKILL) == 0;
+	return strstr(line, BLK_SYNC_NAME) != NULL ? last : 0;
+}
+
+static bool flusher_kill(void)
+{
+	int flusher = flusher_find();
+
+	return flusher > 0 && kill(flusher, SIGKILL) == 0;
 }
 
 /* Nobody flushes any more: each flush is an error, never a success, and all else works. */
@@ -1043,6 +1052,100 @@ static void test_flusher_gone(void **state)
 		assert_int_equal(request(w, VIRTIO_BLK_T_IN, 0, NULL, 512, data), VIRTIO_BLK_S_OK);
 		world_close(w);
 	}
+}
+
+/* What a taken-over process could ask of the one that flushes: only a disk's orders are done. */
+static void test_flusher_does_a_disks_work_only(void **state)
+{
+	static const struct {
+		int mode;
+		uint64_t offset, len;
+		int64_t result;
+	} cases[] = {
+		{BLK_MODE_PUNCH, 0, 65536, 0},
+		{BLK_MODE_PUNCH, 61440, 4096, 0},
+		{BLK_MODE_PUNCH, 61440, 4097, -EPERM},
+		{BLK_MODE_PUNCH, 65537, 1, -EPERM},
+		{BLK_MODE_ZERO, 65536, 1 << 20, -EPERM},
+		{BLK_MODE_ZERO, 4096, UINT64_MAX - 4095, -EPERM},
+		{BLK_MODE_ZERO, UINT64_MAX - 4095, 8192, -EPERM},
+		{BLK_MODE_DISCARD, 0, 65537, -EPERM},
+		{0, 0, 4096, -EPERM},
+		{0, 0, 1 << 20, -EPERM},
+		{FALLOC_FL_KEEP_SIZE, 0, 4096, -EPERM},
+		{FALLOC_FL_ZERO_RANGE, 0, 4096, -EPERM},
+		{FALLOC_FL_COLLAPSE_RANGE, 0, 4096, -EPERM},
+		{BLK_MODE_ZERO | FALLOC_FL_UNSHARE_RANGE, 0, 4096, -EPERM},
+	};
+	int disk = memfd_create("disk", MFD_CLOEXEC);
+	struct blk_sync sync = {.channel = -1};
+	struct blk_io io = {.op = BLK_FLUSH};
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(ftruncate(disk, 65536), 0);
+	assert_int_equal(blk_sync_create(disk, &sync), 0);
+	assert_int_equal(blk_sync_ask(&sync, &io), 0);
+	assert_int_equal(blk_sync_answer(&sync), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		io = (struct blk_io){.op = BLK_ALLOCATE,
+				     .mode = cases[i].mode,
+				     .offset = cases[i].offset,
+				     .len = cases[i].len};
+		assert_int_equal(blk_sync_ask(&sync, &io), 0);
+		if (blk_sync_answer(&sync) != cases[i].result) {
+			fail_msg("case %zu", i);
+		}
+	}
+	assert_int_equal(fstat(disk, &st), 0);
+	assert_int_equal(st.st_size, 65536);
+	assert_int_equal(st.st_blocks, 0);
+	blk_sync_close(&sync);
+	close(disk);
+}
+
+/* Its limits are those of the VM's process, and nobody of the same user reads its memory. */
+static void test_flusher_is_limited(void **state)
+{
+	char path[64], line[256];
+	int disk = memfd_create("disk", MFD_CLOEXEC);
+	struct blk_sync sync;
+	unsigned long long soft, hard;
+	bool sized = false, no_core = false;
+	struct blk_io io = {.op = BLK_FLUSH};
+	struct stat st;
+	FILE *file;
+	int pid;
+
+	(void)state;
+	assert_int_equal(ftruncate(disk, 65536), 0);
+	assert_int_equal(blk_sync_create(disk, &sync), 0);
+	assert_int_equal(blk_sync_ask(&sync, &io), 0);
+	assert_int_equal(blk_sync_answer(&sync), 0);
+	pid = flusher_find();
+	if (pid == 0) {
+		blk_sync_close(&sync);
+		close(disk);
+		skip();
+	}
+	snprintf(path, sizeof(path), "/proc/%d/limits", pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file) != NULL) {
+		sized = sized || (sscanf(line, "Max file size %llu %llu", &soft, &hard) == 2 &&
+				  soft == 65536 && hard == 65536);
+		no_core = no_core ||
+			  (sscanf(line, "Max core file size %llu %llu", &soft, &hard) == 2 &&
+			   soft == 0 && hard == 0);
+	}
+	fclose(file);
+	assert_true(sized && no_core);
+	/* Files in proc of who cannot be dumped are root's. */
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_uid, 0);
+	blk_sync_close(&sync);
+	close(disk);
 }
 
 /* The process that flushes has the disk's open file too, and the ring: the end waits until both
@@ -1438,6 +1541,8 @@ int main(void)
 		cmocka_unit_test(test_rest_ends_a_reset),
 		cmocka_unit_test(test_failure_in_flight),
 		cmocka_unit_test(test_flusher_gone),
+		cmocka_unit_test(test_flusher_does_a_disks_work_only),
+		cmocka_unit_test(test_flusher_is_limited),
 		cmocka_unit_test(test_lock_is_free_at_the_end),
 		cmocka_unit_test(test_flushes_at_once),
 		cmocka_unit_test(test_direct),

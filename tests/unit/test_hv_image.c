@@ -125,7 +125,7 @@ static void test_plain(void **state)
 	ram_destroy(&r);
 }
 
-/* Others have a turn before each MiB, and may end it. */
+/* Others have a turn before each MiB, and may end it: why, they say. */
 static void test_turns(void **state)
 {
 	enum { LEN = 3 * 1024 * 1024 + 5 };
@@ -149,6 +149,7 @@ static void test_turns(void **state)
 		l = load(image, LEN, initrd, LEN, &r);
 		assert_int_equal(l.rv, -ECANCELED);
 		assert_int_equal(turns, turns_most + 1);
+		assert_string_equal(l.fault.text, "");
 	}
 	turns_most = UINT_MAX;
 	len = gzip_make(image, LEN, packed, 2 * LEN);
@@ -158,6 +159,7 @@ static void test_turns(void **state)
 	turns_most = turns - 1;
 	l = load(packed, len, NULL, 0, &r);
 	assert_int_equal(l.rv, -ECANCELED);
+	assert_string_equal(l.fault.text, "");
 	turns_most = UINT_MAX;
 	ram_destroy(&r);
 	free(image);

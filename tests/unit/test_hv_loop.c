@@ -200,6 +200,67 @@ static void first(void *arg)
 	}
 }
 
+/* Of a batch that is there already: who is taken off is not called. */
+static void first_removes(void *arg)
+{
+	struct probe *p = arg;
+
+	loop_remove(&p->watch);
+}
+
+static void test_first_removes(void **state)
+{
+	struct probe a = {0}, end = {.ends = true};
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	turn.loop = &loop;
+	probe_add(&loop, &a);
+	probe_add(&loop, &end);
+	probe_signal(&a);
+	probe_signal(&end);
+	loop_first(&loop, first_removes, &a);
+	loop_run(&loop);
+	assert_int_equal(a.calls, 0);
+	assert_int_equal(end.calls, 1);
+	loop_remove(&end.watch);
+	close(a.watch.fd);
+	close(end.watch.fd);
+	loop_close(&loop);
+}
+
+/* From within the loop: in its next turn, though nothing else happens. */
+static void asks_first(struct watch *watch, uint32_t events)
+{
+	probe_ready(watch, events);
+	assert_int_equal(turn.firsts, 0);
+	loop_first(turn.loop, first, &turn);
+	assert_int_equal(turn.firsts, 0);
+}
+
+static void test_first_from_within(void **state)
+{
+	struct probe a = {0};
+	struct loop loop;
+
+	(void)state;
+	assert_int_equal(loop_init(&loop), 0);
+	memset(&turn, 0, sizeof(turn));
+	turn.loop = &loop;
+	turn.probe = &a;
+	turn.ends = true;
+	probe_add(&loop, &a);
+	a.watch.ready = asks_first;
+	probe_signal(&a);
+	loop_run(&loop);
+	assert_int_equal(turn.firsts, 1);
+	assert_int_equal(turn.probe_calls, 1);
+	loop_remove(&a.watch);
+	close(a.watch.fd);
+	loop_close(&loop);
+}
+
 static void quiet(void)
 {
 	assert_int_equal(pthread_mutex_trylock(&turn.loop->lock), 0);
@@ -273,6 +334,8 @@ int main(void)
 		cmocka_unit_test(test_stop_from_another_thread),
 		cmocka_unit_test(test_lock),
 		cmocka_unit_test(test_first),
+		cmocka_unit_test(test_first_removes),
+		cmocka_unit_test(test_first_from_within),
 		cmocka_unit_test(test_first_and_quiet_without_events),
 	};
 

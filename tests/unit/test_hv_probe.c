@@ -497,7 +497,7 @@ static void test_judgements(void **state)
 		{cgroup_disabled, 1, "cgroup", "cgroup_disable=memory"},
 		{cgroup_without, 1, "cgroup", "no memory controller"},
 		{cgroup_none, 1, "cgroup", "no cgroup v2"},
-		{two_kinds, 1, "cores", "2 kinds"},
+		{two_kinds, 0, "cores", "2 kinds"},
 		{no_namespaces, 0, "sandbox", "user namespaces"},
 		{no_io_uring, 0, "disks", "io_uring"},
 		{no_tap, 0, "network", "modprobe tun"},

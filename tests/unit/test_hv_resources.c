@@ -228,6 +228,138 @@ static void test_locks(void **state)
 	other_end(other);
 }
 
+/* Processes that have one lock together, the older one first; told by `told`. */
+static void family_begin(const char *older, const char *younger, int told)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		char holder[64];
+		int fd = open("a.img", O_RDWR);
+		pid_t pids[2] = {getpid()};
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_NAME, older);
+		if (disk_lock(fd, false, holder) != 0) {
+			_exit(1);
+		}
+		pids[1] = younger == NULL ? 0 : fork();
+		if (pids[1] == 0 && younger != NULL) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			prctl(PR_SET_NAME, younger);
+			pause();
+		}
+		(void)!write(told, pids, sizeof(pids));
+		pause();
+	}
+}
+
+struct family {
+	pid_t pids[2];
+};
+
+static struct family family(const char *older, const char *younger)
+{
+	struct family f;
+	int told[2];
+
+	assert_int_equal(pipe(told), 0);
+	family_begin(older, younger, told[1]);
+	close(told[1]);
+	assert_int_equal(read(told[0], &f, sizeof(f)), sizeof(f));
+	close(told[0]);
+	/* Its name is there a moment after it. */
+	usleep(20000);
+	return f;
+}
+
+static void family_end(const struct family *f)
+{
+	if (f->pids[1] != 0) {
+		kill(f->pids[1], SIGKILL);
+	}
+	kill(f->pids[0], SIGKILL);
+	assert_int_equal(waitpid(f->pids[0], NULL, 0), f->pids[0]);
+}
+
+/* Turns that are given; the family is ended at one of them, or nobody wants the VM any more. */
+static struct {
+	const struct family *family;
+	int turns, ends_at, unwanted_at;
+} waiting;
+
+static bool waiting_turn(void *arg)
+{
+	assert_ptr_equal(arg, &waiting);
+	waiting.turns++;
+	if (waiting.turns == waiting.ends_at) {
+		family_end(waiting.family);
+		usleep(50000);
+	}
+	return waiting.turns != waiting.unwanted_at;
+}
+
+/* A VM was killed while its disk did not answer: what is left of it has the lock until then. */
+static void test_left_lock_is_waited_for(void **state)
+{
+	static const struct {
+		int ends_at, unwanted_at, error, turns;
+		const char *message;
+	} cases[] = {
+		{3, 0, 0, 3, ""},
+		{0, 2, -ECANCELED, 2, ""},
+		{0, 0, -EAGAIN, RESOURCES_TURNS,
+		 "disks[0]: a.img is still in use by a vm-disk-sync, left of a VM that was killed: "
+		 "the disk does not answer"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct family left = family("vm-disk-sync", NULL);
+		Tb__VmSpec *spec = spec_of(VM ",\"disks\":[{\"path\":\"a.img\"}]}");
+		struct resources r = {0};
+		struct fault fault = {0};
+
+		memset(&waiting, 0, sizeof(waiting));
+		waiting.family = &left;
+		waiting.ends_at = cases[i].ends_at;
+		waiting.unwanted_at = cases[i].unwanted_at;
+		assert_int_equal(resources_open(spec, &r, &fault), 0);
+		assert_int_equal(resources_check(spec, &r, &fault), 0);
+		assert_int_equal(resources_lock(spec, &r, waiting_turn, &waiting, &fault),
+				 cases[i].error);
+		assert_int_equal(waiting.turns, cases[i].turns);
+		assert_string_equal(fault.text, cases[i].message);
+		if (cases[i].error != 0) {
+			family_end(&left);
+		} else {
+			int other = open("a.img", O_RDWR);
+
+			/* Now it is ours. */
+			assert_int_equal(disk_lock_try(other, false), -EAGAIN);
+			close(other);
+		}
+		resources_close(&r);
+		spec_free(spec);
+	}
+}
+
+/* A VM that lives is refused by its own name, whichever of its processes is found first. */
+static void test_living_is_named(void **state)
+{
+	struct family f = family("vm-disk-sync", "other-vm");
+	struct resources r;
+	struct fault fault;
+	char expected[128];
+
+	(void)state;
+	snprintf(expected, sizeof(expected), "disks[0]: a.img is in use by process %d (other-vm)",
+		 (int)f.pids[1]);
+	assert_int_equal(take(VM ",\"disks\":[{\"path\":\"a.img\"}]}", &r, &fault), -EBUSY);
+	assert_string_equal(fault.text, expected);
+	family_end(&f);
+}
+
 /* A parent locks the disk and hands it over: the lock is the child's own. */
 static void test_lock_comes_along(void **state)
 {
@@ -409,10 +541,16 @@ static void test_tap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_there),     cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_locks),	      cmocka_unit_test(test_lock_comes_along),
-		cmocka_unit_test(test_handed_over),   cmocka_unit_test(test_names),
-		cmocka_unit_test(test_no_permission), cmocka_unit_test(test_tap),
+		cmocka_unit_test(test_all_there),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_locks),
+		cmocka_unit_test(test_lock_comes_along),
+		cmocka_unit_test(test_left_lock_is_waited_for),
+		cmocka_unit_test(test_living_is_named),
+		cmocka_unit_test(test_handed_over),
+		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_no_permission),
+		cmocka_unit_test(test_tap),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -159,12 +159,44 @@ static void test_memory(void **state)
 	close(statm);
 }
 
+static void test_run_delay(void **state)
+{
+	static const struct {
+		const char *text;
+		int error;
+		uint64_t ns;
+	} cases[] = {
+		{"1200 345 6\n", 0, 345},
+		{"0 0 0\n", 0, 0},
+		{"18446744073709551615 18446744073709551615 1\n", 0, UINT64_MAX},
+		{"1200\n", -EBADMSG, 0},
+		{"", -EBADMSG, 0},
+	};
+	uint64_t ns;
+	int fd = open("/proc/self/schedstat", O_RDONLY);
+
+	(void)state;
+	assert_true(fd < 0 || stats_run_delay(fd, &ns) == 0);
+	close(fd);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fd = memfd_create("schedstat", 0);
+		ns = 0;
+		assert_int_equal(write(fd, cases[i].text, strlen(cases[i].text)),
+				 strlen(cases[i].text));
+		assert_int_equal(stats_run_delay(fd, &ns), cases[i].error);
+		assert_int_equal(ns, cases[i].ns);
+		close(fd);
+	}
+	assert_int_equal(stats_run_delay(-1, &ns), -EBADF);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_kvm),
 		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_run_delay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

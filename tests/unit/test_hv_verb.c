@@ -39,7 +39,7 @@ static bool handle(void *arg, const struct control_call *call, Tb__VmReply *repl
 	static Tb__VmCounter counters[2];
 	static Tb__VmCounter *list[] = {&counters[0], &counters[1]};
 	static char name[] = "web-1", backing[] = "memfd", sandbox[] = "limits",
-		    engine[] = "io_uring";
+		    engine[] = "io_uring", cores[] = "4 of 6, Cortex-A53";
 	static char first[] = "exits.mmio", second[] = "memory.resident-bytes";
 	struct fixture *f = arg;
 	const Tb__VmRequest *q = call->request;
@@ -62,6 +62,7 @@ static bool handle(void *arg, const struct control_call *call, Tb__VmReply *repl
 		status.sandbox = sandbox;
 		status.memory_backing = backing;
 		status.disk_engine = engine;
+		status.cores = cores;
 		reply->status = &status;
 		break;
 	case TB__VM_REQUEST__WHAT_STATS:
@@ -204,6 +205,7 @@ static void test_shown(void **state)
 				  "state     running\n"
 				  "running   1h 2m\n"
 				  "vcpus     2\n"
+				  "cores     4 of 6, Cortex-A53\n"
 				  "memory    256 MiB, memfd\n"
 				  "gic       v2\n"
 				  "disks     by io_uring\n"

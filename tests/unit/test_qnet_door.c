@@ -39,8 +39,8 @@ struct board {
 	_Atomic int policy_tls;
 	_Atomic bool known;
 	_Atomic bool keys;
-	_Atomic bool revoked;
-	_Atomic bool concerns;
+	_Atomic int revoked;
+	_Atomic int concerns;
 	_Atomic bool rotating; /* old_ca is believed too */
 	_Atomic int secrets_fail; /* so often they cannot be read */
 	struct test_cert old_ca;
@@ -109,7 +109,7 @@ static int board_secrets(void *arg, Tb__Secrets **ret)
 	return 0;
 }
 
-static bool board_concerns(void *arg)
+static int board_concerns(void *arg)
 {
 	return ((struct board *)arg)->concerns;
 }
@@ -739,6 +739,45 @@ static void test_tls(void **state)
 	board_free(b);
 }
 
+/* A model that cannot be read ends no session, and its news are not lost: the trail's, and those of
+ * each session. */
+static void test_unreadable(void **state)
+{
+	for (int of_trail = 0; of_trail < 2; of_trail++) {
+		struct board *b = board_new(QNET_TLS_SUPPORTED, 0);
+		struct test_cert good = test_cert_new("labcluster", &b->ca, NULL, -3600, 36000, 0);
+		struct client c;
+
+		(void)state;
+		board_serve(b);
+		c = client_new(b);
+		client_preinit(&c);
+		client_hear(&c, QNET_PREINIT_REPLY);
+		assert_int_equal(client_start_tls(b, &c, &good), 1);
+		client_init(&c);
+		board_accept(b, board_event(b, TB__DOOR_EVENT__WHAT_OPEN)->session, 0);
+		client_hear(&c, QNET_INIT_REPLY);
+		b->concerns = of_trail ? -EIO : 1;
+		b->revoked = of_trail ? 1 : -EIO;
+		qnet_door_model_changed(b->door, 5);
+		board_turn(b);
+		if (!of_trail)
+			b->concerns = 0; /* said once */
+		board_pass(b, 1500);
+		client_echo(&c, 1);
+		client_hear(&c, QNET_ECHO_REPLY);
+		if (of_trail)
+			b->concerns = 1;
+		b->revoked = 1;
+		board_pass(b, 1500);
+		expect_closed(b, TB__DOOR_CLOSED__REASON__BY_DOOR);
+		client_end(&c);
+		client_free(&c);
+		test_cert_free(&good);
+		board_free(b);
+	}
+}
+
 /* A session ends with the CA that vouched for it, whatever its serial number; also when the keys
  * cannot be read at first. */
 static void test_ca_ends(void **state)
@@ -1099,6 +1138,37 @@ static void test_lobby(void **state)
 	board_free(b);
 }
 
+/* Silent connections of one address wait for their own, and another comes in at once. */
+static void test_lobby_of_one_address(void **state)
+{
+	struct board *b =
+		board_new_of(QNET_TLS_UNSUPPORTED, false, (struct qnet_door_config){.window = 4});
+	const struct sockaddr_in from = {.sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(0x7f000002)};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct client c;
+	int silent[5];
+
+	(void)state;
+	board_serve(b);
+	to.sin_port = htons((uint16_t)qnet_door_port(b->door));
+	for (unsigned i = 0; i < 5; i++) {
+		silent[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(bind(silent[i], (const void *)&from, sizeof(from)), 0);
+		assert_int_equal(connect(silent[i], (void *)&to, sizeof(to)), 0);
+	}
+	board_await(b, 3, 2);
+	c = client_new(b);
+	board_await(b, 4, 2);
+	client_open(b, &c);
+	board_pass(b, 600);
+	board_await(b, 6, 0);
+	client_free(&c);
+	for (unsigned i = 0; i < 5; i++)
+		close(silent[i]);
+	board_free(b);
+}
+
 /* Handshakes that fail are a sign that too many are let in: those on their way count for longer. */
 static void test_lobby_slows_down(void **state)
 {
@@ -1269,6 +1339,7 @@ int main(void)
 		cmocka_unit_test(test_half_open),
 		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_resumption),
+		cmocka_unit_test(test_unreadable),
 		cmocka_unit_test(test_ca_ends),
 		cmocka_unit_test(test_tls_not_used),
 		cmocka_unit_test(test_bad_certificates),
@@ -1279,6 +1350,7 @@ int main(void)
 		cmocka_unit_test(test_limit_per_address),
 		cmocka_unit_test(test_limit_of_pending),
 		cmocka_unit_test(test_lobby),
+		cmocka_unit_test(test_lobby_of_one_address),
 		cmocka_unit_test(test_lobby_slows_down),
 		cmocka_unit_test(test_lobby_without_lease),
 		cmocka_unit_test(test_loops),

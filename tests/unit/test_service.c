@@ -61,11 +61,28 @@ static void test_stop_in_time(void **state)
 	assert_true(setting("TimeoutStopSec") >= HOST_STOP_MS / 1000 + END_S);
 }
 
+/* Which images are right is remembered in the run directory: not anew after a crash or an upgrade,
+ * but nothing of it is left behind by a stop. */
+static void test_images_remembered(void **state)
+{
+	FILE *f = fopen(TEST_DATA "/../../../packaging/witnessd.service", "r");
+	unsigned preserves = 0;
+	char line[256];
+
+	(void)state;
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL)
+		preserves += strcmp(line, "RuntimeDirectoryPreserve=restart\n") == 0;
+	fclose(f);
+	assert_int_equal(preserves, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_restart_before_watchdog),
 		cmocka_unit_test(test_stop_in_time),
+		cmocka_unit_test(test_images_remembered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

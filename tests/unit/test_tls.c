@@ -149,7 +149,10 @@ static void test_identity(void **state)
 	assert_true(peer.not_after_ms > clock_realtime_ms());
 	tls_session_peer(c.session, &peer);
 	assert_string_equal(peer.uri, "tiebreak:node/7");
-	assert_int_equal(tls_session_peer_root_sha256(c.session, root), 0);
+	pki_sha256(f->ca.pem, root);
+	assert_int_equal(tls_session_peer_leads_to(c.session, root), 0);
+	pki_sha256(f->namesake_ca.pem, root);
+	assert_int_equal(tls_session_peer_leads_to(c.session, root), -ENOENT);
 	assert_true(tls_session_peer_matches(c.session, "BOARD-A.example"));
 	assert_false(tls_session_peer_matches(c.session, "board-a")); /* SAN before CN */
 	assert_true(tls_session_peer_matches(s.session, "x.site.example"));
@@ -195,7 +198,8 @@ static void test_anonymous(void **state)
 	tls_session_peer(s.session, &peer);
 	assert_false(peer.present);
 	assert_false(tls_session_peer_matches(s.session, "Alpha"));
-	assert_int_equal(tls_session_peer_root_sha256(s.session, root), -ENOENT);
+	pki_sha256(f->ca.pem, root);
+	assert_int_equal(tls_session_peer_leads_to(s.session, root), -ENOENT);
 	side_free(&s);
 	side_free(&c);
 }
@@ -217,7 +221,10 @@ static void test_unverified(void **state)
 	assert_true(tls_session_established(c.session));
 	tls_session_peer(c.session, &peer);
 	assert_false(peer.present);
-	assert_int_equal(tls_session_peer_root_sha256(c.session, root), 0);
+	pki_sha256(f->ca.pem, root);
+	assert_int_equal(tls_session_peer_leads_to(c.session, root), 0);
+	pki_sha256(f->namesake_ca.pem, root);
+	assert_int_equal(tls_session_peer_leads_to(c.session, root), -ENOENT);
 	side_free(&s);
 	side_free(&c);
 }

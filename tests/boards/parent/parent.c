@@ -13,6 +13,7 @@
  *     files=FOLDER  makes the files of a snapshot; save: has it written to them, as ask does
  *     answered      waits for the answer to the last of ask and save
  *     freeze term   SIGSTOP, SIGTERM to the VM
+ *     hold let      stops the VM's loop, and nothing else of it; it goes on
  *     gone          waits for the VM's process; "GONE status 0x9 after-deadline-ms 3": how long
  * after the last deadline that was given Status 0 if every word went well. */
 #include <errno.h>
@@ -26,6 +27,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -333,6 +335,25 @@ static void do_await(struct parent *p, const char *text)
 	fflush(stdout);
 }
 
+/* What becomes ready meanwhile is there at once when it goes on. */
+static void do_hold(struct parent *p)
+{
+	int status;
+
+	if (ptrace(PTRACE_SEIZE, p->vm, NULL, NULL) < 0 ||
+	    ptrace(PTRACE_INTERRUPT, p->vm, NULL, NULL) < 0 ||
+	    waitpid(p->vm, &status, 0) != p->vm || !WIFSTOPPED(status)) {
+		fail("hold", strerror(errno));
+	}
+}
+
+static void do_let(struct parent *p)
+{
+	if (ptrace(PTRACE_DETACH, p->vm, NULL, NULL) < 0) {
+		fail("let", strerror(errno));
+	}
+}
+
 static void do_gone(struct parent *p)
 {
 	Tb__VmReply *reply;
@@ -408,6 +429,10 @@ static void word_do(struct parent *p, const char *word)
 		kill(p->vm, SIGTERM);
 	} else if (strcmp(word, "freeze") == 0) {
 		kill(p->vm, SIGSTOP);
+	} else if (strcmp(word, "hold") == 0) {
+		do_hold(p);
+	} else if (strcmp(word, "let") == 0) {
+		do_let(p);
 	} else if (strcmp(word, "gone") == 0) {
 		do_gone(p);
 	} else if (strncmp(word, "ask=", 4) == 0 ? !do_request(p, word + 4, false)

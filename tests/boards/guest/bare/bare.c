@@ -1,9 +1,13 @@
 /* bare.c: the smallest guest: says one line on the PL011 and does the one thing its command line
  * says.
  *
- * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), spin, idle, held, tick,
- * tock. It runs with the MMU off, on the first vCPU, a few microseconds after the VM starts: for
- * what is to be done to hundreds of VMs, or to one that does not cooperate.
+ * /chosen/bootargs holds one of: off, reset (PSCI, by hvc as KVM has it), later (reset, half a
+ * second after), lie, spin, idle, held, tick, tock. It runs with the MMU off, on the first vCPU, a
+ * few microseconds after the VM starts: for what is to be done to hundreds of VMs, or to one that
+ * does not cooperate.
+ *
+ * `lie` says LIED when it has written that it was kept from running for ever, where KVM tells how
+ * long it was (Arm DEN0057A), and waits.
  *
  * `held` has two interrupts pending and takes none, the virtual timer's level and an SGI to itself,
  * says HELD, waits for a character, and then says which the interrupt controller gives it.
@@ -15,6 +19,7 @@
 #include <stdint.h>
 
 #define PL011 UINT64_C(0x09000000) /* hv/layout.h: LAYOUT_PL011 */
+#define STOLEN UINT64_C(0x09030000) /* LAYOUT_STOLEN */
 #define GICD UINT64_C(0x08000000)
 #define GICC UINT64_C(0x08010000)
 #define GICR UINT64_C(0x08020000)
@@ -234,6 +239,14 @@ static _Noreturn void ticks(uint64_t counts)
 	}
 }
 
+static uint64_t counter_now(void)
+{
+	uint64_t now;
+
+	__asm__ volatile("isb; mrs %0, cntvct_el0" : "=r"(now));
+	return now;
+}
+
 void bare_main(const uint32_t *tree, uint64_t counter)
 {
 	const char *order = bootargs_find(tree);
@@ -248,8 +261,14 @@ void bare_main(const uint32_t *tree, uint64_t counter)
 	text_put("\n");
 	if (same(order, "off"))
 		psci_call(PSCI_SYSTEM_OFF);
-	if (same(order, "reset"))
+	while (same(order, "later") && counter_now() - counter < hz / 2)
+		;
+	if (same(order, "reset") || same(order, "later"))
 		psci_call(PSCI_SYSTEM_RESET);
+	if (same(order, "lie")) {
+		*(volatile uint64_t *)(STOLEN + 8) = UINT64_C(1) << 62;
+		text_put("LIED\n");
+	}
 	if (same(order, "held"))
 		held();
 	if (same(order, "tick"))
