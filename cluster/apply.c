@@ -1329,16 +1329,6 @@ struct quotas {
 	uint64_t before[LIMIT_TENANTS]; /* sites of the tenant; UINT64_MAX: not concerned */
 };
 
-static int tenant_count(struct applier *a, const char *tenant, uint64_t *ret)
-{
-	char *selector = mem_printf("tenant=%s", tenant);
-	const struct store_site_filter filter = {.label_selector = selector};
-	int rv = store_sites_count(a->s, &filter, ret);
-
-	free(selector);
-	return rv;
-}
-
 static bool tenant_is_named(const Tb__SitePut *op, const char *tenant)
 {
 	for (size_t i = 0; i < op->n_sites; i++)
@@ -1354,7 +1344,7 @@ static int quotas_begin(struct applier *a, const Tb__SitePut *op, struct quotas 
 	for (size_t i = 0; rv == 0 && i < q->cluster->n_quotas; i++) {
 		q->before[i] = UINT64_MAX;
 		if (tenant_is_named(op, q->cluster->quotas[i]->tenant))
-			rv = tenant_count(a, q->cluster->quotas[i]->tenant, &q->before[i]);
+			rv = store_tenant_sites(a->s, q->cluster->quotas[i]->tenant, &q->before[i]);
 	}
 	return rv;
 }
@@ -1370,7 +1360,7 @@ static int quotas_end(struct applier *a, struct quotas *q)
 
 		if (q->before[i] == UINT64_MAX)
 			continue;
-		rv = tenant_count(a, quota->tenant, &after);
+		rv = store_tenant_sites(a->s, quota->tenant, &after);
 		if (rv == 0 && after > quota->max_sites && after > q->before[i])
 			rv = refuse(a, TB__REFUSAL__REFUSAL_LIMIT, "sites",
 				    "tenant %s may have %" PRIu32 " sites, and this makes %" PRIu64

@@ -1064,6 +1064,16 @@ static int visit_tenant(struct store *s, sqlite3_stmt *statement, void *arg)
 			(uint64_t)sqlite3_column_int64(statement, 1)) != 0;
 }
 
+int store_tenant_sites(struct store *s, const char *tenant, uint64_t *ret)
+{
+	char *selector = mem_printf("tenant=%s", tenant);
+	const struct store_site_filter filter = {.label_selector = selector};
+	int rv = store_sites_count(s, &filter, ret);
+
+	free(selector);
+	return rv;
+}
+
 int store_tenants(struct store *s, store_visit_tenant visit, void *arg)
 {
 	return rows_visit(s, SQL_TENANTS, visit_tenant, &(struct tenant_visit){visit, arg}, "");

@@ -126,6 +126,7 @@ struct store_site_filter {
 int store_sites(struct store *s, const struct store_site_filter *filter, store_visit_site visit,
 		void *arg, const char **ret_problem);
 int store_sites_count(struct store *s, const struct store_site_filter *filter, uint64_t *ret);
+int store_tenant_sites(struct store *s, const char *tenant, uint64_t *ret); /* how many it has */
 /* Values of the label "tenant" with the number of sites, by name. */
 typedef int (*store_visit_tenant)(void *arg, const char *tenant, uint64_t sites);
 int store_tenants(struct store *s, store_visit_tenant visit, void *arg);

@@ -550,16 +550,6 @@ static void room_add(Tb__SiteBulkResult *result, const char *tenant, uint32_t ma
 	result->rooms[result->n_rooms++] = room;
 }
 
-static int tenant_count(struct store *s, const char *tenant, uint64_t *ret)
-{
-	char *selector = mem_printf("tenant=%s", tenant);
-	const struct store_site_filter filter = {.label_selector = selector};
-	int rv = store_sites_count(s, &filter, ret);
-
-	free(selector);
-	return rv;
-}
-
 /* `more`: sites that each tenant with a quota gets, in their order. */
 static int rooms_find(const struct api_call *call, struct store *s, const Tb__Cluster *cluster,
 		      const int32_t *more, Tb__SiteBulkResult *result)
@@ -575,7 +565,7 @@ static int rooms_find(const struct api_call *call, struct store *s, const Tb__Cl
 
 		if (more[i] == 0)
 			continue;
-		rv = tenant_count(s, quota->tenant, &count);
+		rv = store_tenant_sites(s, quota->tenant, &count);
 		if (rv == 0)
 			room_add(result, quota->tenant, quota->max_sites, count, more[i]);
 	}
