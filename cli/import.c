@@ -42,8 +42,62 @@ struct import {
 	unsigned senders; /* at work */
 	int result; /* EXIT_OK until the first batch fails */
 	struct totals totals;
+	Tb__SiteBulkResult rooms; /* of a dry run: its rooms, with what all batches make of them */
 	struct progress progress;
 };
+
+static Tb__SiteRoom *room_find(const struct import *im, const char *tenant)
+{
+	for (size_t i = 0; i < im->rooms.n_rooms; i++)
+		if (strcmp(im->rooms.rooms[i]->tenant, tenant) == 0)
+			return im->rooms.rooms[i];
+	return NULL;
+}
+
+static void rooms_count(struct import *im, Tb__SiteBulkResult *result)
+{
+	for (size_t i = 0; i < result->n_rooms; i++) {
+		Tb__SiteRoom *room = room_find(im, result->rooms[i]->tenant);
+
+		if (room != NULL) {
+			room->more += result->rooms[i]->more;
+			continue;
+		}
+		im->rooms.rooms = mem_realloc(im->rooms.rooms,
+					      (im->rooms.n_rooms + 1) * sizeof(im->rooms.rooms[0]));
+		im->rooms.rooms[im->rooms.n_rooms++] = result->rooms[i];
+		result->rooms[i] = NULL;
+	}
+}
+
+/* Each batch alone has room enough; a board knows nothing of the others before it. */
+static int rooms_check(const struct import *im)
+{
+	for (size_t i = 0; i < im->rooms.n_rooms; i++) {
+		const Tb__SiteRoom *room = im->rooms.rooms[i];
+		int64_t after = (int64_t)room->sites + room->more;
+
+		if (room->more <= 0 || after <= room->max)
+			continue;
+		if (room->tenant[0] == '\0')
+			complain("a cluster has at most %u sites, and this makes %" PRId64,
+				 room->max, after);
+		else
+			complain("tenant %s may have %u sites, and this makes %" PRId64
+				 "; delete some, or raise it with witnessctl tenant set %s "
+				 "--max-sites N",
+				 room->tenant, room->max, after, room->tenant);
+		return EXIT_REFUSED;
+	}
+	return EXIT_OK;
+}
+
+static void rooms_free(struct import *im)
+{
+	for (size_t i = 0; i < im->rooms.n_rooms; i++)
+		tb__site_room__free_unpacked(im->rooms.rooms[i], NULL);
+	free(im->rooms.rooms);
+}
 
 static int file_read(const struct invocation *inv, struct site_file *ret)
 {
@@ -157,6 +211,7 @@ static void batch_send(struct import *im, struct client *client, struct batch *b
 static void batch_count(struct import *im, struct client *client, const struct batch *b)
 {
 	if (b->result != NULL) {
+		rooms_count(im, b->result);
 		im->done += b->count;
 		im->totals.created += b->result->created;
 		im->totals.changed += b->result->changed;
@@ -294,6 +349,9 @@ int run_site_import(struct invocation *inv)
 	progress_start(&im.progress, option_given(inv, "dry-run") ? "checking" : "importing",
 		       file.count, option_given(inv, "quiet"));
 	all_send(&im);
+	if (im.result == EXIT_OK)
+		im.result = rooms_check(&im);
+	rooms_free(&im);
 	if (im.result == EXIT_OK)
 		summary_print(inv, &file, &im.totals, clock_boottime_ms() - start);
 	else if (!option_given(inv, "dry-run"))

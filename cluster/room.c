@@ -150,6 +150,8 @@ static enum room_lack size_lacks(const struct room *r, size_t board, const Tb__V
 		return ROOM_NO_HOST;
 	if (b->away)
 		return ROOM_AWAY;
+	if (b->behind)
+		return ROOM_BEHIND;
 	if (b->node->drain != TB__DRAIN__DRAIN_OFF && !r->drained_too)
 		return ROOM_DRAINED;
 	if (c->n_require > 0 && !text_among(b->node->name, c->require, c->n_require))
@@ -183,6 +185,7 @@ static const struct {
 			 "have not said yet what they can host"},
 	[ROOM_NO_HOST] = {"hosts no virtual machines", "host no virtual machines"},
 	[ROOM_AWAY] = {"is away", "are away"},
+	[ROOM_BEHIND] = {"does not keep up with the log", "do not keep up with the log"},
 	[ROOM_DRAINED] = {"is drained", "are drained"},
 	[ROOM_REQUIRE] = {"is not one that it requires", "are not ones that it requires"},
 	[ROOM_HOME] = {"does not have its data disks", "do not have its data disks"},

@@ -15,6 +15,7 @@ enum room_lack {
 	ROOM_SILENT, /* the board has not said yet what it can host */
 	ROOM_NO_HOST,
 	ROOM_AWAY,
+	ROOM_BEHIND, /* it does not keep up with the log */
 	ROOM_DRAINED,
 	ROOM_REQUIRE, /* not one of those it requires */
 	ROOM_HOME, /* its data disks are elsewhere (room_home) */
@@ -29,6 +30,7 @@ enum room_lack {
 struct room_board {
 	const Tb__Node *node; /* borrowed */
 	bool away;
+	bool behind;
 	unsigned starting;
 	/* Taken: */
 	uint32_t memory_mib;

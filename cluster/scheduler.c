@@ -799,6 +799,7 @@ static void decider_boards(struct decider *d)
 		const struct scheduler_board *b = &view->boards[i];
 
 		d->room.boards[i].away = !b->reachable;
+		d->room.boards[i].behind = b->behind_ms >= SCHEDULER_BEHIND_MS;
 		if (b->node->host == NULL || !b->node->host->hosts)
 			continue;
 		d->hosts++;

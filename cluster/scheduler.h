@@ -30,6 +30,7 @@ enum {
 	SCHEDULER_SHARE = 4,
 	SCHEDULER_STARTS = 2, /* VMs that begin on one board at the same time */
 	SCHEDULER_WELL_MS = 600000, /* a VM that ran so long starts afresh with its failures */
+	SCHEDULER_BEHIND_MS = 5000, /* a board whose model lags behind for so long gets no VMs */
 	/* A board is given so long to get the images of a VM that was placed there. */
 	SCHEDULER_IMAGES_MS = 10000,
 	/* After so long a VM that failed wherever it could be is tried again: a bridge that was not
@@ -42,6 +43,7 @@ struct scheduler_board {
 	const Tb__Node *node; /* borrowed; node->host NULL: it has not said yet */
 	bool reachable; /* the lease of its VMs is being renewed, its link is up */
 	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
+	uint64_t behind_ms; /* lag_ms: for so long its model has not had what there was then */
 	bool reported; /* its host has reported on this link */
 	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
 };

@@ -8,7 +8,7 @@
 static const char magic[8] = {'T', 'B', 'V', 'M', 'M', 'E', 'M', 'O'};
 
 /* PAGE: of zeros or not; of the file, whatever the host's pages are. */
-enum { PAGE = 4096, RUN_MAX = 1 << 20 };
+enum { PAGE = 4096, RUN_MAX = 1 << 20, TURN_STRETCHES = 16 };
 
 /* Four times 16 bytes a step: the compiler makes two LDP of it. */
 typedef uint64_t wide __attribute__((vector_size(16), may_alias));
@@ -188,14 +188,20 @@ int memory_file_check(int fd, uint64_t size, const uint8_t id[MEMORY_FILE_ID], s
 int memory_file_read(int fd, struct ram *r, const struct image_turn *turn, struct fault *fault)
 {
 	uint64_t begin = 0, end = 0, due = 0;
+	unsigned stretches = 0;
 	int rv = 0;
 
 	while (rv == 0 && begin < r->size && data_next(fd, &begin, r->size, &end)) {
-		/* Pages that lie apart have one turn together. */
-		if (begin >= due && !image_turn_take(turn)) {
-			return -ECANCELED;
+		/* Stretches that lie apart have one turn together, but a few: the card may be
+		 * waited for at each. */
+		if (begin >= due || stretches == TURN_STRETCHES) {
+			if (!image_turn_take(turn)) {
+				return -ECANCELED;
+			}
+			due = begin + IMAGE_PIECE;
+			stretches = 0;
 		}
-		due = begin >= due ? begin + IMAGE_PIECE : due;
+		stretches++;
 		end = end < due ? end : due;
 		rv = read_run(fd, r->host + begin, begin, end - begin);
 		begin = end;

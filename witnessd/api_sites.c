@@ -535,13 +535,103 @@ static bool site_same(Tb__Site *one, Tb__Site *two)
 	return same;
 }
 
+static void room_add(Tb__SiteBulkResult *result, const char *tenant, uint32_t max, uint64_t sites,
+		     int32_t more)
+{
+	Tb__SiteRoom *room = mem_alloc(sizeof(*room));
+
+	tb__site_room__init(room);
+	room->tenant = mem_strdup(tenant);
+	room->max = max;
+	room->sites = (uint32_t)sites;
+	room->more = more;
+	result->rooms =
+		mem_realloc(result->rooms, (result->n_rooms + 1) * sizeof(result->rooms[0]));
+	result->rooms[result->n_rooms++] = room;
+}
+
+static int tenant_count(struct store *s, const char *tenant, uint64_t *ret)
+{
+	char *selector = mem_printf("tenant=%s", tenant);
+	const struct store_site_filter filter = {.label_selector = selector};
+	int rv = store_sites_count(s, &filter, ret);
+
+	free(selector);
+	return rv;
+}
+
+/* `more`: sites that each tenant with a quota gets, in their order. */
+static int rooms_find(const struct api_call *call, struct store *s, const Tb__Cluster *cluster,
+		      const int32_t *more, Tb__SiteBulkResult *result)
+{
+	uint64_t count = 0;
+	int rv = store_count(s, "site", &count);
+
+	/* How many sites others have does not concern a tenant. */
+	if (rv == 0 && result->created != 0 && call->who.tenant[0] == '\0')
+		room_add(result, "", LIMIT_SITES, count, (int32_t)result->created);
+	for (size_t i = 0; i < cluster->n_quotas && rv == 0; i++) {
+		const Tb__TenantQuota *quota = cluster->quotas[i];
+
+		if (more[i] == 0)
+			continue;
+		rv = tenant_count(s, quota->tenant, &count);
+		if (rv == 0)
+			room_add(result, quota->tenant, quota->max_sites, count, more[i]);
+	}
+	return rv;
+}
+
+/* False: the batch alone is too much, which is told. */
+static bool rooms_suffice(struct api_call *call, const Tb__SiteBulkResult *result)
+{
+	for (size_t i = 0; i < result->n_rooms; i++) {
+		const Tb__SiteRoom *room = result->rooms[i];
+		int64_t after = (int64_t)room->sites + room->more;
+
+		if (room->more <= 0 || after <= room->max)
+			continue;
+		if (room->tenant[0] == '\0')
+			api_problem(call, 409, NULL,
+				    "a cluster has at most %u sites; it has %u now", room->max,
+				    room->sites);
+		else
+			api_problem(call, 409, NULL,
+				    "tenant %s may have %u sites, and this makes %lld; delete "
+				    "some, or raise it with witnessctl tenant set %s --max-sites N",
+				    room->tenant, room->max, (long long)after, room->tenant);
+		return false;
+	}
+	return true;
+}
+
+static void rooms_free(Tb__SiteBulkResult *result)
+{
+	for (size_t i = 0; i < result->n_rooms; i++)
+		tb__site_room__free_unpacked(result->rooms[i], NULL);
+	free(result->rooms);
+}
+
+static void tenant_more(const Tb__Cluster *cluster, int32_t *more, const char *tenant, int32_t by)
+{
+	for (size_t i = 0; i < cluster->n_quotas; i++)
+		if (strcmp(cluster->quotas[i]->tenant, tenant) == 0)
+			more[i] += by;
+}
+
 /* What the batch would do to the model as this board has it. */
 static void bulk_rehearse(struct api_call *call, const Tb__SiteBulk *bulk)
 {
 	Tb__SiteBulkResult result = TB__SITE_BULK_RESULT__INIT;
 	struct store *s = api_store(call->api);
-	uint64_t count = 0;
-	int rv = store_count(s, "site", &count);
+	int32_t more[LIMIT_TENANTS] = {0};
+	Tb__Cluster *cluster;
+	int rv = store_cluster_get(s, &cluster);
+
+	if (rv != 0) {
+		api_store_failed(call);
+		return;
+	}
 
 	for (size_t i = 0; i < bulk->n_sites && (rv == 0 || rv == -ENOENT); i++) {
 		Tb__Site *old;
@@ -549,14 +639,18 @@ static void bulk_rehearse(struct api_call *call, const Tb__SiteBulk *bulk)
 		rv = store_site_find(s, bulk->sites[i]->name, &old);
 		if (rv == -ENOENT)
 			result.created++;
+		if (rv == 0 || rv == -ENOENT)
+			tenant_more(cluster, more, site_tenant(bulk->sites[i]), 1);
 		if (rv != 0)
 			continue;
 		if (!api_site_visible(call, old)) {
 			tb__site__free_unpacked(old, NULL);
+			tb__cluster__free_unpacked(cluster, NULL);
 			api_problem(call, 409, "choose another name", "the name %s is taken",
 				    bulk->sites[i]->name);
 			return;
 		}
+		tenant_more(cluster, more, site_tenant(old), -1);
 		if (site_same(old, bulk->sites[i]))
 			result.unchanged++;
 		else
@@ -564,13 +658,14 @@ static void bulk_rehearse(struct api_call *call, const Tb__SiteBulk *bulk)
 		tb__site__free_unpacked(old, NULL);
 	}
 	result.dry_run = true;
-	if (rv != 0 && rv != -ENOENT)
+	if (rv == 0 || rv == -ENOENT)
+		rv = rooms_find(call, s, cluster, more, &result);
+	tb__cluster__free_unpacked(cluster, NULL);
+	if (rv != 0)
 		api_store_failed(call);
-	else if (count + result.created > LIMIT_SITES)
-		api_problem(call, 409, NULL, "a cluster has at most %d sites; it has %llu now",
-			    LIMIT_SITES, (unsigned long long)count);
-	else
+	else if (rooms_suffice(call, &result))
 		api_answer_message(call, &result.base);
+	rooms_free(&result);
 }
 
 static void bulk_done(struct api_call *call, const Tb__CommandResult *applied)

@@ -13,6 +13,7 @@
 #include "cluster/apply.h"
 #include "cluster/engine.h"
 #include "cluster/fleet.h"
+#include "cluster/lag.h"
 #include "cluster/lease.h"
 #include "cluster/store.h"
 #include "lib/list.h"
@@ -51,6 +52,7 @@ struct board_soft {
 	int64_t clock_offset_ms; /* its clock less our boot clock; 0: it has not said */
 	uint32_t rtt_ms, disk_ms, wear_percent;
 	bool host_stands;
+	struct lag lag;
 	Tb__BoardFacts *facts; /* owned; NULL: it has not said yet */
 };
 
@@ -255,6 +257,7 @@ bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* fa
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 int64_t lead_now_ms(const struct core *c); /* as the leader */
 bool lead_host_stands(struct core *c, uint64_t node); /* as it has said */
+uint64_t lead_lag_ms(struct core *c, uint64_t node); /* lag_ms of its model */
 
 /* --- lead_vms.c --- */
 void lead_vms_start(struct core *c);

@@ -256,6 +256,8 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 
 	if (board != NULL) {
 		board->applied_index = renew->applied_index;
+		lag_note(&board->lag, renew->applied_index, engine_applied(c->engine),
+			 clock_boottime_ms());
 		board->sessions = renew->sessions;
 		board->certified_index = renew->certified_index;
 		/* 0: a release that does not say. */
@@ -284,6 +286,13 @@ bool lead_host_stands(struct core *c, uint64_t node)
 	const struct board_soft *board = lead_board(c, node);
 
 	return node == c->identity.node_id ? c->host_stands : board != NULL && board->host_stands;
+}
+
+uint64_t lead_lag_ms(struct core *c, uint64_t node)
+{
+	const struct board_soft *board = lead_board(c, node);
+
+	return node != c->identity.node_id && board != NULL ? lag_ms(&board->lag) : 0;
 }
 
 static void lead_lease_over(uv_timer_t *timer)

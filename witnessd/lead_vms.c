@@ -41,6 +41,7 @@ struct lead_vms {
 	uint64_t due_ms; /* of the last plan */
 	uint64_t reach_ms; /* boot clock: the next look at who answers */
 	uint64_t reached; /* bit i: member i of the lease table answers */
+	uint64_t behind; /* and does not keep up with the log */
 	uint64_t withheld[LIMIT_NODES]; /* boards; 0: free */
 	bool uncertain; /* what became of the last batch */
 	uint64_t retry_ms; /* boot clock: nothing is proposed before, since the log refused */
@@ -112,6 +113,7 @@ static int view_node(void *arg, const Tb__Node *row)
 		.reachable = !stands && (self || (peer_find(c, row->id) != NULL &&
 						  lead_reaches(c, row->id, v->now_ms))),
 		.stands = stands,
+		.behind_ms = lead_lag_ms(c, row->id),
 		.reported = v->hosts[i] != NULL,
 		.end_ms = vms_end(c, row->id),
 	};
@@ -440,21 +442,29 @@ static void vms_decide(struct core *c, uint64_t now_ms)
 	view_free(v);
 }
 
-/* A board that falls silent makes no event. */
+/* A board that falls silent, or behind, makes no event. */
 static void vms_reach(struct core *c, uint64_t now_ms)
 {
 	uint64_t reached = 0;
+	uint64_t behind = 0;
 
 	if (now_ms < c->vms->reach_ms)
 		return;
 	c->vms->reach_ms = now_ms + VMS_REACH_MS;
-	for (unsigned i = 0; i < LIMIT_NODES; i++)
-		if (c->leases.members[i].node != 0 &&
-		    lead_reaches(c, c->leases.members[i].node, now_ms))
+	for (unsigned i = 0; i < LIMIT_NODES; i++) {
+		uint64_t node = c->leases.members[i].node;
+
+		if (node == 0)
+			continue;
+		if (lead_reaches(c, node, now_ms))
 			reached |= UINT64_C(1) << i;
-	if (reached != c->vms->reached)
+		if (lead_lag_ms(c, node) >= SCHEDULER_BEHIND_MS)
+			behind |= UINT64_C(1) << i;
+	}
+	if (reached != c->vms->reached || behind != c->vms->behind)
 		c->vms->changed = true;
 	c->vms->reached = reached;
+	c->vms->behind = behind;
 }
 
 /* The model has had this board, and has it no more. */

@@ -148,7 +148,7 @@ def frozen(cluster):
 
 
 class Hold:
-    """Stops one thread of a daemon, in its loop and not in the midst of something: the rest goes on."""
+    """Stops one thread of a daemon in its loop, and not in the midst of something: the rest goes on."""
 
     EPOLL = {"22", "232", "281"}  # numbers of epoll_wait and epoll_pwait on arm64 and x86-64
     SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
@@ -201,6 +201,23 @@ def hung(cluster):
         if runs_on(asked, "web") != there or len(watcher.own()) != 1:
             raise Failure(f"web has moved when the host of {here.name} went on")
     wait_for(40, "the alarm does not end", lambda: "alarm.cleared" in dict(events(asked)))
+    watcher.check()
+
+
+def card(cluster):
+    """The card of a board hangs: what is written to the log does not end, and gives no error. Its daemon ends, and a
+    VM that was to begin there begins elsewhere."""
+    hangs = os.path.join(cluster.dir, "hangs")
+    shim = os.path.realpath(os.path.join(cluster.bin, "slow_card.so"))
+    cluster.board(2, prefix=["env", f"LD_PRELOAD={shim}", f"TIEBREAK_CARD_HANGS={hangs}"])
+    watcher = start(cluster)
+    watcher.limit = 2
+    leader, here = cluster.board(1), cluster.board(2)
+    with open(hangs, "w"):
+        leader.ctl("vm", "create", "db", "--kernel", "linux", "--memory", "16M", "--prefer", here.name, "--start")
+    wait_for(10, f"db is not placed on {here.name}",
+             lambda: view(leader, "db").get("placement", {}).get("node") == str(here.number))
+    wait_for(60, "db does not run elsewhere", lambda: runs_on(leader, "db") not in (None, here.name))
     watcher.check()
 
 
@@ -277,4 +294,4 @@ def majority(cluster):
     watcher.check()
 
 
-main([plug, frozen, hung, removed, persons, majority], long=[frozen, hung, removed, persons, majority])
+main([plug, frozen, hung, card, removed, persons, majority], long=[frozen, hung, card, removed, persons, majority])

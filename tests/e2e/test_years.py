@@ -704,6 +704,19 @@ def tenants_keep_to_themselves(cluster):
     wait_for(10, "the tenant cannot import", lambda: red("site", "import", path).returncode == 0)
     if red("site", "list", "-o", "name").stdout.split() != ["r1", "r2"]:
         raise Failure(f"the tenant sees {red('site', 'list').stdout}")
+    # Each batch of a file alone is below the quota, together they are above: looked at, not only when it is too late.
+    many = os.path.join(cluster.dir, "many.csv")
+    with open(many, "w") as file:
+        file.write("name\n" + "".join(f"r{n}\n" for n in range(1, 601)))
+    first.ctl("tenant", "set", "red", "--max-sites", "599")
+    wait_for(10, "the quota is not everywhere", lambda: "may have 599 sites, and this makes 600;" in
+             red("site", "import", many, "--dry-run").stderr)
+    done = red("site", "import", many, "--dry-run")
+    if done.returncode != 1:
+        raise Failure(f"over its quota, looked at: {done.returncode} {done.stdout} {done.stderr}")
+    first.ctl("tenant", "set", "red", "--max-sites", "600")
+    wait_for(10, "a file that fits is refused", lambda: red("site", "import", many, "--dry-run").returncode == 0)
+    first.ctl("tenant", "set", "red", "--max-sites", "2")
     done = red("site", "create", "r3")
     if done.returncode == 0 or "may have 2 sites" not in done.stderr:
         raise Failure(f"over its quota: {done.stderr}")

@@ -669,6 +669,34 @@ static void test_tenants(void **state)
 	expect(w, 409, &(struct ask){"POST", "/v1/sites", "{\"name\":\"r2\"}", .token = token}, &a);
 	assert_non_null(strstr(answer_text(&a, "detail"), "may have 1 sites"));
 	answer_clear(&a);
+	/* What is only looked at knows it, too: what one goes and another comes is no more. */
+	expect(w, 409,
+	       &(struct ask){"POST", "/v1/sites:bulk",
+			     "{\"dryRun\":true,\"sites\":[{\"name\":\"r2\"}]}", .token = token},
+	       &a);
+	assert_non_null(strstr(answer_text(&a, "detail"), "may have 1 sites, and this makes 2"));
+	answer_clear(&a);
+	expect(w, 200,
+	       &(struct ask){"POST", "/v1/sites:bulk",
+			     "{\"dryRun\":true,\"sites\":[{\"name\":\"r2\",\"labels\":{\"tenant\":"
+			     "\"red\"}},{\"name\":\"r1\",\"labels\":{\"tenant\":\"blue\"}}]}"},
+	       &a);
+	assert_string_equal(answer_text(&a, "rooms.0.max"), "20000");
+	assert_string_equal(answer_text(&a, "rooms.0.sites"), "2");
+	assert_string_equal(answer_text(&a, "rooms.0.more"), "1");
+	assert_string_equal(answer_text(&a, "rooms.1.max"), "");
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"PUT", "/v1/tenants/red", "{\"maxSites\":2}"});
+	expect(w, 200,
+	       &(struct ask){"POST", "/v1/sites:bulk",
+			     "{\"dryRun\":true,\"sites\":[{\"name\":\"r2\"}]}", .token = token},
+	       &a);
+	assert_string_equal(answer_text(&a, "rooms.0.tenant"), "red");
+	assert_string_equal(answer_text(&a, "rooms.0.more"), "1");
+	assert_string_equal(answer_text(&a, "rooms.1.max"),
+			    ""); /* the cluster's is none of its concern */
+	answer_clear(&a);
+	expect_status(w, 200, &(struct ask){"PUT", "/v1/tenants/red", "{\"maxSites\":1}"});
 	expect(w, 200, &(struct ask){"GET", "/v1/tenants"}, &a);
 	assert_string_equal(answer_text(&a, "items.0.name"), "blue");
 	assert_string_equal(answer_text(&a, "items.1.maxSites"), "1");

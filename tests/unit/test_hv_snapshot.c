@@ -502,7 +502,7 @@ static bool turn_take(void *arg)
 	return ++t->count != t->last;
 }
 
-/* Others have a turn before each MiB that is read, and pages that lie apart one together. */
+/* Others have a turn before each MiB that is read, and a few pages that lie apart one together. */
 static void test_memory_turns(void **state)
 {
 	int fd = memfd_create("memory", MFD_CLOEXEC);
@@ -524,6 +524,19 @@ static void test_memory_turns(void **state)
 	assert_int_equal(memory_file_read(fd, &to, &turn, &fault), 0);
 	assert_int_equal(turns.count, MEMORY / IMAGE_PIECE);
 	assert_memory_equal(from.host, to.host, MEMORY);
+	/* Each page apart. */
+	memset(from.host, 0, MEMORY);
+	for (unsigned i = 0; i < 64; i++) {
+		from.host[(size_t)2 * i * PAGE] = 1;
+	}
+	assert_int_equal(memory_file_write(fd, &from, id, &fault), 0);
+	memset(to.host, 0, MEMORY);
+	turns.count = 0;
+	assert_int_equal(memory_file_read(fd, &to, &turn, &fault), 0);
+	assert_int_equal(turns.count, 4);
+	assert_memory_equal(from.host, to.host, MEMORY);
+	memset(from.host, 7, MEMORY);
+	assert_int_equal(memory_file_write(fd, &from, id, &fault), 0);
 	/* Who ends it says why. */
 	memset(to.host, 0, MEMORY);
 	turns = (struct turns){.last = 3};

@@ -3,9 +3,9 @@
  * Boards: "b1:4/1000" has 4 cores and 1000 MiB; then, after commas: away (its lease may last
  * another second), lost (it is over), hung, hung-away (the same, but it answers: its host is hung),
  * late (over, but it answers), drained, drained-now, silent (it has not said what it can host),
- * nohost, unreported (its host has not reported), bridge (it has br0). VMs: "web 256" has 256 MiB
- * and one vCPU; then words as in vm_word below. Ids count from 1. A command: "place web.3 b2
- * (reason)": the VM and the incarnation that it names. */
+ * behind=MS (its model lags), nohost, unreported (its host has not reported), bridge (it has br0).
+ * VMs: "web 256" has 256 MiB and one vCPU; then words as in vm_word below. Ids count from 1. A
+ * command: "place web.3 b2 (reason)": the VM and the incarnation that it names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,6 +56,8 @@ static void board_word(struct scheduler_board *b, Tb__Node *node, const char *wo
 		b->reachable = false;
 		b->stands = true;
 		b->end_ms = word[4] != '\0' ? NOW + 1000 : NOW;
+	} else if (strncmp(word, "behind=", 7) == 0) { /* ms */
+		b->behind_ms = strtoull(word + 7, NULL, 10);
 	} else if (strcmp(word, "late") == 0) {
 		b->end_ms = NOW;
 	} else if (strcmp(word, "drained") == 0) {
@@ -676,6 +678,18 @@ static void test_leave(void **state)
 		 "goes "
 		 "to b2: b1 has hung as a host of virtual machines\ndb unplaced: not placed: 2 "
 		 "boards, 1 lacks memory, 1 is away\nlost: 1\n"},
+		{"its model lags behind: nothing more goes there",
+		 "b1:4/1000 b2:4/1000,behind=5000", "web 256 at=b2.1 report=running\ndb 900\nx 256",
+		 "place db.0 b1 (it is to run)\nweb running: it runs on b2\ndb unplaced: it goes "
+		 "to "
+		 "b1: it is to run\nx unplaced: not placed: 2 boards, 1 lacks memory, 1 does not "
+		 "keep up with the log\n"},
+		{"a little later than the others it always is", "b1:4/1000 b2:4/1000,behind=4999",
+		 "web 256 at=b2.1 report=running\ndb 900\nx 256",
+		 "place db.0 b1 (it is to run)\nplace x.0 b2 (it is to run)\nweb running: it runs "
+		 "on b2\ndb unplaced: it goes to b1: it is to run\nx unplaced: it goes to b2: it "
+		 "is "
+		 "to run\n"},
 		{"reachable again before it was moved: it stays", "b1:4/1000,unreported b2:4/1000",
 		 "web 256 at=b1.3", "web unknown: b1 has not said yet how it is\n"},
 		{"lost, and it waits for its board", "b1:4/1000,lost b2:4/1000",
