@@ -627,6 +627,15 @@ static void test_deadlines(void **state)
 	http_respond(f->later[0], 200, NULL, NULL, NULL, 0);
 }
 
+static void server_end(struct fixture *f, struct http_server *server, struct stream_listener *l)
+{
+	stream_listener_close(l);
+	http_server_free(server, on_server_freed, f);
+	while (!f->server_freed)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	f->server_freed = false;
+}
+
 /* One whose machine has lost its power while it waits: nothing is ever written to it. */
 static void test_silence(void **state)
 {
@@ -655,11 +664,7 @@ static void test_silence(void **state)
 	while (f->gone == 0)
 		uv_run(&f->loop, UV_RUN_ONCE);
 	http_respond(f->later[0], 200, NULL, NULL, NULL, 0);
-	stream_listener_close(l);
-	http_server_free(server, on_server_freed, f);
-	while (!f->server_freed)
-		uv_run(&f->loop, UV_RUN_ONCE);
-	f->server_freed = false;
+	server_end(f, server, l);
 	if (!may)
 		skip();
 }
@@ -697,12 +702,7 @@ static void test_limits(void **state)
 		close(fds[i]);
 	turns(f, 5);
 	assert_int_equal(http_server_connections(server), 0);
-	stream_listener_close(l);
-	f->server_freed = false;
-	http_server_free(server, on_server_freed, f);
-	while (!f->server_freed)
-		uv_run(&f->loop, UV_RUN_ONCE);
-	f->server_freed = false;
+	server_end(f, server, l);
 }
 
 static void loopback_add(const char *text)
@@ -765,12 +765,7 @@ static void test_limits_ipv6(void **state)
 		close(fds[i]);
 	assert_int_equal(setns(home, CLONE_NEWNET), 0);
 	close(home);
-	stream_listener_close(l);
-	f->server_freed = false;
-	http_server_free(server, on_server_freed, f);
-	while (!f->server_freed)
-		uv_run(&f->loop, UV_RUN_ONCE);
-	f->server_freed = false;
+	server_end(f, server, l);
 	assert_true(!reset[0] && reset[1] && !reset[2]);
 }
 
