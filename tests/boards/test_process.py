@@ -232,7 +232,7 @@ def _(result):
     touch hung4
     until grep -q "^PARENT" out; do usleep 20000; done
     dmsetup resume slow
-    dmsetup remove slow
+    until dmsetup remove slow; do usleep 50000; done
     losetup -d $loop
 """, limit=400, files={"spec.json": spec(name="hang", memoryMib=128, disks=[{"path": "/dev/mapper/slow", "direct": True}],
                                          commandLine=command_line(more="panic=-1"))})
@@ -309,26 +309,27 @@ def _(result):
     loop=$(losetup -f)
     losetup $loop $PWD/card
     mke2fs $loop >/dev/null
-    echo "0 81920 linear $loop 0" | dmsetup create slow
+    echo "0 81920 linear $loop 0" | dmsetup create flush
     dmsetup mknodes
     mkdir at
-    mount /dev/mapper/slow at
+    mount /dev/mapper/flush at
     # Whole: who writes where blocks are missing waits for the disk in the kernel, and its process with it.
     dd if=/dev/zero of=at/disk bs=1M count=16 2>/dev/null
     sync
     ( {LEASED} await=GUEST-READY "say=&blk.write=/dev/vda,1000" await=SYNCED exists=hung wait=300 renew=1,0,100 gone ) 2>&1 | tee out &
     touch out
     until grep -q SYNCED out; do usleep 20000; done
-    dmsetup suspend --noflush --nolockfs slow
+    dmsetup suspend --noflush --nolockfs flush
     touch hung
     until grep -q ^GONE out; do usleep 20000; done
     ( sleep 1; kill -TERM $(pidof witness-vm) ) &
     witness-vm run spec.json 2>&1
     echo "ENDED $?"
-    ( sleep 3; dmsetup resume slow ) &
+    ( sleep 3; dmsetup resume flush ) &
     parent spec.json lease=600 starting=100,600 answered renew=1,0,60000 await=GUEST-READY status stop gone
-    umount at
-    dmsetup remove slow
+    # What a killed process had under way lets go of its disk a moment later.
+    until umount at; do usleep 50000; done
+    until dmsetup remove flush; do usleep 50000; done
     losetup -d $loop
 """, limit=400, files={"spec.json": spec(name="linux", memoryMib=128, disks=[{"path": "at/disk"}])})
 def _(result):
