@@ -457,17 +457,25 @@ struct dial_letter {
 	struct link_end *end; /* in no list yet */
 };
 
-static void link_dial_open(struct letter *letter)
+/* What a dial letter brings is a link from now on; the letter is spent. */
+static struct link_end *dial_taken(struct letter *letter)
 {
 	struct dial_letter *d = list_entry(letter, struct dial_letter, letter);
 	struct link_end *e = d->end;
-	struct front *f = d->front;
+
+	list_append(&d->front->links, &e->link);
+	free(d);
+	return e;
+}
+
+static void link_dial_open(struct letter *letter)
+{
+	struct link_end *e = dial_taken(letter);
+	struct front *f = e->front;
 	struct tls_context *context = end_of_host(e)			? f->host_context
 				      : strcmp(e->alpn, ALPN_RAFT) == 0 ? f->raft_context
 									: f->peer_context;
 
-	free(d);
-	list_append(&f->links, &e->link);
 	if (f->stopping || context == NULL) {
 		dial_answer(f, end_of_host(e), e->dial_id, -ENOTCONN);
 		end_free(e);
@@ -511,12 +519,9 @@ void front_link_dial(struct front *f, uint64_t dial_id, const char *address, con
 
 static void reach_dial_open(struct letter *letter)
 {
-	struct dial_letter *d = list_entry(letter, struct dial_letter, letter);
-	struct link_end *e = d->end;
-	struct front *f = d->front;
+	struct link_end *e = dial_taken(letter);
+	struct front *f = e->front;
 
-	free(d);
-	list_append(&f->links, &e->link);
 	if (f->stopping) {
 		core_link_dialed(f->core, e->dial_id, -ESHUTDOWN);
 		end_free(e);
@@ -624,12 +629,9 @@ static const struct stream_events join_events = {
 
 static void join_dial_open(struct letter *letter)
 {
-	struct dial_letter *d = list_entry(letter, struct dial_letter, letter);
-	struct link_end *e = d->end;
-	struct front *f = d->front;
+	struct link_end *e = dial_taken(letter);
+	struct front *f = e->front;
 
-	free(d);
-	list_append(&f->links, &e->link);
 	if (f->stopping) {
 		join_answer(e, -ESHUTDOWN, "this board is stopping", NULL);
 		end_free(e);
