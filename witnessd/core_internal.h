@@ -256,8 +256,8 @@ bool lead_reaches(const struct core *c, uint64_t node, uint64_t now_ms);
 bool lead_health(struct core *c, uint64_t node, struct board_health *ret); /* false: away */
 void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew);
 int64_t lead_now_ms(const struct core *c); /* as the leader */
-bool lead_host_stands(struct core *c, uint64_t node); /* as it has said */
-uint64_t lead_lag_ms(struct core *c, uint64_t node); /* lag_ms of its model */
+bool lead_host_stands(const struct core *c, uint64_t node); /* as it has said */
+uint64_t lead_lag_ms(const struct core *c, uint64_t node); /* lag_ms of its model */
 
 /* --- lead_vms.c --- */
 void lead_vms_start(struct core *c);

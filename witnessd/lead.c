@@ -160,27 +160,26 @@ bool core_leading(const struct core *c)
 
 /* --- boards --- */
 
-static struct board_soft *lead_board(struct core *c, uint64_t node)
-{
-	struct board_soft *free_slot = NULL;
-
-	for (unsigned i = 0; i < LIMIT_NODES; i++) {
-		if (c->boards[i].node == node)
-			return &c->boards[i];
-		if (c->boards[i].node == 0 && free_slot == NULL)
-			free_slot = &c->boards[i];
-	}
-	if (free_slot != NULL)
-		free_slot->node = node;
-	return free_slot;
-}
-
-static const struct board_soft *lead_board_of(const struct core *c, uint64_t node)
+/* NULL: it has not said anything yet. */
+static struct board_soft *lead_board_of(const struct core *c, uint64_t node)
 {
 	for (unsigned i = 0; i < LIMIT_NODES; i++)
 		if (c->boards[i].node == node)
-			return &c->boards[i];
+			return (struct board_soft *)&c->boards[i];
 	return NULL;
+}
+
+/* Makes room for it, too; NULL: there is none. */
+static struct board_soft *lead_board(struct core *c, uint64_t node)
+{
+	struct board_soft *board = lead_board_of(c, node);
+
+	if (board == NULL) {
+		board = lead_board_of(c, 0);
+		if (board != NULL)
+			board->node = node;
+	}
+	return board;
 }
 
 static const struct lease_member *lead_lease_of(const struct core *c, uint64_t node)
@@ -281,16 +280,16 @@ void lead_renewed(struct core *c, uint64_t node, const Tb__LeaseRenew *renew)
 	lead_lease_changed(c);
 }
 
-bool lead_host_stands(struct core *c, uint64_t node)
+bool lead_host_stands(const struct core *c, uint64_t node)
 {
-	const struct board_soft *board = lead_board(c, node);
+	const struct board_soft *board = lead_board_of(c, node);
 
 	return node == c->identity.node_id ? c->host_stands : board != NULL && board->host_stands;
 }
 
-uint64_t lead_lag_ms(struct core *c, uint64_t node)
+uint64_t lead_lag_ms(const struct core *c, uint64_t node)
 {
-	const struct board_soft *board = lead_board(c, node);
+	const struct board_soft *board = lead_board_of(c, node);
 
 	return node != c->identity.node_id && board != NULL ? lag_ms(&board->lag) : 0;
 }

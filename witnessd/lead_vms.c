@@ -410,13 +410,14 @@ static void vms_stuck(struct core *c, const struct vms_view *v, size_t i,
 static void vms_note(struct core *c, const struct vms_view *v, const struct scheduler_plan *plan)
 {
 	struct vm_since *next = mem_array(LIMIT_VMS, sizeof(*next));
+	int64_t now = core_now_ms(c); /* asks the clocks of all boards */
 
 	for (size_t i = 0; i < v->view.vm_count; i++) {
 		const struct vm_since *old = since_of(c->vms, v->rows[i]->id);
 
 		next[i] = (struct vm_since){.vm = v->rows[i]->id,
 					    .condition = plan->verdicts[i].condition,
-					    .since_ms = core_now_ms(c)};
+					    .since_ms = now};
 		if (old != NULL && old->condition == next[i].condition)
 			next[i].since_ms = old->since_ms;
 		if (plan->verdicts[i].stuck)
