@@ -6,7 +6,8 @@
  *   (a) after the board has said that it is released: it was told by a committed entry
  *       (VmPlacement.releasing), the process is gone, and it never starts that incarnation again;
  * or (b) after the latest time at which the board may still act (lease_table_end, margins included:
- *       a new leader therefore waits a whole lease, S4).
+ *       a new leader therefore waits a whole lease, S4) and SCHEDULER_MARGIN_MS, within which a
+ *       process whose deadline has passed is gone (hv/lease.h).
  * Both end in VmPlace, which the model refuses unless the incarnation is still the one seen here.
  *
  * S8: a board that is lost is made good within what the others have room for, higher priority
@@ -26,6 +27,7 @@
 #include "proto/peer.pb-c.h"
 
 enum {
+	SCHEDULER_MARGIN_MS = 100, /* the timer is late on a busy core, and its threads have to stop */
 	SCHEDULER_OVERHEAD_MIB = 2, /* a VM's process beyond the guest's memory, rounded up */
 	SCHEDULER_SHARE = 4,
 	SCHEDULER_STARTS = 2, /* VMs that begin on one board at the same time */
@@ -45,7 +47,9 @@ struct scheduler_board {
 	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	uint64_t behind_ms; /* lag_ms: for so long its model has not had what there was then */
 	bool reported; /* its host has reported on this link */
-	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
+	/* Latest time at which a VM of it may still run, SCHEDULER_MARGIN_MS included; leader's boot
+	 * clock. */
+	uint64_t end_ms;
 };
 
 struct scheduler_vm {
@@ -63,8 +67,8 @@ struct scheduler_view {
 	const struct scheduler_vm *vms; /* in any order */
 	size_t vm_count;
 	bool keep_room; /* Cluster.keep_room */
-	/* Latest time at which a board that the model does not have any more may still act
-	 * (lease_table_end of node 0). */
+	/* Latest time at which a VM of a board that the model does not have any more may still run
+	 * (lease_table_end of node 0 and SCHEDULER_MARGIN_MS). */
 	uint64_t gone_end_ms;
 };
 

@@ -17,10 +17,11 @@ So each event has an earliest and a latest time, and every claim here is made by
 - anything else is UNCLEAR, and no better than an overlap.
 
 An instance is seen twice: by its lines, from the guest's first instruction to the last line, and by its process in the
-list of its board. A process of a board that stands still does not run and cannot end: its latest end is after the
-freeze, and so only an overlap that is certain counts for processes, and the last look at one does not count: a process
-that was killed runs nothing any more, but is in the list until it has ended. Lines must be apart. A process that is there for
-seconds without a line, or a line without a process, means that something was not seen, and is a failure too."""
+list of its board, for as long as a thread of it may run something (recorder.py keeps apart what the kernel still takes
+down, which for many at once may last a second). A process of a board that stands still does not run and cannot end: its
+latest end is after the freeze, and so only an overlap that is certain counts for processes, and the last look at one
+does not count: its threads may not have got to their end yet. Lines must be apart. A process that is there for seconds
+without a line, or a line without a process, means that something was not seen, and is a failure too."""
 
 import bisect
 import collections

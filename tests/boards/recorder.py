@@ -10,7 +10,8 @@ times a second, and the lines of the guests' consoles as this board's witnessd h
 says that it runs, so that a console which is shown through another board counts once. Consoles are followed from as
 far back as witnessd keeps them, so nothing is lost while one is opened again.
 
-The record is a file of JSON objects, one a line: `kind` on, off (of a board, `life` by life), census, line and note."""
+The record is a file of JSON objects, one a line: `kind` on, off (of a board, `life` by life), census (`vms`: those that
+may run something; `ends`: those that the kernel still takes down), line and note."""
 
 import contextlib
 import json
@@ -25,7 +26,7 @@ import machine
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = "/root/lab"
 TELL_S = 0.1
-CENSUS = re.compile(rb"^CENSUS token=(\d+) hz=(\d+) from=(\d+) to=(\d+)((?: [^ ]+:\d+)*)\s*$")
+CENSUS = re.compile(rb"^CENSUS token=(\d+) hz=(\d+) from=(\d+) to=(\d+)((?: [^ ]+:\d+(?::ends)?)*)\s*$")
 LINE = re.compile(rb"^(\S+) TICK (\d+) (\d+) (\d+) (\d+)\s*$")
 UNIT = f"""[Unit]
 Description=What virtual machines print, for the laboratory
@@ -120,13 +121,13 @@ class Recorder(threading.Thread):
         match = CENSUS.match(line)
         if not match:
             return
-        vms = {}
+        vms, ends = {}, {}
         for word in match.group(5).decode().split():
-            name, _, pid = word.rpartition(":")
-            vms.setdefault(name, []).append(int(pid))
+            name, pid, *gone = word.split(":")
+            (ends if gone else vms).setdefault(name, []).append(int(pid))
         numbers = [int(match.group(index)) for index in range(1, 5)]
         self._write(kind="census", board=board, life=life, sent=numbers[0] / 1e9, got=got, hz=numbers[1],
-                    **{"from": numbers[2], "to": numbers[3]}, vms=vms)
+                    **{"from": numbers[2], "to": numbers[3]}, vms=vms, ends=ends)
 
     def _line(self, board, life, got, line):
         match = LINE.match(line)

@@ -3,14 +3,13 @@
 #include "tests/sim/world.h"
 
 enum {
-	/* A kernel's timer may be late by so much, and a board that stood still sees to its timers
-	 * first. */
-	LATE_US = 2000,
+	LATE_US = 101 * 1000, /* within so long of its deadline a process is gone (hv/lease.h) */
+	RESUME_US = 2000, /* a board that stood still sees to its timers first */
 };
 
 static bool acts(const struct world *w, const struct board *b, const struct vm_process *p)
 {
-	return p->id != 0 && w->now_us >= b->paused_until_us + LATE_US;
+	return p->id != 0 && w->now_us >= b->paused_until_us + RESUME_US;
 }
 
 /* S3: at no instant two processes of a VM, wherever. */

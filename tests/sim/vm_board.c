@@ -18,7 +18,7 @@ enum {
 	VM_MIB = 200,
 	BACKOFF_MS = 500,
 	ATTEMPTS = 2,
-	KILL_LATE_US = 1000, /* a kernel's timer */
+	KILL_LATE_US = 100 * 1000, /* hv/lease.h: gone within 100 ms */
 };
 
 bool vm_fault_no_withhold;
@@ -652,7 +652,9 @@ static uint64_t vms_end(const struct board *b, unsigned node)
 {
 	uint64_t end_ms = lease_table_vms_end(&b->leases, node);
 
-	return node == b->id && b->host_granted_ms > end_ms ? b->host_granted_ms : end_ms;
+	if (node == b->id && b->host_granted_ms > end_ms)
+		end_ms = b->host_granted_ms;
+	return end_ms + SCHEDULER_MARGIN_MS;
 }
 
 static void view_make(struct world *w, struct board *b, unsigned answers, struct view *v)
@@ -705,6 +707,7 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		if ((b->removed >> i & 1) != 0 &&
 		    lease_table_end(&b->leases, i) > v->view.gone_end_ms)
 			v->view.gone_end_ms = lease_table_end(&b->leases, i);
+	v->view.gone_end_ms += SCHEDULER_MARGIN_MS;
 }
 
 static struct vm_op op_of(const Tb__Command *c)

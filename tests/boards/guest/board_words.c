@@ -38,7 +38,37 @@ static void token_take(char *line, size_t size, size_t *length, char *token)
 	}
 }
 
-/* " NAME:PID" for each process of one VM's cgroup; a process that has ended is not among them. */
+/* May a thread of a process still run something? One that is on its way out (PF_EXITING) may not,
+ * neither its own code nor its guest's; but the kernel lists it until it has taken all of it down,
+ * which for a VM on a busy board may be a second. */
+static bool process_runs(const char *pid)
+{
+	/* proc(5), /proc/pid/stat: the ninth field; the first after the name is the third. */
+	enum { FLAGS = 9 - 3, EXITING = 0x4 };
+	char path[300], stat[512];
+	snprintf(path, sizeof path, "/proc/%s/task", pid);
+	DIR *threads = opendir(path);
+	if (!threads)
+		return errno != ENOENT;
+	bool runs = false;
+	for (struct dirent *entry; !runs && (entry = readdir(threads));) {
+		snprintf(path, sizeof path, "%s/stat", entry->d_name);
+		int file = entry->d_name[0] == '.' ? -1 : openat(dirfd(threads), path, O_RDONLY);
+		ssize_t length = file < 0 ? 0 : read(file, stat, sizeof stat - 1);
+		if (file >= 0)
+			close(file);
+		stat[length > 0 ? length : 0] = '\0';
+		char *field = strrchr(stat, ')'); /* gone meanwhile: none */
+		for (int skipped = 0; field && skipped <= FLAGS; skipped++)
+			field = strchr(field + 1, ' ');
+		runs = field && !(strtoul(field, NULL, 10) & EXITING);
+	}
+	closedir(threads);
+	return runs;
+}
+
+/* " NAME:PID" for each process of one VM's cgroup, " NAME:PID:ends" if it runs nothing any more; a
+ * process that has ended is not among them. */
 static void group_list(int folder, const char *name, FILE *out)
 {
 	char path[300], procs[PROCS_MAX];
@@ -50,18 +80,18 @@ static void group_list(int folder, const char *name, FILE *out)
 	close(file);
 	procs[length > 0 ? length : 0] = '\0';
 	for (char *rest = procs, *pid; (pid = strsep(&rest, "\n")) && *pid;)
-		fprintf(out, " %s:%s", name, pid);
+		fprintf(out, " %s:%s%s", name, pid, process_runs(pid) ? "" : ":ends");
 }
 
 /* census=FOLDER,EVERY_MS: the processes in the cgroups of a folder, for ever:
- *     CENSUS token=T hz=HZ from=C to=C web:512 db:530
+ *     CENSUS token=T hz=HZ from=C to=C web:512 db:530:ends
  * The counters are of before and after the look; T is the newest line that came on the standard
  * input before both. So whoever types the time knows what the counter shows when. */
 static int census_run(struct call *call)
 {
 	const char *path = call_text(call, 0, "/sys/fs/cgroup/system.slice/witnessd.service/vms");
 	useconds_t every_us = (useconds_t)call_number(call, 1, 200) * 1000;
-	char line[4096], token[TOKEN_MAX + 1] = "0", text[900];
+	char line[4096], token[TOKEN_MAX + 1] = "0", text[1200];
 	size_t length = 0;
 	for (;; usleep(every_us)) {
 		token_take(line, sizeof line, &length, token);
