@@ -27,7 +27,7 @@
 #include "proto/peer.pb-c.h"
 
 enum {
-	SCHEDULER_MARGIN_MS = 100, /* the timer is late on a busy core, and its threads have to stop */
+	SCHEDULER_MARGIN_MS = 100, /* a timer is late on a busy core, and threads have to stop */
 	SCHEDULER_OVERHEAD_MIB = 2, /* a VM's process beyond the guest's memory, rounded up */
 	SCHEDULER_SHARE = 4,
 	SCHEDULER_STARTS = 2, /* VMs that begin on one board at the same time */
@@ -47,7 +47,7 @@ struct scheduler_board {
 	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	uint64_t behind_ms; /* lag_ms: for so long its model has not had what there was then */
 	bool reported; /* its host has reported on this link */
-	/* Latest time at which a VM of it may still run, SCHEDULER_MARGIN_MS included; leader's boot
+	/* Latest time at which a VM of it may still run, with SCHEDULER_MARGIN_MS; leader's boot
 	 * clock. */
 	uint64_t end_ms;
 };
