@@ -18,14 +18,12 @@
  * after the last deadline that was given Status 0 if every word went well. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -441,25 +439,6 @@ static void word_do(struct parent *p, const char *word)
 	}
 }
 
-/* The kind of VM that witness-vm makes for little memory: 32 bits of address. */
-static int vms_make(unsigned long count)
-{
-	while (count-- > 0) {
-		int status;
-		pid_t pid = fork();
-
-		if (pid == 0) {
-			int kvm = open("/dev/kvm", O_RDWR);
-
-			_exit(ioctl(kvm, KVM_CREATE_VM, KVM_VM_TYPE_ARM_IPA_SIZE(32)) < 0);
-		}
-		if (waitpid(pid, &status, 0) != pid || status != 0) {
-			fail("vms", "KVM makes none");
-		}
-	}
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	struct parent p = {0};
@@ -469,9 +448,6 @@ int main(int argc, char **argv)
 
 	if (argc < 2) {
 		fail("usage", "parent SPEC.json [lease=MS] WORD...");
-	}
-	if (argc == 3 && strcmp(argv[1], "vms") == 0) {
-		return vms_make(strtoul(argv[2], NULL, 10));
 	}
 	if (argc > 2 && strncmp(argv[2], "lease=", 6) == 0) {
 		lease_ms = strtoull(argv[2] + 6, NULL, 10);
