@@ -34,7 +34,7 @@ NAMES = [f"vm-{number:02}" for number in range(1, COUNT + 1)]
 LINUX = NAMES[:COUNT // 2]
 PRINTING = NAMES[COUNT // 2:COUNT // 2 + 4]  # whose consoles are followed: each costs a board a process or three
 BOARD_MIB, BOARD_CORES = 2048, 3  # two boards have room for all: four VMs may share a core
-GROWTH_KIB = 2048  # what allocators may still round up to
+GROWTH_KIB = 4096  # the log is kept in memory, 2,048 to 6,144 entries of half a KiB (cluster/engine.c)
 GROWTH_FILES = 4
 PAUSE_S = (0.2, 2.0)
 
