@@ -73,19 +73,19 @@ boards: deps ## our VM host on emulated Arm boards: every check of tests/boards
 
 demo-vm: deps ## three emulated Arm boards host two virtual machines; the plug of one board is pulled (five minutes)
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/demo_vm.py
+	@python3 tests/boards/demo_vm.py
 
 never-twice: deps ## what befalls three emulated boards: never two of one virtual machine (ARGS="--slow 4" on a busy machine)
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/never_twice.py $(ARGS)
+	@python3 tests/boards/never_twice.py $(ARGS)
 
 vms-soak: deps ## 24 virtual machines on three emulated boards, for ten minutes all that can be done to them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/vms_soak.py $(ARGS)
+	@python3 tests/boards/vms_soak.py $(ARGS)
 
 virtual-boards: deps ## three emulated Arm boards with Debian and our packages form a cluster; says how to use them
 	@DEB_BUILD_OPTIONS=parallel=$(JOBS) packaging/build.sh build/packages arm64
-	@tests/boards/cluster.py up
+	@python3 tests/boards/cluster.py up
 
 bench-hv: deps ## our VM host beside QEMU on one emulated board; writes docs/BENCHMARKS-hv.md (five minutes and the small kernel)
 	@packaging/arm64-sysroot.sh build/arm64-sysroot
