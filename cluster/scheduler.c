@@ -248,6 +248,12 @@ static void settle_releasing(struct decider *d, struct item *it)
 		p->reason[0] != '\0' ? ": " : "", p->reason);
 }
 
+/* Does no other board that answers hold what it would need there? */
+static bool is_alone(const struct decider *d, const struct item *it)
+{
+	return d->view->board_count > 1 && it->sv->images == UINT64_C(1) << it->board;
+}
+
 static void settle_report(struct decider *d, struct item *it, const Tb__VmReport *r)
 {
 	const char *board = board_name(d, it);
@@ -255,7 +261,9 @@ static void settle_report(struct decider *d, struct item *it, const Tb__VmReport
 
 	switch (r->condition) {
 	case TB__VM_CONDITION__VM_CONDITION_RUNNING:
-		verdict(it, r->condition, "it runs on %s", board);
+		verdict(it, r->condition, "it runs on %s%s", board,
+			is_alone(d, it) ? ", the only board that holds all of its images whole"
+					: "");
 		return;
 	case TB__VM_CONDITION__VM_CONDITION_BACKING_OFF:
 		verdict(it, r->condition, "it failed on %s, which tries again%s%s", board,

@@ -60,6 +60,11 @@ class Cluster:
         self.boards = [machine.Machine(self.folder, number) for number in range(1, size + 1)]
         self.hub_pid = self.folder / "hub.pid"
 
+    @staticmethod
+    def end_with_me():
+        """For a program whose boards end with it: SIGTERM is no other end than Ctrl-C, and `finally` is run."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
     def board(self, number):
         if not 1 <= number <= len(self.boards):
             raise Failure(f"there is no board {number}: they are 1 to {len(self.boards)}")

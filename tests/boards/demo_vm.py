@@ -89,8 +89,9 @@ def create(boards):
     first = boards.boards[0]
     boards.shell(first, f"mkdir -p {LAB} && tar -xf /dev/disk/by-id/virtio-guest -C {LAB}")
     boards.awaited("witnessctl node list -o json", r'"hosts":\s*true', RESTART_S)
+    # --wait: a board that is lost with the only copy of an image takes the VM's restart with it.
     for name, kind in (("kernel", "kernel"), ("initrd", "initrd")):
-        typed(boards, first, f"witnessctl image push {LAB}/{name} --name {name} --kind {kind}", RESTART_S)
+        typed(boards, first, f"witnessctl image push {LAB}/{name} --name {name} --kind {kind} --wait", RESTART_S)
     for name, address in VMS.items():
         line = command_line(f"net=eth0,{address}/24", "&http=80", "&tick=0,1000")
         typed(boards, first, f"witnessctl vm create {name} --kernel kernel --initrd initrd --memory 128M --nic br0 "
@@ -127,6 +128,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="demo-vm-") as folder:
         boards = cluster.Cluster(folder)
+        boards.end_with_me()
         try:
             prepare(boards, options.packages, pathlib.Path(folder))
             create(boards)

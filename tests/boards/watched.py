@@ -24,6 +24,7 @@ class Lab:
     def __init__(self, folder, packages, record, slow):
         self.folder, self.packages, self.path = pathlib.Path(folder), packages, record
         self.boards = cluster.Cluster(folder)
+        self.boards.end_with_me()
         self.record = recorder.Recorder(self.boards, record, slow)
 
     # --- life ---

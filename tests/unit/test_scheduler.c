@@ -854,6 +854,13 @@ static void test_reports(void **state)
 		 "web running: it runs on b1\ndue: 1000\n"},
 		{"nothing to forget", THREE, "web 256 at=b1.3 report=running well=600000",
 		 "web running: it runs on b1\n"},
+		{"it could not start elsewhere yet", THREE,
+		 "web 256 at=b1.3 report=running images=b1",
+		 "web running: it runs on b1, the only board that holds all of its images whole\n"},
+		{"one other board is enough", THREE, "web 256 at=b1.3 report=running images=b1b3",
+		 "web running: it runs on b1\n"},
+		{"there is no other board", "b1:4/1000", "web 256 at=b1.3 report=running images=b1",
+		 "web running: it runs on b1\n"},
 		{"placed, and not wanted", THREE, "web 256 at=b1.3 report=running stopped",
 		 "release web.3 (it is not wanted)\nweb running: it runs on b1\n"},
 	};
@@ -975,7 +982,9 @@ static void test_images(void **state)
 		 "images\ndue: 1000\n"},
 		{"a drain in haste asks nobody", "b1:4/1000,drained-now b2:4/1000",
 		 "web 256 at=b1.1 report=running images=b1",
-		 "release web.1 (b1 is drained)\nweb running: it runs on b1\n"},
+		 "release web.1 (b1 is drained)\nweb running: it runs on b1, the only board that "
+		 "holds all of its images "
+		 "whole\n"},
 		{"what has failed goes only where it can begin", THREE,
 		 "web 256 at=b1.1 report=failed images=b1 problem=crash",
 		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
