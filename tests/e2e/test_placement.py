@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -138,8 +139,29 @@ def start(cluster):
     return watcher
 
 
+def consoles(cluster, vm):
+    """Both ways, through every board, whichever the VM runs on; what each was told is seen by all."""
+    typed = ""
+    for board in cluster.boards.values():
+        key = str(board.number)
+        typed += f"[{key}]"
+        with subprocess.Popen([os.path.join(cluster.bin, "witnessctl"), "--socket", board.socket, "vm", "console", vm],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as console:
+            os.set_blocking(console.stdout.fileno(), False)
+            console.stdin.write(key.encode())
+            console.stdin.flush()
+            said = []
+            try:
+                wait_for(20, f"{board.name} does not show {typed}",
+                         lambda: said.append((console.stdout.read() or b"").decode()) or typed in "".join(said))
+            finally:
+                console.kill()
+
+
 def plug(cluster):
-    lost(cluster, start(cluster), "web", lambda here: here.kill())
+    watcher = start(cluster)
+    consoles(cluster, "web")
+    lost(cluster, watcher, "web", lambda here: here.kill())
 
 
 def frozen(cluster):
