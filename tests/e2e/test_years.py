@@ -774,10 +774,17 @@ def alarms_before_the_day(cluster):
     shim = os.path.join(cluster.dir, "shim.so")
     subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-o", shim, "-"], input=SHIM.encode(), check=True)
     ahead = next(board for board in cluster.boards.values() if board is not cluster.leader() and board is not first)
+    card = os.path.realpath(os.path.join(cluster.bin, "slow_card.so"))
+    late = os.path.join(cluster.dir, "late")
     ahead.stop()
-    ahead.prefix = ["env", f"LD_PRELOAD={shim}", "CLOCK_SHIFT_S=3600"]
+    ahead.prefix = ["env", f"LD_PRELOAD={shim} {card}", "CLOCK_SHIFT_S=3600", f"TIEBREAK_CARD_LATE={late}"]
     ahead.start()
     wait_for(40, "no alarm for a clock that is ahead", lambda: ("clock", ahead.name) in alarms())
+    # Its card takes its time, for a while.
+    with open(late, "w"):
+        wait_for(40, "no alarm for a card that is slow", lambda: ("disk-slow", ahead.name) in alarms()
+                 or first.ctl("site", "set", f"{PREFIX}0002", "-l", f"at={time.monotonic()}") and False)
+    os.unlink(late)
     # Another leader raises nothing again, and sees the end.
     raised = raised_sites(first)
     leader = cluster.leader()
