@@ -1171,12 +1171,21 @@ static bool home_disks_add(Tb__Vm *vm, const Tb__VmSettle *op, struct buf *ret_n
 static int vm_settle_disks(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm)
 {
 	struct buf names = {0};
+	Tb__Node *node;
 	char *board;
 	int rv;
 
 	if (vm->placement->home != vm->placement->node)
 		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "homeDisks",
 			      "VM %s has no data disks where it is; decide again", vm->name);
+	/* It would be pinned to a board that is no more. Refused, it never begins there. */
+	rv = store_node_get(a->s, vm->placement->node, &node);
+	if (rv == -ENOENT)
+		return refuse(a, TB__REFUSAL__REFUSAL_CONFLICT, "homeDisks",
+			      "the board of VM %s was removed; decide again", vm->name);
+	if (rv != 0)
+		return rv;
+	tb__node__free_unpacked(node, NULL);
 	if (!home_disks_add(vm, op, &names)) {
 		a->result->unchanged = 1;
 		buf_free(&names);

@@ -57,6 +57,7 @@ struct decider {
 	unsigned hosts_lost;
 	unsigned held_back; /* by S8 */
 	bool storm;
+	uint64_t storm_end_ms; /* one board fewer is missed then */
 };
 
 /* --- words and commands ---------------------------------------------------------------------- */
@@ -176,11 +177,17 @@ static const char *board_name(const struct decider *d, const struct item *it)
 
 /* --- settle ---------------------------------------------------------------------------------- */
 
+/* From when on no VM of a board runs that may act until `end_ms`. */
+static uint64_t vms_gone(uint64_t end_ms)
+{
+	return end_ms + (SCHEDULER_FAULTY(SCHEDULER_FAULT_PUNCTUAL) ? 0 : SCHEDULER_MARGIN_MS);
+}
+
 static bool is_lost(const struct decider *d, const struct scheduler_board *b)
 {
 	if (b->reachable)
 		return false;
-	return d->now_ms >= b->end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_MARGIN);
+	return d->now_ms >= vms_gone(b->end_ms) || SCHEDULER_FAULTY(SCHEDULER_FAULT_NO_MARGIN);
 }
 
 static bool has_images(const struct item *it, size_t board)
@@ -199,14 +206,16 @@ static bool begins(const struct item *it)
 /* Its board is gone from the model. */
 static void settle_removed(struct decider *d, struct item *it)
 {
-	if (d->now_ms >= d->view->gone_end_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_GONE_IS_DEAD)) {
+	uint64_t gone_ms = vms_gone(d->view->gone_end_ms);
+
+	if (d->now_ms >= gone_ms || SCHEDULER_FAULTY(SCHEDULER_FAULT_GONE_IS_DEAD)) {
 		it->leave = LEAVE_LOST;
 		return;
 	}
-	due(d, d->view->gone_end_ms);
+	due(d, gone_ms);
 	verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
 		"its board was removed from the cluster; it may still run there for %" PRIu64 " ms",
-		d->view->gone_end_ms - d->now_ms);
+		gone_ms - d->now_ms);
 }
 
 static void settle_away(struct decider *d, struct item *it)
@@ -215,11 +224,11 @@ static void settle_away(struct decider *d, struct item *it)
 	const Tb__Vm *vm = it->vm;
 
 	if (!is_lost(d, b)) {
-		due(d, b->end_ms);
+		due(d, vms_gone(b->end_ms));
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNKNOWN,
 			"%s %s; it may still run there for %" PRIu64 " ms", b->node->name,
 			b->stands ? "has hung as a host of virtual machines" : "does not answer",
-			b->end_ms - d->now_ms);
+			vms_gone(b->end_ms) - d->now_ms);
 		return;
 	}
 	if (!vm->placement->releasing && vm->running &&
@@ -251,7 +260,7 @@ static void settle_releasing(struct decider *d, struct item *it)
 /* Does no other board that answers hold what it would need there? */
 static bool is_alone(const struct decider *d, const struct item *it)
 {
-	return d->view->board_count > 1 && it->sv->images == UINT64_C(1) << it->board;
+	return d->view->board_count > 1 && (it->sv->images & ~(UINT64_C(1) << it->board)) == 0;
 }
 
 static void settle_report(struct decider *d, struct item *it, const Tb__VmReport *r)
@@ -262,8 +271,9 @@ static void settle_report(struct decider *d, struct item *it, const Tb__VmReport
 	switch (r->condition) {
 	case TB__VM_CONDITION__VM_CONDITION_RUNNING:
 		verdict(it, r->condition, "it runs on %s%s", board,
-			is_alone(d, it) ? ", the only board that holds all of its images whole"
-					: "");
+			is_alone(d, it)
+				? "; no other board that answers holds all of its images whole"
+				: "");
 		return;
 	case TB__VM_CONDITION__VM_CONDITION_BACKING_OFF:
 		verdict(it, r->condition, "it failed on %s, which tries again%s%s", board,
@@ -281,6 +291,16 @@ static void settle_report(struct decider *d, struct item *it, const Tb__VmReport
 		it->beginning = begins(it) && !(it->waits && r->lasts_ms >= SCHEDULER_IMAGES_MS);
 		if (it->waits && it->beginning)
 			due(d, d->now_ms + SCHEDULER_IMAGES_MS - r->lasts_ms);
+		if (begins(it) && !it->waits && r->lasts_ms >= SCHEDULER_SLOW_MS) {
+			/* Not with what the board says: how far a copy has come is no news. */
+			verdict(it, r->condition,
+				"%s has not got it to run for %d minutes; see that board's journal",
+				board, SCHEDULER_SLOW_MS / 60000);
+			it->verdict->stuck = true;
+			return;
+		}
+		if (begins(it) && !it->waits)
+			due(d, d->now_ms + SCHEDULER_SLOW_MS - r->lasts_ms);
 		verdict(it, r->condition, "%s %s it%s%s", board,
 			r->condition == TB__VM_CONDITION__VM_CONDITION_STARTING ? "starts"
 			: begins(it)						? "prepares"
@@ -469,6 +489,7 @@ static void place_nowhere(struct decider *d, struct item *it, const struct choic
 	it->verdict->stuck = true;
 	if (storm_holds(d, it)) {
 		d->held_back++;
+		due(d, d->storm_end_ms);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
 			"held back: %u of %u boards are lost, and it would have to share the "
 			"processors of the others",
@@ -684,16 +705,17 @@ static void clear_failed(struct decider *d, struct item *it)
 	buf_free(&lacks);
 }
 
-/* A gentle drain moves one VM at a time: is one on its way already? */
+/* A gentle drain moves one VM at a time: is one on its way already? Not one that begins on that
+ * very board. */
 static bool drain_busy(const struct decider *d, size_t board)
 {
 	for (size_t i = 0; i < d->view->vm_count; i++) {
 		const struct item *it = &d->items[i];
+		bool there = it->board == board && it->leave == LEAVE_NOT;
 
-		if ((it->leaving && it->board == board) ||
-		    (it->beginning && it->sv->report != NULL && it->sv->report->problem[0] == '\0'))
-			return true;
-		if (it->beginning && it->sv->report == NULL)
+		if ((there && it->leaving) ||
+		    (!there && it->beginning &&
+		     (it->sv->report == NULL || it->sv->report->problem[0] == '\0')))
 			return true;
 	}
 	return false;
@@ -794,6 +816,14 @@ static int item_order(const void *one, const void *two)
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
+/* Does a storm have it? A new leader does not know how long a board has been away, and takes it for
+ * lost now. */
+static bool is_missed(const struct decider *d, const struct scheduler_board *b)
+{
+	return b->node->drain == TB__DRAIN__DRAIN_OFF && is_lost(d, b) &&
+	       d->now_ms < b->end_ms + SCHEDULER_STORM_MS;
+}
+
 static void decider_boards(struct decider *d)
 {
 	const struct scheduler_view *view = d->view;
@@ -803,6 +833,7 @@ static void decider_boards(struct decider *d)
 		nodes[i] = view->boards[i].node;
 	room_init(&d->room, nodes, view->board_count);
 	d->room.starts = SCHEDULER_STARTS;
+	d->storm_end_ms = UINT64_MAX;
 	for (size_t i = 0; i < view->board_count; i++) {
 		const struct scheduler_board *b = &view->boards[i];
 
@@ -811,7 +842,11 @@ static void decider_boards(struct decider *d)
 		if (b->node->host == NULL || !b->node->host->hosts)
 			continue;
 		d->hosts++;
-		d->hosts_lost += is_lost(d, b);
+		if (is_missed(d, b)) {
+			d->hosts_lost++;
+			if (b->end_ms + SCHEDULER_STORM_MS < d->storm_end_ms)
+				d->storm_end_ms = b->end_ms + SCHEDULER_STORM_MS;
+		}
 	}
 	d->storm = d->hosts_lost > 1 && d->hosts_lost * 3 > d->hosts;
 	if (d->storm)

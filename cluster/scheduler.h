@@ -12,7 +12,8 @@
  *
  * S8: a board that is lost is made good within what the others have room for, higher priority
  * first; nothing that runs is stopped for it. While more than a third of the hosting boards, and
- * more than one, is lost, only VMs that fit without overcommitting the processors are placed.
+ * more than one, was lost within SCHEDULER_STORM_MS, only VMs that fit without overcommitting the
+ * processors are placed. A board that was drained before is missed by nobody.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
  * SCHEDULER_OVERHEAD_MIB. One that is made smaller keeps its room until it is placed anew.
@@ -38,6 +39,8 @@ enum {
 	/* After so long a VM that failed wherever it could be is tried again: a bridge that was not
 	 * there yet, or a card that was full, may be no trouble any more. */
 	SCHEDULER_AGAIN_MS = 300000,
+	SCHEDULER_STORM_MS = 600000, /* a board that is off for longer is no part of a storm */
+	SCHEDULER_SLOW_MS = 600000, /* somebody hears of a start that takes so long */
 };
 
 /* A board of the model, as the leader sees it. */
@@ -47,9 +50,7 @@ struct scheduler_board {
 	bool stands; /* it answers, but what runs its VMs does not; not reachable then */
 	uint64_t behind_ms; /* lag_ms: for so long its model has not had what there was then */
 	bool reported; /* its host has reported on this link */
-	/* Latest time at which a VM of it may still run, with SCHEDULER_MARGIN_MS; leader's boot
-	 * clock. */
-	uint64_t end_ms;
+	uint64_t end_ms; /* latest time at which it may still act, leader's boot clock */
 };
 
 struct scheduler_vm {
@@ -67,8 +68,8 @@ struct scheduler_view {
 	const struct scheduler_vm *vms; /* in any order */
 	size_t vm_count;
 	bool keep_room; /* Cluster.keep_room */
-	/* Latest time at which a VM of a board that the model does not have any more may still run
-	 * (lease_table_end of node 0 and SCHEDULER_MARGIN_MS). */
+	/* Latest time at which a board that the model does not have any more may still act
+	 * (lease_table_end of node 0). */
 	uint64_t gone_end_ms;
 };
 
@@ -132,6 +133,8 @@ int scheduler_holds(const struct scheduler_room *room, const Tb__Node *node, con
 enum scheduler_fault {
 	SCHEDULER_FAULT_NONE,
 	SCHEDULER_FAULT_NO_MARGIN, /* moves when it has missed a renewal, before the lease's end */
+	SCHEDULER_FAULT_PUNCTUAL, /* thinks that a process is gone at its deadline to the
+				     millisecond */
 	SCHEDULER_FAULT_NO_RELEASE, /* moves without waiting for the release */
 	SCHEDULER_FAULT_GONE_IS_DEAD, /* moves what was on a board that was removed at once */
 	SCHEDULER_FAULT_NO_PIN, /* takes a VM away from data disks that it has */

@@ -88,9 +88,8 @@ static uint64_t vms_end(const struct core *c, uint64_t node)
 {
 	uint64_t end_ms = lease_table_vms_end(&c->leases, node);
 
-	if (node == c->identity.node_id && c->host_granted_ms > end_ms)
-		end_ms = c->host_granted_ms;
-	return end_ms + SCHEDULER_MARGIN_MS;
+	return node == c->identity.node_id && c->host_granted_ms > end_ms ? c->host_granted_ms
+									  : end_ms;
 }
 
 static int view_node(void *arg, const Tb__Node *row)
@@ -138,7 +137,6 @@ static void view_gone(struct vms_view *v)
 		if (!known && end > v->view.gone_end_ms)
 			v->view.gone_end_ms = end;
 	}
-	v->view.gone_end_ms += SCHEDULER_MARGIN_MS;
 }
 
 static int sum_order(const void *key, const void *item)

@@ -196,7 +196,7 @@ static void row_apply(struct world *w, unsigned removed, struct vm_row *r, const
 		if (stale || r->node == 0 || r->releasing)
 			break;
 		if (op->disk) {
-			r->home_disk |= r->home == r->node;
+			r->home_disk |= r->home == r->node && (removed >> r->node & 1) == 0;
 			break;
 		}
 		if (op->well)
@@ -652,9 +652,7 @@ static uint64_t vms_end(const struct board *b, unsigned node)
 {
 	uint64_t end_ms = lease_table_vms_end(&b->leases, node);
 
-	if (node == b->id && b->host_granted_ms > end_ms)
-		end_ms = b->host_granted_ms;
-	return end_ms + SCHEDULER_MARGIN_MS;
+	return node == b->id && b->host_granted_ms > end_ms ? b->host_granted_ms : end_ms;
 }
 
 static void view_make(struct world *w, struct board *b, unsigned answers, struct view *v)
@@ -707,7 +705,6 @@ static void view_make(struct world *w, struct board *b, unsigned answers, struct
 		if ((b->removed >> i & 1) != 0 &&
 		    lease_table_end(&b->leases, i) > v->view.gone_end_ms)
 			v->view.gone_end_ms = lease_table_end(&b->leases, i);
-	v->view.gone_end_ms += SCHEDULER_MARGIN_MS;
 }
 
 static struct vm_op op_of(const Tb__Command *c)

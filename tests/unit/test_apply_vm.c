@@ -804,6 +804,20 @@ static void test_data_disk_added(void **state)
 		"\"reason\":\"it is moved by a person\"}");
 }
 
+/* Its board is removed just before it would begin to make them there: nothing pins the VM to it. */
+static void test_data_disks_removed_board(void **state)
+{
+	struct model *m = *state;
+
+	ok(m, PUT("db", ",\"disks\":[{\"kind\":\"data\",\"sizeMib\":10}]"));
+	ok(m, RUN("db", "start"));
+	ok(m, PLACE(1, 0, 2));
+	ok(m, "{\"nodeRemove\":{\"id\":2}}");
+	expect(m, SETTLE(1, 1, ",\"homeDisks\":[\"disk0\"]"), CONFLICT, "homeDisks");
+	ok(m, PLACE(1, 1, 3));
+	expect_placement(m, "db", true, HOME(3, 2, 2));
+}
+
 static void test_data_disks_pin(void **state)
 {
 	struct model *m = *state;
@@ -1263,6 +1277,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disk_added, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_data_disks_removed_board, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_pin, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_unmade, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_data_disks_made, setup, teardown),

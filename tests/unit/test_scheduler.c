@@ -22,7 +22,7 @@
 #include "lib/mem.h"
 #include "proto/json.h"
 
-enum { NOW = 100000, MAX = 100 };
+enum { NOW = 1000000, MAX = 100, GONE = NOW - SCHEDULER_MARGIN_MS };
 
 struct scene {
 	struct scheduler_board boards[LIMIT_NODES];
@@ -51,15 +51,18 @@ static void board_word(struct scheduler_board *b, Tb__Node *node, const char *wo
 {
 	if (strcmp(word, "away") == 0 || strcmp(word, "lost") == 0) {
 		b->reachable = false;
-		b->end_ms = word[0] == 'a' ? NOW + 1000 : NOW;
+		b->end_ms = word[0] == 'a' ? GONE + 1000 : GONE;
+	} else if (strcmp(word, "off") == 0) { /* for ten minutes */
+		b->reachable = false;
+		b->end_ms = NOW - SCHEDULER_STORM_MS;
 	} else if (strcmp(word, "hung") == 0 || strcmp(word, "hung-away") == 0) {
 		b->reachable = false;
 		b->stands = true;
-		b->end_ms = word[4] != '\0' ? NOW + 1000 : NOW;
+		b->end_ms = word[4] != '\0' ? GONE + 1000 : GONE;
 	} else if (strncmp(word, "behind=", 7) == 0) { /* ms */
 		b->behind_ms = strtoull(word + 7, NULL, 10);
 	} else if (strcmp(word, "late") == 0) {
-		b->end_ms = NOW;
+		b->end_ms = GONE;
 	} else if (strcmp(word, "drained") == 0) {
 		node->drain = TB__DRAIN__DRAIN_GENTLE;
 	} else if (strcmp(word, "drained-now") == 0) {
@@ -288,7 +291,7 @@ static void scene_read(struct scene *s, const char *boards, const char *vms)
 	free(text);
 	s->view.boards = s->boards;
 	s->view.vms = s->vms;
-	s->view.gone_end_ms = NOW + 500;
+	s->view.gone_end_ms = GONE + 500;
 }
 
 static void scene_free(struct scene *s)
@@ -363,9 +366,12 @@ static void plan_write(const struct scene *s, const struct scheduler_plan *plan,
 /* It says so where nothing is under way for a VM that should run, and nowhere else. */
 static bool stuck_as_said(const struct scheduler_verdict *v)
 {
-	static const char *const words[] = {"not placed: ", "held back: ", "waits for that board",
+	static const char *const words[] = {"not placed: ",
+					    "held back: ",
+					    "waits for that board",
 					    "it failed on every board",
-					    ", and no other board can take it"};
+					    ", and no other board can take it",
+					    " has not got it to run for "};
 	bool said = false;
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
@@ -573,7 +579,7 @@ static void test_order(void **state)
 		 "it\ndb unplaced: it goes to b1: it is to run\n"},
 		{"it starts", THREE, "web 100 order=2\ndb 100 order=1 at=b1.1 report=starting",
 		 "web unplaced: it waits for db, which starts before it\ndb starting: b1 starts "
-		 "it\n"},
+		 "it\ndue: 600000\n"},
 		{"it is not reported yet", THREE, "web 100 order=2\ndb 100 order=1 at=b1.1",
 		 "web unplaced: it waits for db, which starts before it\ndb preparing: b1 is to "
 		 "run "
@@ -619,7 +625,7 @@ static void test_order(void **state)
 		 "a 100 at=b1.1 report=preparing\nb 100 at=b1.1\nc 100",
 		 "a preparing: b1 prepares it\nb preparing: b1 is to run it\nc unplaced: it is "
 		 "next: b1 "
-		 "starts others at the moment\n"},
+		 "starts others at the moment\ndue: 600000\n"},
 		{"those that run or have failed do not", "b1:4/1000",
 		 "a 100 at=b1.1 report=running\nb 100 at=b1.1 report=backing-off\nc 100",
 		 "place c.0 b1 (it is to run)\na running: it runs on b1\nb backing-off: it failed "
@@ -719,7 +725,7 @@ static void test_leave(void **state)
 	RUN_CASES(cases);
 	/* The removed board's time is over. */
 	scene_read(&s, THREE, "web 256 at=b9.3");
-	s.view.gone_end_ms = NOW;
+	s.view.gone_end_ms = GONE;
 	scheduler_decide(&s.view, NOW, MAX, &plan);
 	plan_write(&s, &plan, &text);
 	assert_string_equal(buf_string(&text),
@@ -730,15 +736,15 @@ static void test_leave(void **state)
 	scene_free(&s);
 }
 
-/* The lease's end to the millisecond. */
+/* The lease's end and 100 ms, to the millisecond. */
 static void test_margin(void **state)
 {
 	static const struct {
 		uint64_t end_ms;
 		size_t commands;
 	} cases[] = {
-		{NOW + 1, 0},
-		{NOW, 1},
+		{NOW - 99, 0},
+		{NOW - 100, 1},
 	};
 
 	(void)state;
@@ -768,7 +774,11 @@ static void test_reports(void **state)
 		 "at=b3.1 report=running\nd 10 at=b1.1 report=stopping",
 		 "a preparing: b1 prepares it: fetching\nb starting: b2 starts it\nc running: it "
 		 "runs "
-		 "on b3\nd stopping: b1 has it\n"},
+		 "on b3\nd stopping: b1 has it\ndue: 600000\n"},
+		{"it takes so long that somebody should look", THREE,
+		 "web 256 at=b1.3 report=preparing problem=copying lasts=600000",
+		 "web preparing: b1 has not got it to run for 10 minutes; see that board's "
+		 "journal\n"},
 		{"ended by its guest", THREE, "web 256 at=b1.3 report=ended",
 		 "settle web.3 ended (its guest powered off)\nweb ended: its guest powered off on "
 		 "b1\n"},
@@ -837,16 +847,16 @@ static void test_reports(void **state)
 		 "lacks memory\ndue: 300000\n"},
 		{"its data disks are made", THREE,
 		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a",
-		 "settle db.3 () disk a\ndb preparing: b1 prepares it\n"},
+		 "settle db.3 () disk a\ndb preparing: b1 prepares it\ndue: 600000\n"},
 		{"they are, and the model knows", THREE,
 		 "db 256 at=b1.3 report=preparing home=b1 data=a made=a known=a",
-		 "db preparing: b1 prepares it\n"},
+		 "db preparing: b1 prepares it\ndue: 600000\n"},
 		{"another is, that it has no more", THREE,
 		 "db 256 at=b1.3 report=preparing home=b1 data=a made=b",
-		 "db preparing: b1 prepares it\n"},
+		 "db preparing: b1 prepares it\ndue: 600000\n"},
 		{"they are, where its home is not any more", THREE,
 		 "db 256 at=b1.3 report=preparing home=b2 data=a made=a",
-		 "db preparing: b1 prepares it\n"},
+		 "db preparing: b1 prepares it\ndue: 600000\n"},
 		{"it runs well: its failures are forgotten", THREE,
 		 "web 256 at=b1.3 report=running well=600000 moves=1 avoid=b2",
 		 "settle web.3 well ()\nweb running: it runs on b1\n"},
@@ -856,7 +866,11 @@ static void test_reports(void **state)
 		 "web running: it runs on b1\n"},
 		{"it could not start elsewhere yet", THREE,
 		 "web 256 at=b1.3 report=running images=b1",
-		 "web running: it runs on b1, the only board that holds all of its images whole\n"},
+		 "web running: it runs on b1; no other board that answers holds all of its images "
+		 "whole\n"},
+		{"nor anywhere, as it is", THREE, "web 256 at=b1.3 report=running images=none",
+		 "web running: it runs on b1; no other board that answers holds all of its images "
+		 "whole\n"},
 		{"one other board is enough", THREE, "web 256 at=b1.3 report=running images=b1b3",
 		 "web running: it runs on b1\n"},
 		{"there is no other board", "b1:4/1000", "web 256 at=b1.3 report=running images=b1",
@@ -952,10 +966,10 @@ static void test_images(void **state)
 		 "other board can take it: 1 board, 1 does not have its data disks\n"},
 		{"its board has just got them", THREE,
 		 "web 256 at=b3.1 report=preparing images=b2b3 waits=10000",
-		 "web preparing: b3 prepares it\n"},
+		 "web preparing: b3 prepares it\ndue: 590000\n"},
 		{"it waits for something else: that is its board's business", THREE,
 		 "web 256 at=b3.1 report=preparing images=b2 lasts=10000 problem=copying",
-		 "web preparing: b3 prepares it: copying\n"},
+		 "web preparing: b3 prepares it: copying\ndue: 590000\n"},
 		{"two of them, and room for one", "b1:4/1000 b2:4/1000",
 		 "a 600 at=b1.1 report=preparing images=b2 waits=10000\n"
 		 "b 300 at=b1.1 report=preparing images=b2 waits=10000 prio=1\n"
@@ -982,9 +996,9 @@ static void test_images(void **state)
 		 "images\ndue: 1000\n"},
 		{"a drain in haste asks nobody", "b1:4/1000,drained-now b2:4/1000",
 		 "web 256 at=b1.1 report=running images=b1",
-		 "release web.1 (b1 is drained)\nweb running: it runs on b1, the only board that "
-		 "holds all of its images "
-		 "whole\n"},
+		 "release web.1 (b1 is drained)\nweb running: it runs on b1; no other board that "
+		 "answers "
+		 "holds all of its images whole\n"},
 		{"what has failed goes only where it can begin", THREE,
 		 "web 256 at=b1.1 report=failed images=b1 problem=crash",
 		 "web failed: it failed on b1, is tried again after 5 minutes, and no other board "
@@ -1019,7 +1033,10 @@ static void test_drain(void **state)
 		{"it begins on the other board", "b1:4/1000,drained b2:4/1000",
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 report=starting",
 		 "a running: it is to leave b1, which is drained, after the others before it\nb "
-		 "starting: b2 starts it\n"},
+		 "starting: b2 starts it\ndue: 600000\n"},
+		{"it begins on the board itself: that hinders nobody",
+		 "b1:4/1000,drained b2:4/1000", "a 100 at=b1.1 report=preparing",
+		 "release a.1 (b1 is drained)\na preparing: b1 prepares it\ndue: 600000\n"},
 		{"nothing is heard of it there", "b1:4/1000,drained b2:4/1000",
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2",
 		 "a running: it is to leave b1, which is drained, after the others before it\nb "
@@ -1028,7 +1045,7 @@ static void test_drain(void **state)
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 report=preparing problem=fetching",
 		 "release a.1 (b1 is drained)\na running: it runs on b1\nb preparing: b2 prepares "
 		 "it: "
-		 "fetching\n"},
+		 "fetching\ndue: 600000\n"},
 		{"one leaves another board: that is another matter",
 		 "b1:4/1000,drained b2:4/1000 b3:4/1000",
 		 "a 100 at=b1.1 report=running\nb 100 at=b2.2 releasing report=stopping",
@@ -1099,6 +1116,14 @@ static void test_storm(void **state)
 		 "place a.1 b2 (b1 is lost)\nplace b.1 b3 (b1 is lost)\na unplaced: it goes to b2: "
 		 "b1 "
 		 "is lost\nb unplaced: it goes to b3: b1 is lost\nlost: 1\n"},
+		{"two of five, one of them for long: no storm",
+		 "b1:2/1000,lost b2:2/1000,off b3:2/1000 b4:1/1000 b5:1/1000,drained",
+		 "a 10 at=b1.1 vcpus=2",
+		 "place a.1 b3 (b1 is lost)\na unplaced: it goes to b3: b1 is lost\nlost: 1\n"},
+		{"two of five, one of them drained before: no storm",
+		 "b1:2/1000,lost b2:2/1000,drained,lost b3:2/1000 b4:1/1000 b5:1/1000",
+		 "a 10 at=b1.1 vcpus=2",
+		 "place a.1 b3 (b1 is lost)\na unplaced: it goes to b3: b1 is lost\nlost: 1\n"},
 		{"two of five: only what needs no sharing, the important ones first",
 		 "b1:2/1000,lost b2:2/1000,lost b3:2/1000 b4:1/1000 b5:1/1000,drained",
 		 "a 10 at=b1.1 vcpus=2\nb 10 at=b2.1 prio=5\nc 10 at=b3.1 report=running "
@@ -1113,7 +1138,7 @@ static void test_storm(void **state)
 		 "boards are "
 		 "lost: virtual machines are restarted only where no processor has to be shared, "
 		 "and 2 "
-		 "wait\nlost: 2\n"},
+		 "wait\nlost: 2\ndue: 599900\n"},
 		{"what has no room at all is said as always",
 		 "b1:2/1000,lost b2:2/1000,lost b3:2/100 b4:2/100 b5:2/100", "a 500 at=b1.1",
 		 "a unplaced: not placed: 5 boards, 3 lack memory, 2 are away\n"},
