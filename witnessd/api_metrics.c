@@ -1,5 +1,6 @@
 /* api_metrics.c: the numbers of this board for Prometheus. The registry has what is counted; what
  * the core and the leader know is asked for at each scrape. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -141,6 +142,7 @@ static void strain_write(const Tb__PeerAnswer *answer, bool open, struct buf *ou
 		{"tiebreak_node_throttled", "1: slowed down in the last two minutes."},
 		{"tiebreak_node_can_host", "1: virtual machines can run on the board."},
 		{"tiebreak_node_watchdog_armed", "1: the board is reset when witnessd hangs."},
+		{"tiebreak_node_memory_bytes", "Of the board."},
 	};
 
 	for (size_t g = 0; g < sizeof(gauges) / sizeof(gauges[0]); g++) {
@@ -160,8 +162,56 @@ static void strain_write(const Tb__PeerAnswer *answer, bool open, struct buf *ou
 					       f->throttled,
 					       f->hosting == TB__HOSTING__HOSTING_YES,
 					       f->watchdog != NULL && f->watchdog->armed,
+					       (double)f->memory_bytes,
 				       }[g]);
 		}
+	}
+}
+
+/* What a board's firmware says is no word of ours. */
+static void label_append(struct buf *out, const char *name, const char *value)
+{
+	buf_printf(out, ",%s=\"", name);
+	for (; *value != '\0'; value++) {
+		if (*value == '"' || *value == '\\')
+			buf_printf(out, "\\");
+		buf_printf(out, "%c", *value == '\n' ? ' ' : *value);
+	}
+	buf_printf(out, "\"");
+}
+
+/* What does not change, as labels of a 1: to be joined with the numbers of that board. */
+static void info_append(struct buf *out, uint64_t node, const Tb__BoardFacts *f)
+{
+	struct buf cores = {0};
+
+	for (size_t i = 0; i < f->n_cores; i++)
+		buf_printf(&cores, "%s%" PRIu32 " %s", i > 0 ? ", " : "", f->cores[i]->count,
+			   f->cores[i]->name);
+	buf_printf(out, "node=\"%" PRIu64 "\",gic=\"%" PRIu32 "\"", node, f->gic_version);
+	label_append(out, "model", f->model);
+	label_append(out, "soc", f->soc);
+	label_append(out, "serial", f->serial);
+	label_append(out, "kernel", f->kernel);
+	label_append(out, "cores", buf_string(&cores));
+	label_append(out, "storage", f->storage != NULL ? f->storage->kind : "");
+	label_append(out, "hosting", f->hosting_reason);
+	buf_free(&cores);
+}
+
+static void info_write(const Tb__PeerAnswer *answer, bool open, struct buf *out)
+{
+	metrics_head(out, open, METRIC_GAUGE, "tiebreak_node_info", "What a board is.");
+	for (size_t i = 0; i < answer->n_nodes; i++) {
+		const Tb__BoardFacts *f = answer->nodes[i]->status->board;
+		struct buf labels = {0};
+
+		if (f == NULL)
+			continue;
+		info_append(&labels, answer->nodes[i]->node_id, f);
+		metrics_sample(out, open, METRIC_GAUGE, "tiebreak_node_info", buf_string(&labels),
+			       1);
+		buf_free(&labels);
 	}
 }
 
@@ -179,6 +229,7 @@ static void metrics_answered(struct api_call *call, int error, const Tb__PeerAns
 	if (error == 0) {
 		boards_write(answer, open, &text);
 		strain_write(answer, open, &text);
+		info_write(answer, open, &text);
 	}
 	alarms_write(call->api, open, &text);
 	gauge(&text, open, "tiebreak_api_streams", "Open watches of this board.",

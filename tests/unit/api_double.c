@@ -147,6 +147,8 @@ static void answer_sites(struct core *c, const Tb__SiteStatusQuery *query, Tb__P
 
 static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
 {
+	Tb__BoardFacts *facts;
+
 	answer->cluster = mem_alloc(sizeof(*answer->cluster));
 	tb__cluster_status__init(answer->cluster);
 	answer->cluster->leader = 1;
@@ -164,6 +166,21 @@ static void answer_cluster(struct core *c, Tb__PeerAnswer *answer)
 	answer->nodes[0]->status->n_interfaces = 1;
 	answer->nodes[0]->status->interfaces = mem_array(1, sizeof(char *));
 	answer->nodes[0]->status->interfaces[0] = mem_strdup("eth0");
+	answer->nodes[0]->status->wear_percent = 25;
+	answer->nodes[0]->status->board = facts = mem_alloc(sizeof(*facts));
+	tb__board_facts__init(facts);
+	facts->model = mem_strdup("A \"board\" of\nours \\");
+	facts->n_cores = 1;
+	facts->cores = mem_array(1, sizeof(facts->cores[0]));
+	facts->cores[0] = mem_alloc(sizeof(*facts->cores[0]));
+	tb__board_cores__init(facts->cores[0]);
+	facts->cores[0]->name = mem_strdup("Cortex-A72 r0p3");
+	facts->cores[0]->count = 4;
+	facts->gic_version = 2;
+	facts->memory_bytes = UINT64_C(2) << 30;
+	facts->temperature_known = true;
+	facts->temperature = 61;
+	facts->throttled = true;
 	answer->n_addresses = 1;
 	answer->addresses = mem_array(1, sizeof(answer->addresses[0]));
 	answer->addresses[0] = mem_alloc(sizeof(*answer->addresses[0]));

@@ -1431,6 +1431,15 @@ static void test_metrics(void **state)
 	assert_non_null(strstr(text, "tiebreak_sites{state=\"whole\"} 3\n"));
 	assert_non_null(
 		strstr(text, "tiebreak_http_request_duration_seconds_bucket{le=\"+Inf\"} "));
+	assert_non_null(strstr(text, "\ntiebreak_node_wear_ratio{node=\"1\"} 0.25\n"));
+	assert_non_null(strstr(text, "\ntiebreak_node_temperature_celsius{node=\"1\"} 61\n"));
+	assert_non_null(strstr(text, "\ntiebreak_node_throttled{node=\"1\"} 1\n"));
+	assert_non_null(strstr(text, "\ntiebreak_node_under_voltage{node=\"1\"} 0\n"));
+	assert_non_null(strstr(text, "\ntiebreak_node_memory_bytes{node=\"1\"} 2147483648\n"));
+	assert_non_null(strstr(text, "\ntiebreak_node_info{node=\"1\",gic=\"2\","
+				     "model=\"A \\\"board\\\" of ours \\\\\",soc=\"\","
+				     "serial=\"\",kernel=\"\",cores=\"4 Cortex-A72 r0p3\","
+				     "storage=\"\",hosting=\"\"} 1\n"));
 	assert_non_null(strstr(text, "\nprocess_resident_memory_bytes "));
 	assert_non_null(strstr(text, "\nprocess_allocated_memory_bytes "));
 	assert_null(strstr(text, "# EOF"));
