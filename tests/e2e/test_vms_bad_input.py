@@ -190,8 +190,13 @@ def vms(cluster, board):
             raise Failure(f"vm show does not say {word!r}: {shown}")
     board.ctl("vm", "stop", "web", "--now", "--wait")
     refuse(board, REFUSED, ["web", "is stopped"], "vm", "logs", "web")
-    board.ctl("vm", "create", "db", "--kernel", "linux")
-    board.ctl("vm", "delete", "db")
+    board.ctl("image", "push", make(cluster, "root.raw", bytes(4096)), "--name", "root", "--kind", "disk")
+    board.ctl("vm", "create", "db", "--kernel", "linux", "--disk", "overlay=root", "--disk", "data=8M")
+    shown = board.ctl("vm", "show", "db").stdout
+    for word in ("begins as root; what is written to it is gone after a move", "pins the VM to it (none yet)"):
+        if word not in shown:
+            raise Failure(f"vm show does not say {word!r}: {shown}")
+    board.ctl("vm", "delete", "db", "--yes")
     refuse(board, NOT_FOUND, ["there is no VM"], "vm", "delete", "db")
     # One that fails on every board that it may be on: whoever waits hears it, and so does who tries it again.
     board.ctl("vm", "create", "sick", "--kernel", "linux", "--memory", "64M", "--require", "board1",
