@@ -57,7 +57,6 @@ struct decider {
 	unsigned hosts_lost;
 	unsigned held_back; /* by S8 */
 	bool storm;
-	uint64_t storm_end_ms; /* one board fewer is missed then */
 };
 
 /* --- words and commands ---------------------------------------------------------------------- */
@@ -291,16 +290,6 @@ static void settle_report(struct decider *d, struct item *it, const Tb__VmReport
 		it->beginning = begins(it) && !(it->waits && r->lasts_ms >= SCHEDULER_IMAGES_MS);
 		if (it->waits && it->beginning)
 			due(d, d->now_ms + SCHEDULER_IMAGES_MS - r->lasts_ms);
-		if (begins(it) && !it->waits && r->lasts_ms >= SCHEDULER_SLOW_MS) {
-			/* Not with what the board says: how far a copy has come is no news. */
-			verdict(it, r->condition,
-				"%s has not got it to run for %d minutes; see that board's journal",
-				board, SCHEDULER_SLOW_MS / 60000);
-			it->verdict->stuck = true;
-			return;
-		}
-		if (begins(it) && !it->waits)
-			due(d, d->now_ms + SCHEDULER_SLOW_MS - r->lasts_ms);
 		verdict(it, r->condition, "%s %s it%s%s", board,
 			r->condition == TB__VM_CONDITION__VM_CONDITION_STARTING ? "starts"
 			: begins(it)						? "prepares"
@@ -489,11 +478,10 @@ static void place_nowhere(struct decider *d, struct item *it, const struct choic
 	it->verdict->stuck = true;
 	if (storm_holds(d, it)) {
 		d->held_back++;
-		due(d, d->storm_end_ms);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED,
-			"held back: %u of %u boards are lost, and it would have to share the "
-			"processors of the others",
-			d->hosts_lost, d->hosts);
+			"held back: %u of %u boards were lost within %d minutes, and it would have "
+			"to share the processors of the others",
+			d->hosts_lost, d->hosts, SCHEDULER_STORM_MS / 60000);
 	} else {
 		room_describe(choice->counts, d->room.board_count, &boards);
 		verdict(it, TB__VM_CONDITION__VM_CONDITION_UNPLACED, "not placed: %s",
@@ -705,17 +693,22 @@ static void clear_failed(struct decider *d, struct item *it)
 	buf_free(&lacks);
 }
 
-/* A gentle drain moves one VM at a time: is one on its way already? Not one that begins on that
- * very board. */
+/* It may have come from a board that is drained: what begins on one has not. */
+static bool arrives(const struct decider *d, const struct item *it)
+{
+	if (!it->beginning || (it->leave == LEAVE_NOT &&
+			       d->view->boards[it->board].node->drain != TB__DRAIN__DRAIN_OFF))
+		return false;
+	return it->sv->report == NULL || it->sv->report->problem[0] == '\0';
+}
+
+/* A gentle drain moves one VM at a time: is one on its way already? */
 static bool drain_busy(const struct decider *d, size_t board)
 {
 	for (size_t i = 0; i < d->view->vm_count; i++) {
 		const struct item *it = &d->items[i];
-		bool there = it->board == board && it->leave == LEAVE_NOT;
 
-		if ((there && it->leaving) ||
-		    (!there && it->beginning &&
-		     (it->sv->report == NULL || it->sv->report->problem[0] == '\0')))
+		if ((it->leaving && it->board == board) || arrives(d, it))
 			return true;
 	}
 	return false;
@@ -828,12 +821,12 @@ static void decider_boards(struct decider *d)
 {
 	const struct scheduler_view *view = d->view;
 	const Tb__Node *nodes[LIMIT_NODES];
+	uint64_t fewer_ms = UINT64_MAX; /* one board less is missed then */
 
 	for (size_t i = 0; i < view->board_count; i++)
 		nodes[i] = view->boards[i].node;
 	room_init(&d->room, nodes, view->board_count);
 	d->room.starts = SCHEDULER_STARTS;
-	d->storm_end_ms = UINT64_MAX;
 	for (size_t i = 0; i < view->board_count; i++) {
 		const struct scheduler_board *b = &view->boards[i];
 
@@ -844,13 +837,15 @@ static void decider_boards(struct decider *d)
 		d->hosts++;
 		if (is_missed(d, b)) {
 			d->hosts_lost++;
-			if (b->end_ms + SCHEDULER_STORM_MS < d->storm_end_ms)
-				d->storm_end_ms = b->end_ms + SCHEDULER_STORM_MS;
+			if (b->end_ms + SCHEDULER_STORM_MS < fewer_ms)
+				fewer_ms = b->end_ms + SCHEDULER_STORM_MS;
 		}
 	}
 	d->storm = d->hosts_lost > 1 && d->hosts_lost * 3 > d->hosts;
-	if (d->storm)
+	if (d->storm) {
 		d->room.share = 1;
+		due(d, fewer_ms);
+	}
 }
 
 static void decider_items(struct decider *d)
@@ -908,9 +903,10 @@ void scheduler_decide(const struct scheduler_view *view, uint64_t now_ms, size_t
 
 	if (d->held_back > 0)
 		snprintf(ret->storm, sizeof(ret->storm),
-			 "%u of %u hosting boards are lost: virtual machines are restarted only "
-			 "where no processor has to be shared, and %u wait%s",
-			 d->hosts_lost, d->hosts, d->held_back, d->held_back == 1 ? "s" : "");
+			 "%u of %u hosting boards were lost within %d minutes: virtual machines "
+			 "are restarted only where no processor has to be shared, and %u wait%s",
+			 d->hosts_lost, d->hosts, SCHEDULER_STORM_MS / 60000, d->held_back,
+			 d->held_back == 1 ? "s" : "");
 	decider_free(d);
 }
 

@@ -13,7 +13,7 @@
  * S8: a board that is lost is made good within what the others have room for, higher priority
  * first; nothing that runs is stopped for it. While more than a third of the hosting boards, and
  * more than one, was lost within SCHEDULER_STORM_MS, only VMs that fit without overcommitting the
- * processors are placed. A board that was drained before is missed by nobody.
+ * processors are placed. A board that is drained is missed by nobody.
  *
  * Room. Memory is never overcommitted: NodeHost.memory_mib is for VMs, each takes its memory and
  * SCHEDULER_OVERHEAD_MIB. One that is made smaller keeps its room until it is placed anew.
@@ -40,7 +40,6 @@ enum {
 	 * there yet, or a card that was full, may be no trouble any more. */
 	SCHEDULER_AGAIN_MS = 300000,
 	SCHEDULER_STORM_MS = 600000, /* a board that is off for longer is no part of a storm */
-	SCHEDULER_SLOW_MS = 600000, /* somebody hears of a start that takes so long */
 };
 
 /* A board of the model, as the leader sees it. */
