@@ -78,7 +78,7 @@ configured() {
 }
 
 tested() {
-	configured "$1" && ctest --preset "$1" -j 3
+	configured "$1" && ctest --preset "$1" -j 2
 }
 
 run format "sources are as .clang-format says" tests/format.sh
