@@ -1172,7 +1172,6 @@ static int vm_settle_disks(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm
 {
 	struct buf names = {0};
 	Tb__Node *node;
-	char *board;
 	int rv;
 
 	if (vm->placement->home != vm->placement->node)
@@ -1185,20 +1184,18 @@ static int vm_settle_disks(struct applier *a, const Tb__VmSettle *op, Tb__Vm *vm
 			      "the board of VM %s was removed; decide again", vm->name);
 	if (rv != 0)
 		return rv;
-	tb__node__free_unpacked(node, NULL);
-	if (!home_disks_add(vm, op, &names)) {
+	if (home_disks_add(vm, op, &names)) {
+		a->result->changed = 1;
+		rv = vm_put_row(a, vm);
+		if (rv == 0)
+			rv = audit(a, "vm.data-made", INFO,
+				   (struct subject){.node = node->name, .vm = vm->name},
+				   "VM %s has its data disks on %s, empty: %s", vm->name,
+				   node->name, buf_string(&names));
+	} else {
 		a->result->unchanged = 1;
-		buf_free(&names);
-		return 0;
 	}
-	a->result->changed = 1;
-	rv = vm_put_row(a, vm);
-	board = node_name(a, vm->placement->node);
-	if (rv == 0)
-		rv = audit(a, "vm.data-made", INFO, (struct subject){.node = board, .vm = vm->name},
-			   "VM %s has its data disks on %s, empty: %s", vm->name, board,
-			   buf_string(&names));
-	free(board);
+	tb__node__free_unpacked(node, NULL);
 	buf_free(&names);
 	return rv;
 }

@@ -5,10 +5,10 @@
  * Nothing of ours has to run for it, and nothing can hold it up: not a spinning vCPU, a hanging
  * disk, a stopped process (SIGSTOP, ptrace, a cgroup freezer) or a board that was suspended (the
  * timer has then expired, and no thread reaches user space or the guest before the signal). Within
- * 100 ms nothing of it runs any more (tests/boards/test_process.py). What
- * may outlast it is a thread inside an uninterruptible wait of the kernel, with requests that were
- * sent to the disk before: no vCPU runs, nothing new is sent. Those late writes are what the disk's
- * own incarnation fence is for.
+ * 100 ms nothing of it runs any more (tests/boards/test_process.py). What may outlast it is a
+ * thread inside an uninterruptible wait of the kernel, with requests that were sent to the disk
+ * before: no vCPU runs, nothing new is sent. Those late writes are what the disk's own incarnation
+ * fence is for.
  *
  * Rules:
  * - Once armed, the deadline can only be moved, never taken off.
